@@ -1,0 +1,2 @@
+//! The clip program.
+fn main() {}

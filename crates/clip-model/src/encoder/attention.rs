@@ -1,0 +1,141 @@
+use burn::{
+    module::Module,
+    nn::Linear,
+    tensor::{Tensor, activation, module::attention, ops::AttentionModuleOptions},
+};
+
+use crate::Init;
+
+/// Multi-head self-attention with one fused query-key-value product.
+///
+/// # References
+/// Vaswani et al. 2017, section 3.2; parameters as `torch.nn.MultiheadAttention` names them.
+#[derive(Module, Debug)]
+pub struct MultiHeadAttention {
+    /// `[width, 3 * width]`: queries, keys and values side by side.
+    pub in_proj: Linear,
+    /// `[width, width]`.
+    pub out_proj: Linear,
+    heads: usize,
+}
+
+impl MultiHeadAttention {
+    /// As PyTorch initialises it: xavier-uniform `in_proj`, zero biases.
+    pub fn init(width: usize, heads: usize, init: &mut Init) -> Self {
+        // fan_in + fan_out of the fused [3 * width, width] matrix.
+        let xavier = (6.0 / (4 * width) as f64).sqrt();
+        let in_proj = init.uniform([width, 3 * width], xavier);
+        let out_proj = init.uniform([width, width], 1.0 / (width as f64).sqrt());
+        Self::with_zero_biases(in_proj, out_proj, width, heads, init)
+    }
+
+    /// As OpenAI initialises the text encoder's: normal with the given deviations, zero biases.
+    pub fn init_normal(
+        width: usize,
+        heads: usize,
+        in_std: f64,
+        out_std: f64,
+        init: &mut Init,
+    ) -> Self {
+        let in_proj = init.normal([width, 3 * width], in_std);
+        let out_proj = init.normal([width, width], out_std);
+        Self::with_zero_biases(in_proj, out_proj, width, heads, init)
+    }
+
+    fn with_zero_biases(
+        in_proj: burn::module::Param<Tensor<2>>,
+        out_proj: burn::module::Param<Tensor<2>>,
+        width: usize,
+        heads: usize,
+        init: &mut Init,
+    ) -> Self {
+        Self {
+            in_proj: Linear {
+                weight: in_proj,
+                bias: Some(init.constant([3 * width], 0.0)),
+            },
+            out_proj: Linear {
+                weight: out_proj,
+                bias: Some(init.constant([width], 0.0)),
+            },
+            heads,
+        }
+    }
+
+    /// Mixes each sequence's tokens.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`
+    /// - `mask`: `[1, 1, tokens, tokens]`, added to the scores: 0 to attend, `-inf` not to
+    /// - returns `[batch, tokens, width]`
+    pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+        let [batch, tokens, width] = x.dims();
+        let head_width = width / self.heads;
+        let qkv = self.in_proj.forward(x);
+        let [query, key, value] = [0, 1, 2].map(|part| {
+            qkv.clone()
+                .narrow(2, part * width, width)
+                .reshape([batch, tokens, self.heads, head_width])
+                .swap_dims(1, 2)
+        });
+        let mixed = if query.device().is_autodiff() {
+            composed(query, key, value, mask)
+        } else {
+            attention(
+                query,
+                key,
+                value,
+                None,
+                mask,
+                AttentionModuleOptions::default(),
+            )
+        };
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, width]);
+        self.out_proj.forward(mixed)
+    }
+}
+
+/// Attention from differentiable parts: Burn's fused operation has no backward pass.
+///
+/// # Shapes
+/// - `query`, `key`, `value`: `[batch, heads, tokens, head_width]`
+fn composed(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+) -> Tensor<4> {
+    let [.., head_width] = query.dims();
+    let scores = query
+        .div_scalar((head_width as f64).sqrt())
+        .matmul(key.transpose());
+    let scores = match mask {
+        Some(mask) => scores + mask,
+        None => scores,
+    };
+    activation::softmax(scores, 3).matmul(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tolerance};
+
+    use super::*;
+
+    #[test]
+    fn training_and_inference_agree() {
+        let device = Device::flex();
+        let layer = MultiHeadAttention::init(32, 4, &mut Init::new(7, &device));
+        let x = Tensor::random([2, 5, 32], Distribution::Normal(0.0, 1.0), &device);
+        let mask = super::super::text::causal_mask(5, &device);
+        let inference = layer.forward(x.clone(), Some(mask.clone()));
+
+        let autodiff = device.autodiff();
+        let layer = layer.fork(&autodiff);
+        let x = Tensor::from_data(x.into_data(), &autodiff);
+        let training = layer.forward(x, Some(Tensor::from_data(mask.into_data(), &autodiff)));
+        training
+            .into_data()
+            .assert_approx_eq::<f32>(&inference.into_data(), Tolerance::default());
+    }
+}

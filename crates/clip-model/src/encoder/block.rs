@@ -1,0 +1,143 @@
+use burn::{
+    module::Module,
+    nn::{LayerNorm, Linear},
+    tensor::{Tensor, activation},
+};
+
+use super::MultiHeadAttention;
+use crate::Init;
+
+/// A block's non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * Phi(x)`, what OpenCLIP's plain presets use.
+    Gelu,
+    /// `x * sigmoid(1.702 x)`, what OpenAI's weights were trained with.
+    QuickGelu,
+}
+
+impl Activation {
+    /// Applies the function to each element.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => activation::gelu(x),
+            Self::QuickGelu => x.clone() * activation::sigmoid(x.mul_scalar(1.702)),
+        }
+    }
+}
+
+/// Two linear layers around the non-linearity.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[width, hidden]`.
+    pub c_fc: Linear,
+    /// `[hidden, width]`.
+    pub c_proj: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Mlp {
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`, and so is the result
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.c_proj
+            .forward(self.activation.forward(self.c_fc.forward(x)))
+    }
+}
+
+/// Attention, then an MLP, each after a layer norm and beside a residual path.
+///
+/// # References
+/// CLIP section 2.4 with the modifications of Radford et al. 2019 (pre-LN).
+#[derive(Module, Debug)]
+pub struct ResidualAttentionBlock {
+    /// Before the attention.
+    pub ln_1: LayerNorm,
+    /// Mixes tokens.
+    pub attn: MultiHeadAttention,
+    /// Before the MLP.
+    pub ln_2: LayerNorm,
+    /// Mixes features.
+    pub mlp: Mlp,
+}
+
+impl ResidualAttentionBlock {
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`, and so is the result
+    /// - `mask`: as for [`MultiHeadAttention::forward`]
+    pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(self.ln_1.forward(x), mask);
+        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+    }
+}
+
+/// A stack of blocks.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    /// First to last.
+    pub resblocks: Vec<ResidualAttentionBlock>,
+}
+
+impl Transformer {
+    /// The image encoder's: PyTorch's default initialisation, as OpenAI's code leaves it.
+    pub fn init_default(
+        width: usize,
+        layers: usize,
+        heads: usize,
+        mlp_width: usize,
+        activation: Activation,
+        init: &mut Init,
+    ) -> Self {
+        let resblocks = (0..layers)
+            .map(|_| ResidualAttentionBlock {
+                ln_1: init.layer_norm(width),
+                attn: MultiHeadAttention::init(width, heads, init),
+                ln_2: init.layer_norm(width),
+                mlp: Mlp {
+                    c_fc: init.linear(width, mlp_width),
+                    c_proj: init.linear(mlp_width, width),
+                    activation,
+                },
+            })
+            .collect();
+        Self { resblocks }
+    }
+
+    /// The text encoder's: deviations that keep the residual path's variance with depth
+    /// (OpenAI, `clip/model.py`, `initialize_parameters`).
+    pub fn init_scaled(
+        width: usize,
+        layers: usize,
+        heads: usize,
+        mlp_width: usize,
+        activation: Activation,
+        init: &mut Init,
+    ) -> Self {
+        let attn_std = (width as f64).powf(-0.5);
+        let proj_std = attn_std * ((2 * layers) as f64).powf(-0.5);
+        let fc_std = ((2 * width) as f64).powf(-0.5);
+        let resblocks = (0..layers)
+            .map(|_| ResidualAttentionBlock {
+                ln_1: init.layer_norm(width),
+                attn: MultiHeadAttention::init_normal(width, heads, attn_std, proj_std, init),
+                ln_2: init.layer_norm(width),
+                mlp: Mlp {
+                    c_fc: init.linear_normal(width, mlp_width, fc_std),
+                    c_proj: init.linear_normal(mlp_width, width, proj_std),
+                    activation,
+                },
+            })
+            .collect();
+        Self { resblocks }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`, and so is the result
+    /// - `mask`: as for [`MultiHeadAttention::forward`]
+    pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4>>) -> Tensor<3> {
+        self.resblocks
+            .iter()
+            .fold(x, |x, block| block.forward(x, mask.cloned()))
+    }
+}

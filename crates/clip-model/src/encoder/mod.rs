@@ -1,0 +1,11 @@
+//! The two encoders and the transformer they share.
+
+mod attention;
+mod block;
+mod text;
+mod vision;
+
+pub use attention::MultiHeadAttention;
+pub use block::{Activation, Mlp, ResidualAttentionBlock, Transformer};
+pub use text::TextTransformer;
+pub use vision::VisionTransformer;

@@ -1,0 +1,69 @@
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// Mean and deviation of each colour channel, in units of full intensity.
+///
+/// # References
+/// OpenAI's CLIP, `clip/clip.py`, `_transform`; OpenCLIP, `open_clip/constants.py`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageNorm {
+    /// Mean of red, green and blue.
+    pub mean: [f32; 3],
+    /// Standard deviation of red, green and blue.
+    pub std: [f32; 3],
+}
+
+impl Default for ImageNorm {
+    fn default() -> Self {
+        Self {
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+        }
+    }
+}
+
+impl ImageNorm {
+    /// Turns decoded pixels into the encoder's input. The bytes travel; the arithmetic is the device's.
+    ///
+    /// # Shapes
+    /// - `pixels`: `batch * size * size * 3` bytes, row by row, channels innermost
+    /// - returns `[batch, 3, size, size]`
+    pub fn to_tensor(&self, pixels: Vec<u8>, size: usize, device: &Device) -> Tensor<4> {
+        let batch = pixels.len() / (size * size * 3);
+        let data = TensorData::new(pixels, [batch, size, size, 3]);
+        let pixels =
+            Tensor::<4, burn::tensor::Int>::from_data(data, (device, burn::tensor::DType::U8));
+        let scale = Tensor::<1>::from_floats(self.std.map(|std| 1.0 / (255.0 * std)), device);
+        let [r, g, b] = [0, 1, 2].map(|channel| -self.mean[channel] / self.std[channel]);
+        let shift = Tensor::<1>::from_floats([r, g, b], device);
+        (pixels.float() * scale.unsqueeze() + shift.unsqueeze()).permute([0, 3, 1, 2])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_are_normalised_by_channel() {
+        let norm = ImageNorm::default();
+        let images = norm.to_tensor(
+            vec![0, 128, 255, 255, 0, 0, 10, 20, 30, 1, 2, 3],
+            2,
+            &Device::flex(),
+        );
+        assert_eq!(images.dims(), [1, 3, 2, 2]);
+        let values: Vec<f32> = images.into_data().try_to_vec().unwrap();
+        let expected =
+            |pixel: f32, channel: usize| (pixel / 255.0 - norm.mean[channel]) / norm.std[channel];
+        for (got, want) in [
+            (values[0], expected(0.0, 0)),
+            (values[1], expected(255.0, 0)),
+            (values[4], expected(128.0, 1)),
+            (values[8], expected(255.0, 2)),
+            (values[11], expected(3.0, 2)),
+        ] {
+            assert!((got - want).abs() < 1e-5, "{got} {want}");
+        }
+    }
+}

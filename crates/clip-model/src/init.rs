@@ -1,0 +1,91 @@
+use burn::{
+    module::Param,
+    nn::{LayerNorm, LayerNormConfig, Linear},
+    tensor::{Device, Shape, Tensor, TensorData},
+};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Draws initial weights on the host, so that a seed means the same weights on every backend.
+///
+/// The distributions are OpenAI's (`clip/model.py`, `initialize_parameters`), and PyTorch's
+/// defaults where that code leaves them.
+#[derive(Debug)]
+pub struct Init {
+    rng: ChaCha8Rng,
+    device: Device,
+}
+
+impl Init {
+    /// Starts the draws of `seed`; parameters are created on `device`.
+    pub fn new(seed: u64, device: &Device) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            device: device.clone(),
+        }
+    }
+
+    /// Where the parameters are created.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Normal with mean 0.
+    pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
+        let values = (0..shape.iter().product()).map(|_| (self.standard_normal() * std) as f32);
+        let values = values.collect();
+        self.param(shape, values)
+    }
+
+    /// Uniform in `[-bound, bound)`.
+    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
+        let values = (0..shape.iter().product())
+            .map(|_| ((2.0 * self.unit() - 1.0) * bound) as f32)
+            .collect();
+        self.param(shape, values)
+    }
+
+    /// The same value everywhere.
+    pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        self.param(shape, vec![value; shape.iter().product()])
+    }
+
+    /// A linear layer with normal weights and PyTorch's default bias, `U(±1/sqrt(d_input))`.
+    pub fn linear_normal(&mut self, d_input: usize, d_output: usize, std: f64) -> Linear {
+        let bound = 1.0 / (d_input as f64).sqrt();
+        Linear {
+            weight: self.normal([d_input, d_output], std),
+            bias: Some(self.uniform([d_output], bound)),
+        }
+    }
+
+    /// PyTorch's default linear layer: weight and bias `U(±1/sqrt(d_input))`.
+    pub fn linear(&mut self, d_input: usize, d_output: usize) -> Linear {
+        let bound = 1.0 / (d_input as f64).sqrt();
+        Linear {
+            weight: self.uniform([d_input, d_output], bound),
+            bias: Some(self.uniform([d_output], bound)),
+        }
+    }
+
+    /// Gain 1, bias 0, epsilon 1e-5: PyTorch's LayerNorm.
+    pub fn layer_norm(&mut self, width: usize) -> LayerNorm {
+        LayerNormConfig::new(width).init(&self.device)
+    }
+
+    fn param<const D: usize>(&self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
+        let data = TensorData::new(values, Shape::from(shape));
+        Param::from_tensor(Tensor::from_data(data, &self.device))
+    }
+
+    fn unit(&mut self) -> f64 {
+        // 53 bits: every value a double can hold in steps of 2^-53.
+        (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Box and Muller 1958; the second value of a pair is not kept, so that draws don't depend on history.
+    fn standard_normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+}

@@ -1,0 +1,31 @@
+//! CLIP's encoders and contrastive losses, on [Burn](https://burn.dev).
+//!
+//! | the paper's term | here |
+//! |---|---|
+//! | image encoder, text encoder | [`encoder::VisionTransformer`], [`encoder::TextTransformer`] |
+//! | joint multi-modal embedding | [`Clip::encode_image`], [`Clip::encode_text`], then [`l2_normalize`] |
+//! | temperature | [`Clip::logit_scale`] |
+//! | symmetric cross-entropy over similarity scores (figure 3) | [`loss::InfoNce`] |
+//! | ViT-B/32, ... (table 19) | [`presets`], [`ClipConfig`] |
+//!
+//! A model lives on a [`Device`](burn::tensor::Device), whose backend the program chooses.
+//!
+//! # References
+//! Radford et al. 2021, [Learning Transferable Visual Models From Natural Language
+//! Supervision](https://arxiv.org/abs/2103.00020).
+
+mod clip;
+mod config;
+pub mod encoder;
+mod error;
+mod image_norm;
+mod init;
+pub mod loss;
+pub mod presets;
+pub mod weights;
+
+pub use clip::{Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, l2_normalize};
+pub use config::{ClipConfig, TextConfig, VisionConfig};
+pub use error::ModelError;
+pub use image_norm::ImageNorm;
+pub use init::Init;

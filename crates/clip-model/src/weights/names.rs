@@ -1,0 +1,124 @@
+use burn::{
+    module::{Module, ModuleVisitor, Param, ParamId},
+    tensor::{Tensor, TensorData},
+};
+
+use crate::Clip;
+
+/// One parameter as OpenCLIP stores it.
+pub(super) struct NamedParam {
+    pub(super) id: ParamId,
+    pub(super) name: String,
+    /// OpenCLIP's shape.
+    pub(super) shape: Vec<usize>,
+    /// Whether Burn keeps the matrix transposed: its linear layers are `[d_input, d_output]`.
+    pub(super) transposed: bool,
+    /// Burn's tensor, on the host.
+    pub(super) data: Option<TensorData>,
+}
+
+/// All parameters, in the order of the module's fields; with their values if `values`.
+pub(super) fn named_params(model: &Clip, values: bool) -> Vec<NamedParam> {
+    let mut visitor = NameVisitor {
+        path: Vec::new(),
+        params: Vec::new(),
+        values,
+    };
+    model.visit(&mut visitor);
+    visitor.params
+}
+
+struct NameVisitor {
+    path: Vec<(String, String)>,
+    params: Vec<NamedParam>,
+    values: bool,
+}
+
+impl ModuleVisitor for NameVisitor {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push((name.to_owned(), container_type.to_owned()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let container = self.path.last().map_or("", |(_, container)| container);
+        let name = open_clip_name(&path.join("."));
+        let transposed = D == 2 && container == "Struct:Linear";
+        let mut shape = param.lazy_shape().to_vec();
+        if transposed {
+            shape.reverse();
+        }
+        if name == "logit_scale" {
+            shape.clear(); // a scalar there, `[1]` here
+        }
+        let data = self.values.then(|| param.val().into_data());
+        self.params.push(NamedParam {
+            id: param.id,
+            name,
+            shape,
+            transposed,
+            data,
+        });
+    }
+}
+
+/// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix, its layer norms
+/// say weight and bias, and its fused attention product isn't a layer of its own.
+fn open_clip_name(path: &str) -> String {
+    path.strip_prefix("text.")
+        .unwrap_or(path)
+        .replace(".gamma", ".weight")
+        .replace(".beta", ".bias")
+        .replace(".in_proj.", ".in_proj_")
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::ClipConfig;
+
+    /// Names and shapes of `open_clip_torch` 3.x `CLIP.state_dict()`, one layer each.
+    #[test]
+    fn names_and_shapes_are_open_clips() {
+        let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32,
+            "head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 12,
+            "vocab_size": 50, "width": 8, "heads": 2, "layers": 1}}"#;
+        let model = ClipConfig::from_json(json, "test")
+            .unwrap()
+            .init(0, &Device::flex());
+        let params = named_params(&model, false);
+        let shape = |name: &str| {
+            let found = params.iter().find(|param| param.name == name);
+            found.unwrap_or_else(|| panic!("{name}")).shape.clone()
+        };
+        assert_eq!(shape("logit_scale"), [0_usize; 0]);
+        assert_eq!(shape("positional_embedding"), [12, 8]);
+        assert_eq!(shape("token_embedding.weight"), [50, 8]);
+        assert_eq!(shape("text_projection"), [8, 16]);
+        assert_eq!(shape("ln_final.bias"), [8]);
+        assert_eq!(
+            shape("transformer.resblocks.0.attn.in_proj_weight"),
+            [24, 8]
+        );
+        assert_eq!(shape("visual.class_embedding"), [32]);
+        assert_eq!(shape("visual.conv1.weight"), [32, 3, 8, 8]);
+        assert_eq!(shape("visual.proj"), [32, 16]);
+        assert_eq!(
+            shape("visual.transformer.resblocks.0.mlp.c_fc.weight"),
+            [128, 32]
+        );
+        assert_eq!(
+            shape("visual.transformer.resblocks.0.attn.out_proj.bias"),
+            [32]
+        );
+        assert_eq!(shape("visual.transformer.resblocks.0.ln_1.weight"), [32]);
+        // Six of the text tower and the temperature, eight of the image tower, twelve a block.
+        assert_eq!(params.len(), 6 + 8 + 2 * 12);
+    }
+}

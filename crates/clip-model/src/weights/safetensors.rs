@@ -1,0 +1,237 @@
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::{Module, ModuleMapper, Param, ParamId},
+    tensor::{DType, Shape, Tensor, TensorData},
+};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use super::names::{NamedParam, named_params};
+use crate::{Clip, ModelError};
+
+/// The model's weights as a safetensors file with OpenCLIP's parameter names, in f32.
+pub fn weights_bytes(model: &Clip) -> Vec<u8> {
+    let params = named_params(model, true);
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = params
+        .into_iter()
+        .filter_map(
+            |NamedParam {
+                 name,
+                 shape,
+                 transposed,
+                 data,
+                 ..
+             }| {
+                let values: Vec<f32> = data?.convert::<f32>().try_to_vec::<f32>().ok()?;
+                let values = if transposed {
+                    transpose(&values, shape[1], shape[0])
+                } else {
+                    values
+                };
+                let bytes = values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect();
+                Some((name, shape, bytes))
+            },
+        )
+        .collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        // invariant: the bytes were just made from the shape's number of f32 values.
+        (
+            name.as_str(),
+            view.expect("invariant: bytes fit their shape"),
+        )
+    });
+    // OpenCLIP's loader asks for the framework's name.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    // invariant: names are distinct paths of one module, and views are consistent.
+    safetensors::serialize(views, Some(metadata)).expect("invariant: distinct names")
+}
+
+/// Replaces all the model's weights by a file's, which must have exactly the model's parameters.
+///
+/// # Errors
+/// [`ModelError::Io`], [`ModelError::WeightsSyntax`], or [`ModelError::WeightsMismatch`] naming every
+/// missing, unexpected and misshapen tensor.
+pub fn load_weights(model: Clip, path: &Path) -> Result<Clip, ModelError> {
+    let bytes = std::fs::read(path).map_err(ModelError::io("read", path))?;
+    let syntax = |reason: String| ModelError::WeightsSyntax {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| syntax(error.to_string()))?;
+    let params = named_params(&model, false);
+
+    let mut missing = Vec::new();
+    let mut misshapen = Vec::new();
+    for param in &params {
+        match file.tensor(&param.name) {
+            Ok(tensor) if same_shape(tensor.shape(), &param.shape) => {}
+            Ok(tensor) => {
+                misshapen.push((
+                    param.name.clone(),
+                    param.shape.clone(),
+                    tensor.shape().to_vec(),
+                ));
+            }
+            Err(_) => missing.push(param.name.clone()),
+        }
+    }
+    let unexpected: Vec<String> = file
+        .names()
+        .into_iter()
+        .filter(|name| !params.iter().any(|param| param.name == **name))
+        .map(str::to_owned)
+        .collect();
+    if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {
+        let path = path.to_owned();
+        return Err(ModelError::WeightsMismatch {
+            path,
+            missing,
+            unexpected,
+            misshapen,
+        });
+    }
+
+    let mut values = HashMap::new();
+    for param in params {
+        // invariant: presence was checked above.
+        let tensor = file.tensor(&param.name).expect("invariant: checked above");
+        let numbers = floats(&tensor).ok_or_else(|| {
+            syntax(format!(
+                "{} has type {:?}, expected a float",
+                param.name,
+                tensor.dtype()
+            ))
+        })?;
+        let numbers = if param.transposed {
+            transpose(&numbers, param.shape[0], param.shape[1])
+        } else {
+            numbers
+        };
+        values.insert(param.id, numbers);
+    }
+    Ok(model.map(&mut WeightMapper { values }))
+}
+
+/// Writes a file so that a crash leaves the old one or the new one, never half of either.
+///
+/// # Errors
+/// [`ModelError::Io`] when the folder can't be written or the disk is full.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial: PathBuf = path.with_file_name(name);
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|source| {
+        // The error that matters is the one above; a leftover is harmless and overwritten next time.
+        let _ = std::fs::remove_file(&partial);
+        ModelError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+/// A scalar may be stored as `[]` or `[1]`.
+fn same_shape(got: &[usize], expected: &[usize]) -> bool {
+    got == expected || (expected.is_empty() && got == [1])
+}
+
+fn floats(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
+    let dtype = match tensor.dtype() {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F64 => DType::F64,
+        _ => return None,
+    };
+    let bytes = burn::tensor::Bytes::from_bytes_vec(tensor.data().to_vec());
+    let count = tensor.shape().iter().product::<usize>();
+    let data = TensorData::from_bytes(bytes, Shape::from([count]), dtype);
+    data.convert::<f32>().try_to_vec::<f32>().ok()
+}
+
+/// A row-major `[rows, columns]` matrix to `[columns, rows]`.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for column in 0..columns {
+        out.extend((0..rows).map(|row| values[row * columns + column]));
+    }
+    out
+}
+
+struct WeightMapper {
+    values: HashMap<ParamId, Vec<f32>>,
+}
+
+impl ModuleMapper for WeightMapper {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(values) = self.values.remove(&param.id) else {
+            return param;
+        };
+        param.map(|old| {
+            let data = TensorData::new(values, old.shape());
+            let new = Tensor::from_data(data, &old.device());
+            if old.is_require_grad() {
+                new.require_grad()
+            } else {
+                new
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::ClipConfig;
+
+    fn model(seed: u64, width: usize) -> Clip {
+        let json = format!(
+            r#"{{"embed_dim": 16, "vision_cfg": {{"image_size": 16, "layers": 1, "width": {width},
+            "head_width": 8, "patch_size": 8}}, "text_cfg": {{"context_length": 12,
+            "vocab_size": 50, "width": 8, "heads": 2, "layers": 1}}}}"#
+        );
+        ClipConfig::from_json(&json, "test")
+            .unwrap()
+            .init(seed, &Device::flex())
+    }
+
+    #[test]
+    fn weights_survive_a_file_bit_by_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let saved = weights_bytes(&model(1, 32));
+        write_atomically(&path, &saved).unwrap();
+        let loaded = load_weights(model(2, 32), &path).unwrap();
+        assert_eq!(weights_bytes(&loaded), saved);
+    }
+
+    #[test]
+    fn a_file_of_another_model_is_refused_with_every_difference() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.safetensors");
+        write_atomically(&path, &weights_bytes(&model(1, 24))).unwrap();
+        let error = load_weights(model(2, 32), &path).unwrap_err().to_string();
+        assert!(
+            error.contains("visual.proj has shape [24, 16], expected [32, 16]"),
+            "{error}"
+        );
+        std::fs::write(&path, b"not weights").unwrap();
+        let error = load_weights(model(2, 32), &path).unwrap_err().to_string();
+        assert!(error.contains("not a readable safetensors file"), "{error}");
+    }
+}
