@@ -1,0 +1,180 @@
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use burn::train::{
+    Interrupter,
+    renderer::{MetricsRenderer, tui::TuiMetricsRendererWrapper},
+};
+
+use super::PlainRenderer;
+
+/// How a run shows itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Display {
+    /// The dashboard where both stdout and stderr are a terminal, plain lines elsewhere.
+    #[default]
+    Auto,
+    /// Plain lines on stderr.
+    Plain,
+    /// Burn's dashboard, which takes over the terminal.
+    Dashboard,
+}
+
+impl Display {
+    /// Whether the dashboard is meant, on the terminal at hand.
+    pub fn is_dashboard(self) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Dashboard => true,
+            Self::Auto => {
+                let can_move_its_cursor =
+                    std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+                can_move_its_cursor && io::stdout().is_terminal() && io::stderr().is_terminal()
+            }
+        }
+    }
+}
+
+/// How long a run is, for the share done and the time left.
+#[derive(Debug, Clone, Copy)]
+pub struct RunPlan {
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Steps done before this program started: above 0 when resumed.
+    pub steps_done: u64,
+    /// Steps of an epoch; may be less than one batch's worth, hence a float.
+    pub steps_per_epoch: f64,
+    /// Plain lines come no closer together than this.
+    pub line_interval: Duration,
+    /// Plain lines come at most every so many steps.
+    pub line_steps: u64,
+}
+
+impl RunPlan {
+    /// A run of `total_steps`, of which an epoch has `steps_per_epoch`; a line at most every ten
+    /// seconds, which stays readable in a log of hours and still shows life.
+    pub fn new(total_steps: u64, steps_per_epoch: f64) -> Self {
+        Self {
+            total_steps,
+            steps_done: 0,
+            steps_per_epoch,
+            line_interval: Duration::from_secs(10),
+            line_steps: 1,
+        }
+    }
+}
+
+pub(crate) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// A voice for what isn't a metric (checkpoints, warnings, where things are): said at once in
+/// plain display, kept until the dashboard has given the terminal back otherwise.
+#[derive(Clone)]
+pub struct Notes {
+    output: Output,
+    held: Option<Arc<Mutex<Vec<String>>>>,
+}
+
+impl Notes {
+    pub(crate) fn new(output: Output, hold: bool) -> Self {
+        Self {
+            output,
+            held: hold.then(Arc::default),
+        }
+    }
+
+    /// Says one line.
+    pub fn say(&self, line: impl Into<String>) {
+        let line = line.into();
+        match &self.held {
+            Some(held) => locked(held).push(line),
+            None => print(&self.output, &line),
+        }
+    }
+
+    /// Prints the lines held back. Call it when the run's renderer is closed.
+    pub fn release(&self) {
+        for line in self
+            .held
+            .iter()
+            .flat_map(|held| std::mem::take(&mut *locked(held)))
+        {
+            print(&self.output, &line);
+        }
+    }
+}
+
+/// The renderer of a run for Burn's `SupervisedTraining`, and the voice beside it.
+///
+/// `interrupter` must be the training's own, so that the dashboard's "stop" key reaches it.
+pub fn renderer_for_run(
+    display: Display,
+    plan: RunPlan,
+    interrupter: Interrupter,
+) -> (Box<dyn MetricsRenderer>, Notes) {
+    let output: Output = Arc::new(Mutex::new(Box::new(io::stderr())));
+    if display.is_dashboard() {
+        let notes = Notes::new(output, true);
+        return (
+            Box::new(TuiMetricsRendererWrapper::new(interrupter, None)),
+            notes,
+        );
+    }
+    let notes = Notes::new(output, false);
+    (Box::new(PlainRenderer::new(plan, notes.clone())), notes)
+}
+
+/// A progress line that can't be written (a closed pipe) must not end a run of hours.
+fn print(output: &Output, line: &str) {
+    let mut output = locked(output);
+    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+}
+
+/// What a panicking thread left behind a lock of lines is still lines.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An output that a test can read.
+    #[derive(Clone, Default)]
+    pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Captured {
+        pub(crate) fn output(&self) -> Output {
+            Arc::new(Mutex::new(Box::new(self.clone())))
+        }
+
+        pub(crate) fn lines(&self) -> Vec<String> {
+            let bytes = locked(&self.0).clone();
+            let text = String::from_utf8(bytes).unwrap();
+            text.lines().map(str::to_string).collect()
+        }
+    }
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            locked(&self.0).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn notes_are_held_while_the_dashboard_owns_the_terminal() {
+        let captured = Captured::default();
+        let notes = Notes::new(captured.output(), true);
+        notes.say("checkpoint written");
+        assert!(captured.lines().is_empty());
+        notes.release();
+        notes.release();
+        assert_eq!(captured.lines(), ["checkpoint written"]);
+    }
+}

@@ -1,0 +1,20 @@
+//! How a run is seen while it goes: Burn's dashboard on a terminal, plain lines elsewhere, and
+//! `metrics.jsonl` for programs.
+
+mod display;
+mod format;
+mod metrics;
+mod metrics_log;
+mod output;
+mod plain;
+mod replace;
+
+pub use display::{Display, Notes, RunPlan, renderer_for_run};
+pub use format::{human_count, human_duration};
+pub use metrics::{
+    BatchLossMetric, DataWaitMetric, GradNormMetric, ImagesPerSecondMetric, LearningRateMetric,
+    LogitScaleMetric, NamedMetric, NamedValues, Quantity, QuantityMetric, Reading, quantity,
+};
+pub use metrics_log::{MetricsLog, Resumed};
+pub use output::{EvalOutput, StepOutput};
+pub use plain::PlainRenderer;
