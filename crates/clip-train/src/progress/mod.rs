@@ -10,11 +10,14 @@ mod plain;
 mod replace;
 
 pub use display::{Display, Notes, RunPlan, renderer_for_run};
+pub(crate) use format::significant;
 pub use format::{human_count, human_duration};
 pub use metrics::{
     BatchLossMetric, DataWaitMetric, GradNormMetric, ImagesPerSecondMetric, LearningRateMetric,
     LogitScaleMetric, NamedMetric, NamedValues, Quantity, QuantityMetric, Reading, quantity,
 };
+pub(crate) use metrics::{is_share, label_of};
 pub use metrics_log::{MetricsLog, Resumed};
 pub use output::{EvalOutput, StepOutput};
 pub use plain::PlainRenderer;
+pub(crate) use replace::{at, replace_file};

@@ -1,0 +1,15 @@
+//! `report.html`: what a run did and what its model can do, on one page that needs nothing else.
+
+mod chart;
+mod curves;
+mod data;
+mod html;
+mod page;
+mod picture;
+mod results;
+
+pub use curves::{Curves, Series};
+pub use data::{
+    BadShard, Candidate, ClassAccuracy, Facts, Prediction, Report, Retrieval, ZeroShot,
+};
+pub use picture::Picture;

@@ -1,0 +1,416 @@
+use sha2::{Digest, Sha256};
+
+use super::{
+    Curves, Facts, Report,
+    chart::{Chart, Line},
+    html::{escape, percent, push, section},
+    picture::base64,
+    results,
+};
+use crate::progress::{human_count, human_duration, is_share, label_of, significant};
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("hover.js");
+/// Where `logit_scale` is clamped, CLIP section 2.5.
+const LARGEST_SCALE: f64 = 100.0;
+
+/// The whole page.
+pub(crate) fn page(report: &Report) -> String {
+    let facts = &report.facts;
+    let title = match (report.title.as_str(), &facts.preset) {
+        ("", Some(preset)) => preset.as_str(),
+        ("", None) => "CLIP training run",
+        (title, _) => title,
+    };
+    let title = escape(title);
+    // Nothing on the page may load or run anything but its own script, whatever a caption says.
+    let script_hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
+    let sections = [
+        section_of_curves(&report.curves, facts.batch),
+        results::predictions(&report.predictions),
+        results::retrieval(&report.retrieval),
+        results::zeroshot(&report.zeroshot),
+        results::bad_samples(&report.bad_samples),
+        use_it(report),
+        configuration(report.config.as_deref()),
+    ];
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
+         style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{title} · CLIP training report</title>\n<style>{STYLE}</style></head>\n<body>\n"
+    );
+    push(
+        &mut html,
+        format_args!("<header><p class=\"eyebrow\">CLIP training report</p><h1>{title}</h1>"),
+    );
+    html.push_str(&headline(report));
+    html.push_str(&fact_list(facts));
+    html.push_str("</header>\n<main>\n");
+    html.extend(sections);
+    push(
+        &mut html,
+        format_args!(
+            "</main>\n<footer>Made by clip{}. This file needs nothing else and loads nothing.\
+             </footer>\n<script>{SCRIPT}</script>\n</body></html>\n",
+            facts
+                .version
+                .as_ref()
+                .map_or(String::new(), |v| format!(" {}", escape(v)))
+        ),
+    );
+    html
+}
+
+/// The few numbers that a reader came for.
+fn headline(report: &Report) -> String {
+    let mut cards: Vec<(String, String, String)> = Vec::new();
+    for set in report.zeroshot.iter().take(2) {
+        let about = format!("zero-shot top-1, {}", set.dataset);
+        let chance = format!("chance {}", percent(1.0 / set.classes.max(1) as f64));
+        cards.push((percent(set.top1), about, chance));
+    }
+    if let Some(set) = report.retrieval.first() {
+        for key in ["i2t_r10", "t2i_r10"] {
+            if let Some((_, value)) = set.values.iter().find(|(known, _)| known == key) {
+                let chance = percent((10.0 / set.images.max(1) as f64).min(1.0));
+                cards.push((percent(*value), label_of(key), format!("chance {chance}")));
+            }
+        }
+    }
+    if let Some(loss) = final_loss(&report.curves) {
+        let chance = report.facts.batch.filter(|batch| *batch > 1);
+        let chance = chance.map_or(String::new(), |b| format!("chance {:.2}", (b as f64).ln()));
+        cards.push((significant(loss, 3), "training loss".into(), chance));
+    }
+    if cards.is_empty() {
+        return String::new();
+    }
+    let mut html = "<ul class=\"headline\">".to_string();
+    for (value, about, chance) in cards {
+        push(
+            &mut html,
+            format_args!(
+                "<li><b>{value}</b><span>{}</span><small>{chance}</small></li>",
+                escape(&about)
+            ),
+        );
+    }
+    html + "</ul>"
+}
+
+/// The mean of the last tenth, for one batch's loss is noise.
+fn final_loss(curves: &Curves) -> Option<f64> {
+    let points = curves.points("loss");
+    let last = &points[points.len() - points.len().div_ceil(10)..];
+    let sum: f64 = last.iter().map(|(_, loss)| loss).sum();
+    (!last.is_empty()).then(|| sum / last.len() as f64)
+}
+
+fn fact_list(facts: &Facts) -> String {
+    let count = |value: Option<u64>| value.map(human_count);
+    let steps = facts.steps.map(|steps| match facts.total_steps {
+        Some(total) if total != steps => {
+            format!("{} of {}", human_count(steps), human_count(total))
+        }
+        _ => human_count(steps),
+    });
+    let rate = facts
+        .images_per_s
+        .map(|rate| format!("{} images/s", significant(rate, 3)));
+    let memory = facts
+        .peak_memory
+        .map(|bytes| format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0));
+    let facts = [
+        ("Preset", facts.preset.clone()),
+        ("Parameters", count(facts.parameters)),
+        ("Training data", facts.train_data.clone()),
+        ("Validation data", facts.val_data.clone()),
+        ("Seed", facts.seed.map(|seed| seed.to_string())),
+        ("Steps", steps),
+        ("Epochs", facts.epochs.map(|epochs| significant(epochs, 3))),
+        ("Samples seen", count(facts.samples)),
+        ("Batch", count(facts.batch.map(|batch| batch as u64))),
+        ("Throughput", rate),
+        ("Backend", facts.backend.clone()),
+        ("Wall time", facts.wall_s.map(human_duration)),
+        ("Peak memory", memory),
+    ];
+    let mut html = "<dl class=\"facts\">".to_string();
+    for (name, value) in facts {
+        if let Some(value) = value {
+            let class = if name.ends_with("data") {
+                " class=\"wide\""
+            } else {
+                ""
+            };
+            push(
+                &mut html,
+                format_args!(
+                    "<div{class}><dt>{name}</dt><dd>{}</dd></div>",
+                    escape(&value)
+                ),
+            );
+        }
+    }
+    html + "</dl>"
+}
+
+/// The charts: CLIP's own numbers first, whatever else the run logged after them.
+fn section_of_curves(curves: &Curves, batch: Option<usize>) -> String {
+    let batch = batch.or(curves.last("batch").map(|batch| batch as usize));
+    let mut shown = vec!["batch".to_string()];
+    let mut body = String::new();
+
+    let mut add = |title: &str, unit, keys: &[(&str, &str)], references, from_zero| {
+        let lines: Vec<Line> = keys
+            .iter()
+            .filter(|(key, _)| !curves.points(key).is_empty())
+            .map(|(key, label)| line(curves, key, label))
+            .collect();
+        shown.extend(keys.iter().map(|(key, _)| (*key).to_string()));
+        let title = title.to_string();
+        Chart {
+            title,
+            unit,
+            lines,
+            references,
+            from_zero,
+        }
+        .html()
+    };
+
+    let chance = batch
+        .filter(|batch| *batch > 1)
+        .map(|batch| (batch, (batch as f64).ln()));
+    let chance = chance.map(|(batch, ln)| (format!("chance: ln({batch}) = {ln:.2}"), ln));
+    let losses = [("loss", "training"), ("val_loss", "validation")];
+    body += &add("Loss", "", &losses, chance.into_iter().collect(), false);
+    let recalls =
+        |direction: &str| [1, 5, 10].map(|k| (format!("{direction}_r{k}"), format!("R@{k}")));
+    for (direction, title) in [
+        ("i2t", "Image → text recall"),
+        ("t2i", "Text → image recall"),
+    ] {
+        let recalls = recalls(direction);
+        let keys = recalls
+            .each_ref()
+            .map(|(key, label)| (key.as_str(), label.as_str()));
+        body += &add(title, "%", &keys, Vec::new(), true);
+    }
+    let zeroshot: Vec<_> = curves
+        .keys()
+        .filter(|key| key.starts_with("zeroshot_") && key.contains("top1"))
+        .map(|key| (key, label_of(key).replacen("zero-shot ", "", 1)))
+        .collect();
+    let keys: Vec<_> = zeroshot
+        .iter()
+        .map(|(key, label)| (*key, label.as_str()))
+        .collect();
+    body += &add("Zero-shot accuracy", "%", &keys, Vec::new(), true);
+    let near_limit = curves
+        .points("logit_scale")
+        .iter()
+        .any(|(_, scale)| *scale > 60.0);
+    let limit = near_limit.then(|| ("limit 100".to_string(), LARGEST_SCALE));
+    let scale = [("logit_scale", "exp(logit_scale)")];
+    body += &add(
+        "Logit scale",
+        "",
+        &scale,
+        limit.into_iter().collect(),
+        false,
+    );
+    body += &add("Learning rate", "", &[("lr", "lr")], Vec::new(), true);
+    body += &add(
+        "Throughput",
+        "",
+        &[("images_per_s", "images/s")],
+        Vec::new(),
+        true,
+    );
+
+    let mut more = String::new();
+    for key in curves
+        .keys()
+        .filter(|key| !shown.iter().any(|known| known == key))
+    {
+        let label = label_of(key);
+        more += &Chart {
+            title: label.clone(),
+            unit: if is_drawn_as_percent(key) { "%" } else { "" },
+            lines: vec![line(curves, key, &label)],
+            references: Vec::new(),
+            from_zero: is_drawn_as_percent(key),
+        }
+        .html();
+    }
+    if body.is_empty() && more.is_empty() {
+        return String::new();
+    }
+    let mut html = format!("<div class=\"charts\">{body}</div>");
+    if !more.is_empty() {
+        push(
+            &mut html,
+            format_args!(
+                "<details class=\"more\"><summary>More curves</summary>\
+                 <div class=\"charts\">{more}</div></details>"
+            ),
+        );
+    }
+    section("curves", "How it learned", &html)
+}
+
+/// Evaluations' shares and the data wait; other keys are unknown, and shown as they are.
+fn is_drawn_as_percent(key: &str) -> bool {
+    let evaluated = ["i2t_", "t2i_", "zeroshot_"]
+        .iter()
+        .any(|prefix| key.starts_with(prefix));
+    evaluated && is_share(key) || key == "data_wait"
+}
+
+fn line(curves: &Curves, key: &str, label: &str) -> Line {
+    let factor = if is_drawn_as_percent(key) { 100.0 } else { 1.0 };
+    let points = curves
+        .points(key)
+        .iter()
+        .map(|(step, value)| (*step, factor * value));
+    Line {
+        label: label.to_string(),
+        points: points.filter(|(_, value)| value.is_finite()).collect(),
+    }
+}
+
+fn use_it(report: &Report) -> String {
+    let Some(model) = &report.model_dir else {
+        return String::new();
+    };
+    let data = report
+        .facts
+        .val_data
+        .as_deref()
+        .unwrap_or("test-{000000..000003}.tar");
+    let (model_arg, data) = (shell_quoted(model), shell_quoted(data));
+    // Python's and Rust's string escapes agree on what a path may hold.
+    let python = format!(
+        "import open_clip\nmodel, _, preprocess = \
+         open_clip.create_model_and_transforms({:?})",
+        format!("local-dir:{model}")
+    );
+    let commands = [
+        (
+            "Say which label fits a picture",
+            format!("clip classify photo.jpg --model {model_arg} --labels \"a dog,a cat\""),
+        ),
+        (
+            "Rank captions and images against each other",
+            format!("clip eval retrieval --model {model_arg} --data {data}"),
+        ),
+        (
+            "Classify a labelled set",
+            format!(
+                "clip eval zeroshot --model {model_arg} --data {data} --classes classes.txt \
+                 --templates templates.txt"
+            ),
+        ),
+        (
+            "Features of pictures and texts",
+            format!(
+                "clip embed --model {model_arg} --images *.jpg --texts lines.txt \
+                 --out features.safetensors"
+            ),
+        ),
+        ("In Python, with OpenCLIP", python),
+    ];
+    let mut body = format!(
+        "<p class=\"lead\">The model is the folder <code>{}</code>: weights, tokenizer and \
+         configuration.</p><dl class=\"commands\">",
+        escape(model)
+    );
+    for (what, command) in commands {
+        push(
+            &mut body,
+            format_args!(
+                "<dt>{what}</dt><dd><pre tabindex=\"0\">{}</pre></dd>",
+                escape(&command)
+            ),
+        );
+    }
+    section("use", "Use the model", &(body + "</dl>"))
+}
+
+/// An argument as a shell wants it. Braces and stars are quoted: `clip` expands them itself.
+fn shell_quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=+@,".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_string();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
+
+fn configuration(config: Option<&str>) -> String {
+    let Some(config) = config else {
+        return String::new();
+    };
+    let body = format!(
+        "<details><summary>Every setting, with its default where none was given</summary>\
+         <pre tabindex=\"0\">{}</pre></details>",
+        escape(config.trim_end())
+    );
+    section("configuration", "Configuration", &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_report_is_a_page_without_sections() {
+        let html = Report::default().to_html();
+        assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+        assert!(!html.contains("<section"));
+    }
+
+    #[test]
+    fn nothing_on_the_page_comes_from_elsewhere() {
+        let mut report = Report::default();
+        report.facts.train_data = Some("</dd><script src=//x>".into());
+        report.config = Some("a = \"</pre><script>alert(1)</script>\"".into());
+        report.curves.push("</svg><script>", 1.0, 1.0);
+        report.curves.push("loss", 1.0, 5.0);
+        report.model_dir = Some("it's/model".into());
+        let html = report.to_html();
+        assert_eq!(html.matches("<script").count(), 1, "only the page's own");
+        for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn the_loss_is_compared_with_guessing() {
+        let report = Report {
+            curves: Curves::parse("{\"step\":1,\"loss\":5.5,\"batch\":256}\n"),
+            ..Report::default()
+        };
+        assert!(report.to_html().contains("chance: ln(256) = 5.55"));
+    }
+
+    #[test]
+    fn unknown_numbers_get_their_own_charts() {
+        let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"device_memory\":3}\n");
+        let html = section_of_curves(&curves, None);
+        assert!(
+            html.contains("More curves") && html.contains("<h3>device memory</h3>"),
+            "{html}"
+        );
+    }
+
+    #[test]
+    fn paths_survive_a_shell() {
+        assert_eq!(shell_quoted("runs/a-1/model"), "runs/a-1/model");
+        assert_eq!(shell_quoted("t-{0..3}.tar"), "'t-{0..3}.tar'");
+        assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+    }
+}
