@@ -1,4 +1,7 @@
-use super::html::{escape, push, table};
+use super::{
+    html::{escape, push, table},
+    numbers::{range, smoothed, thinned, tick_label, ticks},
+};
 use crate::progress::{human_count, significant};
 
 /// The drawing's size in its own units; small, so that its text stays readable when a phone
@@ -10,8 +13,6 @@ const LEFT: f64 = 46.0;
 const RIGHT: f64 = WIDTH - 12.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = HEIGHT - 28.0;
-/// More points than this share pixels, and would make the page megabytes.
-const MOST_POINTS: usize = 400;
 /// Curves with more points than this are noisy enough for a smoothed line over them.
 const SMOOTHED_FROM: usize = 80;
 /// Rows of the table beside a chart.
@@ -27,6 +28,11 @@ pub(crate) struct Chart {
     pub(crate) references: Vec<(String, f64)>,
     /// Whether the axis starts at zero, for amounts; else it shows the range of the values.
     pub(crate) from_zero: bool,
+    /// Whether many points get a smoothed line over them: for what is measured, not for what a
+    /// schedule says.
+    pub(crate) smooth: bool,
+    /// Where the run ends: the charts of a page share their axis of steps.
+    pub(crate) last_step: f64,
 }
 
 /// One line of a chart.
@@ -125,7 +131,7 @@ impl Chart {
             );
         }
         for (place, points) in shown.iter().enumerate() {
-            if points.len() > SMOOTHED_FROM {
+            if self.smooth && points.len() > SMOOTHED_FROM {
                 path(html, &format!("raw s{place}"), &scale, points);
                 path(html, &format!("line s{place}"), &scale, &smoothed(points));
             } else {
@@ -172,12 +178,15 @@ impl Chart {
         let gap = ticks.windows(2).map(|pair| pair[1] - pair[0]).next();
         for tick in ticks.iter().filter(|tick| tick.fract() == 0.0) {
             let x = scale.x(*tick);
+            let last = ticks.last() == Some(tick);
+            let unit = if last { " steps" } else { "" };
             // A label in the middle of the edge would be cut off.
-            let anchor = if x > RIGHT - 12.0 { "end" } else { "middle" };
+            let anchor = if x > RIGHT - 36.0 { "end" } else { "middle" };
+            let x = if anchor == "end" { RIGHT } else { x };
             push(
                 html,
                 format_args!(
-                    "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                    "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}{unit}</text>",
                     BOTTOM + 17.0,
                     tick_label(*tick, gap.unwrap_or(1.0))
                 ),
@@ -189,7 +198,7 @@ impl Chart {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let references = self.references.iter().map(|(_, value)| *value);
         let values = points().map(|(_, value)| *value).chain(references);
-        let x = range(points().map(|(step, _)| *step));
+        let x = range(points().map(|(step, _)| *step).chain([0.0, self.last_step]));
         let mut y = range(values.filter(|value| value.is_finite()));
         if self.from_zero {
             y.0 = y.0.min(0.0);
@@ -305,79 +314,6 @@ fn path(html: &mut String, class: &str, scale: &Scale, points: &[(f64, f64)]) {
     html.push_str("\"/>");
 }
 
-/// Lowest and highest value, apart even where there is only one.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-        (low.min(value), high.max(value))
-    });
-    if !low.is_finite() {
-        return (0.0, 1.0);
-    }
-    if high - low > 1e-9 * high.abs() {
-        return (low, high);
-    }
-    let margin = if low == 0.0 { 1.0 } else { 0.5 * low.abs() };
-    (low - margin, high + margin)
-}
-
-/// About `count` round numbers from `low` to `high`, at least two.
-fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let rough = (high - low) / count as f64;
-    let magnitude = 10f64.powf(rough.log10().floor());
-    let gap = [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|factor| factor * magnitude)
-        .find(|gap| *gap >= rough)
-        .unwrap_or(10.0 * magnitude);
-    let (first, last) = ((low / gap).ceil() as i64, (high / gap).floor() as i64);
-    (first..=last.max(first + 1))
-        .map(|tick| tick as f64 * gap)
-        .collect()
-}
-
-fn tick_label(tick: f64, gap: f64) -> String {
-    if tick.abs() < 1e-9 * gap {
-        return "0".to_string();
-    }
-    if tick.abs() >= 10_000.0 {
-        let decimals = usize::from(gap < 1_000.0);
-        return format!("{:.decimals$}k", tick / 1_000.0);
-    }
-    if gap < 1e-3 {
-        return format!("{tick:.1e}").replace(".0e", "e");
-    }
-    let decimals = (-gap.log10().floor()).max(0.0) as usize;
-    format!("{tick:.decimals$}")
-}
-
-/// At most [`MOST_POINTS`] points: means of neighbours.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let bucket = points.len().div_ceil(MOST_POINTS).max(1);
-    points.chunks(bucket).map(mean).collect()
-}
-
-/// The mean of the neighbours of each point.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let reach = (points.len() / 50).max(2);
-    (0..points.len())
-        .map(|place| {
-            // As far on both sides, so that the ends of a slope aren't bent.
-            let reach = reach.min(place).min(points.len() - 1 - place);
-            (
-                points[place].0,
-                mean(&points[place - reach..=place + reach]).1,
-            )
-        })
-        .collect()
-}
-
-fn mean(points: &[(f64, f64)]) -> (f64, f64) {
-    let sum = points
-        .iter()
-        .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-    (sum.0 / points.len() as f64, sum.1 / points.len() as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,16 +328,9 @@ mod tests {
             }],
             references: vec![("ln(256) = 5.55".into(), 5.545)],
             from_zero: false,
+            smooth: true,
+            last_step: 0.0,
         }
-    }
-
-    #[test]
-    fn ticks_are_round_and_cover_the_middle() {
-        assert_eq!(ticks(0.0, 470.0, 5), [0.0, 100.0, 200.0, 300.0, 400.0]);
-        assert_eq!(ticks(3.6, 5.6, 4), [4.0, 4.5, 5.0, 5.5]);
-        assert_eq!(tick_label(6.000_000_1e-4, 2e-4), "6e-4");
-        assert_eq!(tick_label(12_500.0, 500.0), "12.5k");
-        assert_eq!(tick_label(4.5, 0.5), "4.5");
     }
 
     #[test]
@@ -439,15 +368,5 @@ mod tests {
             html.contains("<th scope=\"row\">400</th><td>3.650</td>"),
             "{html}"
         );
-    }
-
-    #[test]
-    fn smoothing_keeps_a_slope() {
-        let slope: Vec<_> = (0..200)
-            .map(|x| (f64::from(x), 2.0 * f64::from(x)))
-            .collect();
-        for (x, y) in smoothed(&slope) {
-            assert!((y - 2.0 * x).abs() < 1e-9);
-        }
     }
 }

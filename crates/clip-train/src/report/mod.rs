@@ -1,9 +1,11 @@
 //! `report.html`: what a run did and what its model can do, on one page that needs nothing else.
 
 mod chart;
+mod charts;
 mod curves;
 mod data;
 mod html;
+mod numbers;
 mod page;
 mod picture;
 mod results;

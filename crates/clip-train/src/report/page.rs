@@ -2,17 +2,15 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Curves, Facts, Report,
-    chart::{Chart, Line},
+    charts::section_of_curves,
     html::{escape, percent, push, section},
     picture::base64,
     results,
 };
-use crate::progress::{human_count, human_duration, is_share, label_of, significant};
+use crate::progress::{human_count, human_duration, label_of, significant};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("hover.js");
-/// Where `logit_scale` is clamped, CLIP section 2.5.
-const LARGEST_SCALE: f64 = 100.0;
 
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
@@ -158,131 +156,6 @@ fn fact_list(facts: &Facts) -> String {
     html + "</dl>"
 }
 
-/// The charts: CLIP's own numbers first, whatever else the run logged after them.
-fn section_of_curves(curves: &Curves, batch: Option<usize>) -> String {
-    let batch = batch.or(curves.last("batch").map(|batch| batch as usize));
-    let mut shown = vec!["batch".to_string()];
-    let mut body = String::new();
-
-    let mut add = |title: &str, unit, keys: &[(&str, &str)], references, from_zero| {
-        let lines: Vec<Line> = keys
-            .iter()
-            .filter(|(key, _)| !curves.points(key).is_empty())
-            .map(|(key, label)| line(curves, key, label))
-            .collect();
-        shown.extend(keys.iter().map(|(key, _)| (*key).to_string()));
-        let title = title.to_string();
-        Chart {
-            title,
-            unit,
-            lines,
-            references,
-            from_zero,
-        }
-        .html()
-    };
-
-    let chance = batch
-        .filter(|batch| *batch > 1)
-        .map(|batch| (batch, (batch as f64).ln()));
-    let chance = chance.map(|(batch, ln)| (format!("chance: ln({batch}) = {ln:.2}"), ln));
-    let losses = [("loss", "training"), ("val_loss", "validation")];
-    body += &add("Loss", "", &losses, chance.into_iter().collect(), false);
-    let recalls =
-        |direction: &str| [1, 5, 10].map(|k| (format!("{direction}_r{k}"), format!("R@{k}")));
-    for (direction, title) in [
-        ("i2t", "Image → text recall"),
-        ("t2i", "Text → image recall"),
-    ] {
-        let recalls = recalls(direction);
-        let keys = recalls
-            .each_ref()
-            .map(|(key, label)| (key.as_str(), label.as_str()));
-        body += &add(title, "%", &keys, Vec::new(), true);
-    }
-    let zeroshot: Vec<_> = curves
-        .keys()
-        .filter(|key| key.starts_with("zeroshot_") && key.contains("top1"))
-        .map(|key| (key, label_of(key).replacen("zero-shot ", "", 1)))
-        .collect();
-    let keys: Vec<_> = zeroshot
-        .iter()
-        .map(|(key, label)| (*key, label.as_str()))
-        .collect();
-    body += &add("Zero-shot accuracy", "%", &keys, Vec::new(), true);
-    let near_limit = curves
-        .points("logit_scale")
-        .iter()
-        .any(|(_, scale)| *scale > 60.0);
-    let limit = near_limit.then(|| ("limit 100".to_string(), LARGEST_SCALE));
-    let scale = [("logit_scale", "exp(logit_scale)")];
-    body += &add(
-        "Logit scale",
-        "",
-        &scale,
-        limit.into_iter().collect(),
-        false,
-    );
-    body += &add("Learning rate", "", &[("lr", "lr")], Vec::new(), true);
-    body += &add(
-        "Throughput",
-        "",
-        &[("images_per_s", "images/s")],
-        Vec::new(),
-        true,
-    );
-
-    let mut more = String::new();
-    for key in curves
-        .keys()
-        .filter(|key| !shown.iter().any(|known| known == key))
-    {
-        let label = label_of(key);
-        more += &Chart {
-            title: label.clone(),
-            unit: if is_drawn_as_percent(key) { "%" } else { "" },
-            lines: vec![line(curves, key, &label)],
-            references: Vec::new(),
-            from_zero: is_drawn_as_percent(key),
-        }
-        .html();
-    }
-    if body.is_empty() && more.is_empty() {
-        return String::new();
-    }
-    let mut html = format!("<div class=\"charts\">{body}</div>");
-    if !more.is_empty() {
-        push(
-            &mut html,
-            format_args!(
-                "<details class=\"more\"><summary>More curves</summary>\
-                 <div class=\"charts\">{more}</div></details>"
-            ),
-        );
-    }
-    section("curves", "How it learned", &html)
-}
-
-/// Evaluations' shares and the data wait; other keys are unknown, and shown as they are.
-fn is_drawn_as_percent(key: &str) -> bool {
-    let evaluated = ["i2t_", "t2i_", "zeroshot_"]
-        .iter()
-        .any(|prefix| key.starts_with(prefix));
-    evaluated && is_share(key) || key == "data_wait"
-}
-
-fn line(curves: &Curves, key: &str, label: &str) -> Line {
-    let factor = if is_drawn_as_percent(key) { 100.0 } else { 1.0 };
-    let points = curves
-        .points(key)
-        .iter()
-        .map(|(step, value)| (*step, factor * value));
-    Line {
-        label: label.to_string(),
-        points: points.filter(|(_, value)| value.is_finite()).collect(),
-    }
-}
-
 fn use_it(report: &Report) -> String {
     let Some(model) = &report.model_dir else {
         return String::new();
@@ -294,10 +167,11 @@ fn use_it(report: &Report) -> String {
         .unwrap_or("test-{000000..000003}.tar");
     let (model_arg, data) = (shell_quoted(model), shell_quoted(data));
     // Python's and Rust's string escapes agree on what a path may hold.
+    let source = format!("{:?}", format!("local-dir:{model}"));
     let python = format!(
-        "import open_clip\nmodel, _, preprocess = \
-         open_clip.create_model_and_transforms({:?})",
-        format!("local-dir:{model}")
+        "import open_clip\n\
+         model, _, preprocess = open_clip.create_model_and_transforms({source})\n\
+         tokenizer = open_clip.get_tokenizer({source})"
     );
     let commands = [
         (
@@ -311,7 +185,7 @@ fn use_it(report: &Report) -> String {
         (
             "Classify a labelled set",
             format!(
-                "clip eval zeroshot --model {model_arg} --data {data} --classes classes.txt \
+                "clip eval zeroshot --model {model_arg} --data labelled.tar --classes classes.txt \
                  --templates templates.txt"
             ),
         ),
@@ -386,25 +260,6 @@ mod tests {
         for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
             assert!(!html.contains(outside), "{outside}");
         }
-    }
-
-    #[test]
-    fn the_loss_is_compared_with_guessing() {
-        let report = Report {
-            curves: Curves::parse("{\"step\":1,\"loss\":5.5,\"batch\":256}\n"),
-            ..Report::default()
-        };
-        assert!(report.to_html().contains("chance: ln(256) = 5.55"));
-    }
-
-    #[test]
-    fn unknown_numbers_get_their_own_charts() {
-        let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"device_memory\":3}\n");
-        let html = section_of_curves(&curves, None);
-        assert!(
-            html.contains("More curves") && html.contains("<h3>device memory</h3>"),
-            "{html}"
-        );
     }
 
     #[test]

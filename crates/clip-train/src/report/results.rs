@@ -48,7 +48,7 @@ fn retrieval_table(set: &Retrieval) -> String {
         let mut row = vec!["chance".to_string()];
         row.extend(
             ks.iter()
-                .map(|k| percent((*k as f64 / set.images as f64).min(1.0))),
+                .map(|k| share_cell((*k as f64 / set.images as f64).min(1.0))),
         );
         rows.push(row);
     }
@@ -167,10 +167,13 @@ fn card(html: &mut String, prediction: &Prediction) {
         .position(|candidate| candidate.right);
     let rank = prediction.rank.or(right_at.map(|place| place + 1));
     let (class, verdict) = match rank {
-        Some(1) => ("hit", "first is right".to_string()),
-        Some(rank) => ("near", format!("right one at {}", human_count(rank as u64))),
+        Some(1) => ("hit", "right answer first".to_string()),
+        Some(rank) => (
+            "near",
+            format!("right answer at rank {}", human_count(rank as u64)),
+        ),
         None if prediction.candidates.is_empty() => ("", String::new()),
-        None => ("", "right one further down".to_string()),
+        None => ("", "right answer further down".to_string()),
     };
     let key = escape(&prediction.key);
     push(
@@ -322,7 +325,7 @@ mod tests {
         };
         let html = predictions(std::slice::from_ref(&found));
         assert!(
-            html.contains("<li class=\"right\">") && html.contains("right one at 2"),
+            html.contains("<li class=\"right\">") && html.contains("right answer at rank 2"),
             "{html}"
         );
         assert!(!html.contains("class=\"truth\""));
@@ -333,7 +336,7 @@ mod tests {
         };
         let html = predictions(&[missed]);
         assert!(
-            html.contains("right one at 37") && html.contains("class=\"truth\""),
+            html.contains("right answer at rank 37") && html.contains("class=\"truth\""),
             "{html}"
         );
     }

@@ -1,0 +1,169 @@
+use super::{
+    Curves,
+    chart::{Chart, Line},
+    html::{push, section},
+};
+use crate::progress::{is_share, label_of};
+
+/// Where `logit_scale` is clamped, CLIP section 2.5.
+const LARGEST_SCALE: f64 = 100.0;
+
+/// The charts: CLIP's own numbers first, whatever else the run logged after them.
+pub(crate) fn section_of_curves(curves: &Curves, batch: Option<usize>) -> String {
+    let batch = batch.or(curves.last("batch").map(|batch| batch as usize));
+    let steps = curves
+        .series
+        .iter()
+        .filter_map(|series| series.points.last());
+    let last_step = steps.fold(0.0, |last: f64, (step, _)| last.max(*step));
+    let mut shown = vec!["batch".to_string()];
+    let mut chart = |title: &str, keys: &[(&str, &str)], references: Vec<(String, f64)>| {
+        let present = keys
+            .iter()
+            .filter(|(key, _)| !curves.points(key).is_empty());
+        let lines = present
+            .map(|(key, label)| line(curves, key, label))
+            .collect();
+        shown.extend(keys.iter().map(|(key, _)| (*key).to_string()));
+        let percent = keys.iter().any(|(key, _)| is_drawn_as_percent(key));
+        Chart {
+            title: title.to_string(),
+            unit: if percent { "%" } else { "" },
+            lines,
+            references,
+            from_zero: percent
+                || ["lr", "images_per_s"].contains(&keys.first().map_or("", |k| k.0)),
+            smooth: !keys
+                .iter()
+                .any(|(key, _)| ["lr", "logit_scale"].contains(key)),
+            last_step,
+        }
+        .html()
+    };
+
+    let chance = batch
+        .filter(|batch| *batch > 1)
+        .map(|batch| (batch, (batch as f64).ln()));
+    let chance = chance.map(|(batch, ln)| (format!("chance: ln({batch}) = {ln:.2}"), ln));
+    let losses = [("loss", "training"), ("val_loss", "validation")];
+    let losses = chart("Loss", &losses, chance.into_iter().collect());
+
+    let zeroshot: Vec<_> = curves
+        .keys()
+        .filter(|key| key.starts_with("zeroshot_") && key.contains("top1"))
+        .map(|key| (key, label_of(key).replacen("zero-shot ", "", 1)))
+        .collect();
+    let keys: Vec<_> = zeroshot
+        .iter()
+        .map(|(key, label)| (*key, label.as_str()))
+        .collect();
+    let zeroshot = chart("Zero-shot accuracy", &keys, Vec::new());
+
+    let mut recall = |direction: &str, title: &str| {
+        let recalls = [1, 5, 10].map(|k| (format!("{direction}_r{k}"), format!("R@{k}")));
+        let keys = recalls
+            .each_ref()
+            .map(|(key, label)| (key.as_str(), label.as_str()));
+        chart(title, &keys, Vec::new())
+    };
+    let recalls = recall("i2t", "Image → text recall") + &recall("t2i", "Text → image recall");
+
+    let near_limit = curves
+        .points("logit_scale")
+        .iter()
+        .any(|(_, scale)| *scale > 60.0);
+    let limit = near_limit.then(|| ("limit 100".to_string(), LARGEST_SCALE));
+    let keys = [("logit_scale", "exp(logit_scale)")];
+    let scale = chart("Logit scale", &keys, limit.into_iter().collect());
+    let speed = chart("Learning rate", &[("lr", "lr")], Vec::new())
+        + &chart("Throughput", &[("images_per_s", "images/s")], Vec::new())
+        + &chart(
+            "Time spent waiting for data",
+            &[("data_wait", "of a step")],
+            Vec::new(),
+        );
+    // Two charts stand side by side on most screens, and the recalls are to be compared.
+    let body = if zeroshot.is_empty() {
+        losses + &scale + &recalls + &speed
+    } else {
+        losses + &zeroshot + &recalls + &scale + &speed
+    };
+
+    let mut more = String::new();
+    for key in curves.keys() {
+        if !shown.iter().any(|known| known == key) {
+            more += &chart_of_key(curves, key, last_step);
+        }
+    }
+    if body.is_empty() && more.is_empty() {
+        return String::new();
+    }
+    let mut html = format!("<div class=\"charts\">{body}</div>");
+    if !more.is_empty() {
+        push(
+            &mut html,
+            format_args!(
+                "<details class=\"more\"><summary>More curves</summary>\
+                 <div class=\"charts\">{more}</div></details>"
+            ),
+        );
+    }
+    section("curves", "How it learned", &html)
+}
+
+fn chart_of_key(curves: &Curves, key: &str, last_step: f64) -> String {
+    let label = label_of(key);
+    let percent = is_drawn_as_percent(key);
+    Chart {
+        lines: vec![line(curves, key, &label)],
+        title: label,
+        unit: if percent { "%" } else { "" },
+        references: Vec::new(),
+        from_zero: percent,
+        smooth: true,
+        last_step,
+    }
+    .html()
+}
+
+/// Evaluations' shares and the data wait; other keys are unknown, and shown as they are.
+fn is_drawn_as_percent(key: &str) -> bool {
+    let evaluated = ["i2t_", "t2i_", "zeroshot_"]
+        .iter()
+        .any(|prefix| key.starts_with(prefix));
+    evaluated && is_share(key) || key == "data_wait"
+}
+
+fn line(curves: &Curves, key: &str, label: &str) -> Line {
+    let factor = if is_drawn_as_percent(key) { 100.0 } else { 1.0 };
+    let points = curves
+        .points(key)
+        .iter()
+        .map(|(step, value)| (*step, factor * value));
+    Line {
+        label: label.to_string(),
+        points: points.filter(|(_, value)| value.is_finite()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_is_compared_with_guessing() {
+        let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"batch\":256}\n");
+        let html = section_of_curves(&curves, None);
+        assert!(html.contains("chance: ln(256) = 5.55"), "{html}");
+    }
+
+    #[test]
+    fn unknown_numbers_get_their_own_charts() {
+        let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"device_memory\":3}\n");
+        let html = section_of_curves(&curves, None);
+        assert!(
+            html.contains("More curves") && html.contains("<h3>device memory</h3>"),
+            "{html}"
+        );
+    }
+}
