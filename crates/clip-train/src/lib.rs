@@ -1,4 +1,4 @@
-//! See the crate's description.
+//! How a training run is seen: progress, metrics, TensorBoard events and `report.html`.
 
 pub mod progress;
 pub mod report;

@@ -1,1 +1,1 @@
-//! See the crate's description.
+//! Zero-shot classifier heads, retrieval and their statistics.
