@@ -1,5 +1,5 @@
 use burn::{
-    module::Param,
+    module::{Param, ParamId},
     nn::{LayerNorm, LayerNormConfig, Linear},
     tensor::{Device, Shape, Tensor, TensorData},
 };
@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 pub struct Init {
     rng: ChaCha8Rng,
     device: Device,
+    created: u64,
 }
 
 impl Init {
@@ -22,6 +23,7 @@ impl Init {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             device: device.clone(),
+            created: 0,
         }
     }
 
@@ -70,12 +72,18 @@ impl Init {
 
     /// Gain 1, bias 0, epsilon 1e-5: PyTorch's LayerNorm.
     pub fn layer_norm(&mut self, width: usize) -> LayerNorm {
-        LayerNormConfig::new(width).init(&self.device)
+        let mut layer = LayerNormConfig::new(width).init(&self.device);
+        layer.gamma = self.constant([width], 1.0);
+        layer.beta = Some(self.constant([width], 0.0));
+        layer
     }
 
-    fn param<const D: usize>(&self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
+    /// Parameters are numbered as they are made, so that an optimizer's saved state finds its own again.
+    fn param<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
         let data = TensorData::new(values, Shape::from(shape));
-        Param::from_tensor(Tensor::from_data(data, &self.device))
+        self.created += 1;
+        let tensor = Tensor::from_data(data, &self.device).require_grad();
+        Param::initialized(ParamId::from(self.created), tensor)
     }
 
     fn unit(&mut self) -> f64 {

@@ -1,0 +1,159 @@
+use burn::{
+    module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},
+    optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
+    tensor::{Bytes, Tensor},
+};
+use clip_model::{Clip, MAX_LOGIT_SCALE};
+use serde::{Deserialize, Serialize};
+
+/// AdamW's constants.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Decay of the first moment. 0.9: CLIP, table 18.
+    pub beta_1: f32,
+    /// Decay of the second moment. 0.98 for vision transformers: CLIP, table 18.
+    pub beta_2: f32,
+    /// Added to the root of the second moment. 1e-6 for vision transformers: CLIP, table 18.
+    pub epsilon: f32,
+    /// Decoupled weight decay of matrices. 0.2: CLIP, table 18.
+    pub weight_decay: f32,
+    /// Largest norm of all gradients together; none by default, as in the reference.
+    pub grad_clip_norm: Option<f64>,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            beta_1: 0.9,
+            beta_2: 0.98,
+            epsilon: 1e-6,
+            weight_decay: 0.2,
+            grad_clip_norm: None,
+        }
+    }
+}
+
+/// AdamW as CLIP uses it: no decay of gains, biases and `logit_scale`, which stays within `[0, ln 100]`.
+#[derive(Clone)]
+pub struct Optimizer {
+    inner: ModuleOptimizer,
+    grad_clip_norm: Option<f64>,
+}
+
+impl Optimizer {
+    /// Fresh state for `model`.
+    pub fn new(config: &OptimizerConfig, model: &Clip) -> Self {
+        let adamw = AdamWConfig::new()
+            .with_beta_1(config.beta_1)
+            .with_beta_2(config.beta_2)
+            .with_epsilon(config.epsilon);
+        let mut vectors = Vectors::default();
+        model.visit(&mut vectors);
+        let inner = adamw
+            .clone()
+            .with_weight_decay(config.weight_decay)
+            .init()
+            .with_group(
+                ParamGroup::from_ids(vectors.ids),
+                adamw.with_weight_decay(0.0).build(),
+                None,
+            );
+        Self {
+            inner,
+            grad_clip_norm: config.grad_clip_norm,
+        }
+    }
+
+    /// Applies the gradients; returns the model and the norm that all gradients had together.
+    pub fn step(&mut self, lr: f64, model: Clip, grads: GradientsParams) -> (Clip, f64) {
+        let mut norm = SquaredNorm {
+            grads: &grads,
+            sum: None,
+        };
+        model.visit(&mut norm);
+        let norm = norm
+            .sum
+            .map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()).sqrt());
+        let grads = match self.grad_clip_norm {
+            // The reference's `clip_grad_norm_` adds the same 1e-6.
+            Some(limit) if norm > limit => scale_gradients(&model, grads, limit / (norm + 1e-6)),
+            _ => grads,
+        };
+        let mut model = self.inner.step(lr, model, grads);
+        model.logit_scale = model.logit_scale.map(|scale| {
+            Tensor::from_inner(scale.inner().clamp(0.0, MAX_LOGIT_SCALE)).require_grad()
+        });
+        (model, norm)
+    }
+
+    /// The state as bytes; parameters are known by the order in which a model makes them.
+    ///
+    /// # Errors
+    /// The record's own, as text.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, String> {
+        let bytes = self.inner.into_bytes().map_err(|error| error.to_string())?;
+        Ok(bytes.to_vec())
+    }
+
+    /// Takes up a state that [`to_bytes`](Self::to_bytes) made.
+    ///
+    /// # Errors
+    /// The record's own, as text, if the bytes aren't one.
+    pub fn load_bytes(self, bytes: Vec<u8>) -> Result<Self, String> {
+        let bytes = Bytes::from_bytes_vec(bytes);
+        let inner = self
+            .inner
+            .from_bytes(bytes)
+            .map_err(|error| error.to_string())?;
+        Ok(Self { inner, ..self })
+    }
+}
+
+/// Parameters that are no matrices: gains, biases, the class embedding, `logit_scale`.
+#[derive(Default)]
+struct Vectors {
+    ids: Vec<ParamId>,
+}
+
+impl ModuleVisitor for Vectors {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if D < 2 {
+            self.ids.push(param.id);
+        }
+    }
+}
+
+struct SquaredNorm<'a> {
+    grads: &'a GradientsParams,
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for SquaredNorm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            let square = grad.square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+}
+
+fn scale_gradients(model: &Clip, grads: GradientsParams, factor: f64) -> GradientsParams {
+    struct Scale {
+        grads: GradientsParams,
+        factor: f64,
+    }
+    impl ModuleVisitor for Scale {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.grads.remove::<D>(param.id) {
+                self.grads.register(param.id, grad.mul_scalar(self.factor));
+            }
+        }
+    }
+    let mut scale = Scale { grads, factor };
+    model.visit(&mut scale);
+    scale.grads
+}
