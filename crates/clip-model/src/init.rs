@@ -82,7 +82,12 @@ impl Init {
     fn param<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<D>> {
         let data = TensorData::new(values, Shape::from(shape));
         self.created += 1;
-        let tensor = Tensor::from_data(data, &self.device).require_grad();
+        let tensor = Tensor::from_data(data, &self.device);
+        let tensor = if self.device.is_autodiff() {
+            tensor.require_grad()
+        } else {
+            tensor
+        };
         Param::initialized(ParamId::from(self.created), tensor)
     }
 

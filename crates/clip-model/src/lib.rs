@@ -22,6 +22,8 @@ mod image_norm;
 mod init;
 pub mod loss;
 pub mod presets;
+#[cfg(test)]
+mod reference_tests;
 pub mod weights;
 
 pub use clip::{Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, l2_normalize};

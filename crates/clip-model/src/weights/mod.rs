@@ -4,6 +4,9 @@ mod directory;
 mod names;
 mod safetensors;
 
+#[cfg(test)]
+pub(crate) use self::names::named_params;
+
 pub use self::{
     directory::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
     safetensors::{load_weights, weights_bytes, write_atomically},

@@ -6,19 +6,19 @@ use burn::{
 use crate::Clip;
 
 /// One parameter as OpenCLIP stores it.
-pub(super) struct NamedParam {
-    pub(super) id: ParamId,
-    pub(super) name: String,
+pub(crate) struct NamedParam {
+    pub(crate) id: ParamId,
+    pub(crate) name: String,
     /// OpenCLIP's shape.
-    pub(super) shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     /// Whether Burn keeps the matrix transposed: its linear layers are `[d_input, d_output]`.
-    pub(super) transposed: bool,
+    pub(crate) transposed: bool,
     /// Burn's tensor, on the host.
-    pub(super) data: Option<TensorData>,
+    pub(crate) data: Option<TensorData>,
 }
 
 /// All parameters, in the order of the module's fields; with their values if `values`.
-pub(super) fn named_params(model: &Clip, values: bool) -> Vec<NamedParam> {
+pub(crate) fn named_params(model: &Clip, values: bool) -> Vec<NamedParam> {
     let mut visitor = NameVisitor {
         path: Vec::new(),
         params: Vec::new(),
