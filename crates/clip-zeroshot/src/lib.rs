@@ -1,1 +1,41 @@
-//! Zero-shot classifier heads, retrieval and their statistics.
+//! CLIP's evaluations: what a pretrained model does without training, and what its features hold.
+//!
+//! | the paper's term | here |
+//! |---|---|
+//! | prompt templates, prompt ensembling (3.1.4) | [`Templates`], [`ClassNames`], [`Prompts`] |
+//! | zero-shot classifier (3.1.2) | [`ClassifierHead`], [`Classifier`] |
+//! | zero-shot accuracy (3.1.5) | [`ZeroShotEvaluator`], [`TemplateAblation`] |
+//! | zero-shot retrieval (table 13) | [`retrieve`] |
+//!
+//! A text encoder comes in through [`TextEncoder`]; images come in as features, so nothing here knows a
+//! data set. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
+//!
+//! # References
+//! Radford et al. 2021, [Learning Transferable Visual Models From Natural Language
+//! Supervision](https://arxiv.org/abs/2103.00020).
+
+mod ablation;
+mod bootstrap;
+mod classify;
+mod encoder;
+mod error;
+mod evaluate;
+mod features;
+mod hash;
+mod head;
+mod head_file;
+mod prompts;
+mod ranking;
+mod retrieval;
+
+pub use ablation::{AblationReport, TemplateAblation, TemplateScore};
+pub use bootstrap::Bootstrap;
+pub use classify::{Classifier, Prediction};
+pub use encoder::{PROMPT_BATCH, TextEncoder, encode_all};
+pub use error::ZeroShotError;
+pub use evaluate::{ClassAccuracy, ConfusionMatrix, ZeroShotEvaluator, ZeroShotReport};
+pub use hash::Sha256Hex;
+pub use head::{ClassifierHead, HeadKey};
+pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};
+pub use ranking::TiedRank;
+pub use retrieval::{Retrieval, RetrievalReport, retrieve};

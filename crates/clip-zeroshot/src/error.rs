@@ -1,0 +1,141 @@
+use std::path::PathBuf;
+
+use burn::tensor::TensorReadError;
+
+/// What can go wrong between prompts and features on one side and an evaluation on the other.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ZeroShotError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was being done: `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A line of a class-name or template file can't be used.
+    #[error("{origin}, line {line}: {reason}")]
+    BadLine {
+        /// The file, or where the text came from.
+        origin: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
+    /// A class-name or template file holds nothing.
+    #[error("{origin} holds no {what}: write one a line")]
+    Nothing {
+        /// The file, or where the text came from.
+        origin: String,
+        /// `class name` or `template`.
+        what: &'static str,
+    },
+    /// The text encoder failed.
+    #[error("cannot encode texts, the first of which is `{text}`: {source}")]
+    Encoder {
+        /// The first text of the batch.
+        text: String,
+        /// The encoder's reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Features have another shape than what they are compared with.
+    #[error("{what}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// Which tensor.
+        what: String,
+        /// `[rows, columns]` that fit.
+        expected: [usize; 2],
+        /// `[rows, columns]` that came.
+        got: [usize; 2],
+    },
+    /// A feature or a logit is not a number or infinite, so no ranking means anything.
+    #[error("{what} is not finite: the model's weights or its input are damaged")]
+    NotFinite {
+        /// Which one: an image by its position, a prompt by its text.
+        what: String,
+    },
+    /// The device could not hand over a tensor's values.
+    #[error("cannot read a tensor from its device: {0}")]
+    Read(#[from] TensorReadError),
+    /// A head file is damaged, or is not one.
+    #[error("{path} is not a usable classifier head: {reason}; delete it and build it again")]
+    CorruptHead {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A head file was made from something else than what is asked for.
+    #[error(
+        "{path} was built from other {what} (sha256 {got}, expected {expected}); build it again"
+    )]
+    StaleHead {
+        /// The file.
+        path: PathBuf,
+        /// `model weights`, `class names` or `templates`.
+        what: &'static str,
+        /// Hash of what is asked for.
+        expected: String,
+        /// Hash in the file.
+        got: String,
+    },
+    /// A sample's label names no class.
+    #[error("sample {position} has label {label}, but there are only {classes} classes, from 0")]
+    LabelOutOfRange {
+        /// The sample's position among those evaluated, from 0.
+        position: usize,
+        /// Its label.
+        label: u32,
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// A caption belongs to an image that isn't there.
+    #[error(
+        "caption {caption} belongs to image {image}, but there are only {images} images, from 0"
+    )]
+    CaptionOfNoImage {
+        /// The caption's position, from 0.
+        caption: usize,
+        /// The image it names.
+        image: usize,
+        /// How many images there are.
+        images: usize,
+    },
+    /// An image has no caption, so no text is right for it.
+    #[error("image {image} has no caption: leave it out of the retrieval")]
+    ImageWithoutCaption {
+        /// The image's position, from 0.
+        image: usize,
+    },
+    /// A file could not be written as a whole.
+    #[error(transparent)]
+    Model(#[from] clip_model::ModelError),
+    /// Nothing was evaluated.
+    #[error("no samples to evaluate: are the shards empty, or without labels?")]
+    NoSamples,
+    /// A linear probe can't be fitted to these samples.
+    #[error("cannot fit a linear probe: {reason}")]
+    Probe {
+        /// Why, and the remedy.
+        reason: String,
+    },
+}
+
+impl ZeroShotError {
+    /// Wraps an input/output error with what was being done to which path.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

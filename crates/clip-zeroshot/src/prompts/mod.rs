@@ -1,0 +1,12 @@
+//! What a classifier is told: class names, templates, and the prompts that they make together.
+
+mod class_names;
+mod entries;
+mod product;
+mod templates;
+
+pub use self::{
+    class_names::{ClassNames, Duplicates},
+    product::Prompts,
+    templates::{Template, Templates},
+};

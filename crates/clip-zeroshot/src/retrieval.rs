@@ -1,0 +1,417 @@
+use std::{collections::BTreeMap, thread};
+
+use burn::tensor::{DType, Tensor};
+use clip_model::l2_normalize;
+
+use crate::{TiedRank, ZeroShotError, features::finite_rows};
+
+/// Images and texts of one similarity tile: 4 MB of scores, which stay in a CPU's cache until they are counted,
+/// and products large enough to run at full speed.
+const TILE: [usize; 2] = [512, 2048];
+
+/// From this many scores on, starting threads costs less than it saves.
+const THREADED_SCORES: usize = 1 << 18;
+
+/// The figures of a retrieval. Recalls are fractions between 0 and 1, ranks count from 1.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RetrievalReport {
+    /// Share of images with one of their captions in first place.
+    pub i2t_r1: f64,
+    /// Share of images with one of their captions among the first 5.
+    pub i2t_r5: f64,
+    /// Share of images with one of their captions among the first 10.
+    pub i2t_r10: f64,
+    /// Share of captions with their image in first place.
+    pub t2i_r1: f64,
+    /// Share of captions with their image among the first 5.
+    pub t2i_r5: f64,
+    /// Share of captions with their image among the first 10.
+    pub t2i_r10: f64,
+    /// Median over images of the rank of their best caption, rounded down as in OpenCLIP.
+    pub i2t_median_rank: f64,
+    /// Median over captions of their image's rank, rounded down as in OpenCLIP.
+    pub t2i_median_rank: f64,
+    /// Mean over images of the rank of their best caption.
+    pub i2t_mean_rank: f64,
+    /// Mean over captions of their image's rank.
+    pub t2i_mean_rank: f64,
+    /// How many images.
+    pub images: usize,
+    /// How many captions.
+    pub captions: usize,
+}
+
+/// A retrieval's figures, and where each query stands in them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retrieval {
+    /// The figures of all queries.
+    pub report: RetrievalReport,
+    /// For each image, where its best caption is among all captions.
+    pub images: Vec<TiedRank>,
+    /// For each caption, where its image is among all images.
+    pub captions: Vec<TiedRank>,
+}
+
+/// Ranks all captions for each image and all images for each caption, by cosine.
+///
+/// An image with several captions counts as found when one of them is. Ties neither help nor hurt: see
+/// [`TiedRank`]. Similarities are computed tile by tile, so the memory beyond the features is constant.
+///
+/// # Shapes
+/// - `image_features`: `[images, embed_dim]`, normalised or not
+/// - `text_features`: `[captions, embed_dim]`, normalised or not, on the same device
+/// - `image_of_text`: for each caption the row of its image; any order
+///
+/// # Errors
+/// [`ZeroShotError::NoSamples`], [`ZeroShotError::CaptionOfNoImage`],
+/// [`ZeroShotError::ImageWithoutCaption`], [`ZeroShotError::NotFinite`], or [`ZeroShotError::Shape`] when
+/// the features don't fit each other.
+pub fn retrieve(
+    image_features: Tensor<2>,
+    text_features: Tensor<2>,
+    image_of_text: &[usize],
+) -> Result<Retrieval, ZeroShotError> {
+    retrieve_in_tiles(image_features, text_features, image_of_text, TILE)
+}
+
+fn retrieve_in_tiles(
+    image_features: Tensor<2>,
+    text_features: Tensor<2>,
+    image_of_text: &[usize],
+    [image_tile, text_tile]: [usize; 2],
+) -> Result<Retrieval, ZeroShotError> {
+    let [images, embed_dim] = image_features.dims();
+    let captions = image_of_text.len();
+    if text_features.dims() != [captions, embed_dim] {
+        return Err(ZeroShotError::Shape {
+            what: "caption features for the image features".to_owned(),
+            expected: [captions, embed_dim],
+            got: text_features.dims(),
+        });
+    }
+    check_pairs(images, image_of_text)?;
+    let image_tiles = normalised_tiles(image_features, image_tile, "image")?;
+    let text_tiles = normalised_tiles(text_features, text_tile, "caption")?;
+    let scores = |image_tile: usize, text_tile: usize| {
+        let texts = text_tiles[text_tile].clone().transpose();
+        image_tiles[image_tile]
+            .clone()
+            .matmul(texts)
+            .try_into_vec_as::<f32>()
+    };
+    let width = |tile: usize| text_tile.min(captions - tile * text_tile);
+
+    // A caption's score with its own image, from the very product that the others will come from: equal
+    // features must tie, which a dot product of another shape does not guarantee.
+    let mut pairs: BTreeMap<[usize; 2], Vec<usize>> = BTreeMap::new();
+    for (text, &image) in image_of_text.iter().enumerate() {
+        let tile = [image / image_tile, text / text_tile];
+        pairs.entry(tile).or_default().push(text);
+    }
+    let mut own = vec![0f32; captions];
+    for ([i, t], texts) in pairs {
+        let scores = scores(i, t)?;
+        for text in texts {
+            let (row, column) = (image_of_text[text] % image_tile, text % text_tile);
+            own[text] = scores[row * width(t) + column];
+        }
+    }
+    let mut best = vec![f32::NEG_INFINITY; images];
+    for (&image, &score) in image_of_text.iter().zip(&own) {
+        best[image] = best[image].max(score);
+    }
+    let mut relevant = vec![0usize; images];
+    for (&image, &score) in image_of_text.iter().zip(&own) {
+        relevant[image] += usize::from(score >= best[image]);
+    }
+
+    let mut image_counts = vec![Count::default(); images];
+    let mut text_counts = vec![Count::default(); captions];
+    for (i, best) in best.chunks(image_tile).enumerate() {
+        for (t, own) in own.chunks(text_tile).enumerate() {
+            let scores = scores(i, t)?;
+            let rows = &mut image_counts[i * image_tile..][..best.len()];
+            let columns = &mut text_counts[t * text_tile..][..own.len()];
+            count(&scores, best, own, rows, columns);
+        }
+    }
+    let images: Vec<TiedRank> = image_counts
+        .into_iter()
+        .zip(relevant)
+        .map(|(count, relevant)| count.rank(relevant))
+        .collect();
+    let captions: Vec<TiedRank> = text_counts.into_iter().map(|count| count.rank(1)).collect();
+    Ok(Retrieval {
+        report: report(&images, &captions),
+        images,
+        captions,
+    })
+}
+
+fn check_pairs(images: usize, image_of_text: &[usize]) -> Result<(), ZeroShotError> {
+    if images == 0 || image_of_text.is_empty() {
+        return Err(ZeroShotError::NoSamples);
+    }
+    let mut captioned = vec![false; images];
+    for (caption, &image) in image_of_text.iter().enumerate() {
+        *captioned
+            .get_mut(image)
+            .ok_or(ZeroShotError::CaptionOfNoImage {
+                caption,
+                image,
+                images,
+            })? = true;
+    }
+    match captioned.iter().position(|captioned| !captioned) {
+        Some(image) => Err(ZeroShotError::ImageWithoutCaption { image }),
+        None => Ok(()),
+    }
+}
+
+/// Normalised features in tiles of `rows`, refused when one of them is not finite: a NaN is never less than
+/// a score, so it would rank first.
+fn normalised_tiles(
+    features: Tensor<2>,
+    rows: usize,
+    what: &str,
+) -> Result<Vec<Tensor<2>>, ZeroShotError> {
+    let [count, _] = features.dims();
+    let mut tiles = Vec::with_capacity(count.div_ceil(rows));
+    for start in (0..count).step_by(rows) {
+        let tile = features.clone().slice(start..count.min(start + rows));
+        let tile = l2_normalize(tile.cast(DType::F32));
+        finite_rows(tile.clone(), |row| {
+            format!("the feature of {what} {}", start + row)
+        })?;
+        tiles.push(tile);
+    }
+    Ok(tiles)
+}
+
+/// Candidates above, and at or above, a query's best right answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    above: u32,
+    at_least: u32,
+}
+
+impl Count {
+    fn add(&mut self, score: f32, right: f32) {
+        self.above += u32::from(score > right);
+        self.at_least += u32::from(score >= right);
+    }
+
+    fn rank(self, relevant: usize) -> TiedRank {
+        TiedRank {
+            better: self.above as usize,
+            tied: (self.at_least - self.above) as usize,
+            relevant,
+        }
+    }
+}
+
+/// Counts a tile's scores against the right answers of its rows (images) and of its columns (captions).
+fn count(scores: &[f32], best: &[f32], own: &[f32], rows: &mut [Count], columns: &mut [Count]) {
+    let threads = if scores.len() < THREADED_SCORES {
+        1
+    } else {
+        thread::available_parallelism().map_or(1, usize::from)
+    };
+    if threads == 1 {
+        return count_rows(scores, best, own, rows, columns);
+    }
+    let part = rows.len().div_ceil(threads);
+    thread::scope(|scope| {
+        let workers: Vec<_> = scores
+            .chunks(part * own.len())
+            .zip(best.chunks(part))
+            .zip(rows.chunks_mut(part))
+            .map(|((scores, best), rows)| {
+                scope.spawn(move || {
+                    let mut columns = vec![Count::default(); own.len()];
+                    count_rows(scores, best, own, rows, &mut columns);
+                    columns
+                })
+            })
+            .collect();
+        for worker in workers {
+            // invariant: counting has nothing that can panic, so neither has the join.
+            let part = worker.join().expect("invariant: counting can't panic");
+            for (column, part) in columns.iter_mut().zip(part) {
+                column.above += part.above;
+                column.at_least += part.at_least;
+            }
+        }
+    });
+}
+
+fn count_rows(
+    scores: &[f32],
+    best: &[f32],
+    own: &[f32],
+    rows: &mut [Count],
+    columns: &mut [Count],
+) {
+    for ((scores, &best), row) in scores.chunks_exact(own.len()).zip(best).zip(rows) {
+        let mut count = Count::default();
+        for ((&score, &own), column) in scores.iter().zip(own).zip(columns.iter_mut()) {
+            count.add(score, best);
+            column.add(score, own);
+        }
+        row.above += count.above;
+        row.at_least += count.at_least;
+    }
+}
+
+fn report(images: &[TiedRank], captions: &[TiedRank]) -> RetrievalReport {
+    let recall = |ranks: &[TiedRank], k| {
+        ranks.iter().map(|rank| rank.recall_at(k)).sum::<f64>() / ranks.len() as f64
+    };
+    let mean =
+        |ranks: &[TiedRank]| ranks.iter().map(|rank| rank.rank()).sum::<f64>() / ranks.len() as f64;
+    RetrievalReport {
+        i2t_r1: recall(images, 1),
+        i2t_r5: recall(images, 5),
+        i2t_r10: recall(images, 10),
+        t2i_r1: recall(captions, 1),
+        t2i_r5: recall(captions, 5),
+        t2i_r10: recall(captions, 10),
+        i2t_median_rank: median(images),
+        t2i_median_rank: median(captions),
+        i2t_mean_rank: mean(images),
+        t2i_mean_rank: mean(captions),
+        images: images.len(),
+        captions: captions.len(),
+    }
+}
+
+/// OpenCLIP's `floor(median(rank from 0)) + 1`.
+fn median(ranks: &[TiedRank]) -> f64 {
+    let mut ranks: Vec<f64> = ranks.iter().map(|rank| rank.rank()).collect();
+    ranks.sort_by(f64::total_cmp);
+    let (low, high) = (ranks[(ranks.len() - 1) / 2], ranks[ranks.len() / 2]);
+    f64::midpoint(low, high).floor()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+    use crate::features::from_host;
+
+    fn random(rows: usize, columns: usize, seed: u64) -> Tensor<2> {
+        use rand::{RngExt, SeedableRng};
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let values = (0..rows * columns).map(|_| rng.random_range(-1.0..1.0));
+        from_host(values.collect(), [rows, columns], &Device::flex())
+    }
+
+    fn close(got: f64, expected: f64) {
+        assert!(
+            (got - expected).abs() < 1e-9,
+            "got {got}, expected {expected}"
+        );
+    }
+
+    #[test]
+    fn figures_are_those_counted_by_hand() {
+        // Cosines of captions (columns) with images (rows), made by one-hot captions:
+        //   image 0: 0.9 0.1 0.3   its captions: 0, 2
+        //   image 1: 0.8 0.2 0.4   its caption: 1
+        let image = |a: f32, b: f32, c: f32| [a, b, c, (1.0 - a * a - b * b - c * c).sqrt()];
+        let images = [image(0.9, 0.1, 0.3), image(0.8, 0.2, 0.4)].concat();
+        let images = from_host(images, [2, 4], &Device::flex());
+        let texts = Tensor::<2>::eye(4, &Device::flex()).slice(0..3);
+        let Retrieval { report, .. } = retrieve(images, texts, &[0, 1, 0]).unwrap();
+        // Image 0 finds caption 0 at once; image 1 finds caption 1 third.
+        close(report.i2t_r1, 0.5);
+        close(report.i2t_r5, 1.0);
+        close(report.i2t_mean_rank, 2.0);
+        close(report.i2t_median_rank, 2.0);
+        // Captions 0 and 1 find their images first, caption 2 second.
+        close(report.t2i_r1, 2.0 / 3.0);
+        close(report.t2i_mean_rank, 4.0 / 3.0);
+        close(report.t2i_median_rank, 1.0);
+        assert_eq!((report.images, report.captions), (2, 3));
+    }
+
+    #[test]
+    fn a_model_that_knows_nothing_scores_chance() {
+        let device = Device::flex();
+        let constant = |rows| Tensor::<2>::ones([rows, 33], &device) * 0.3;
+        let image_of_text: Vec<usize> = (0..500).map(|text| text / 5).collect();
+        let Retrieval { report, .. } =
+            retrieve_in_tiles(constant(100), constant(500), &image_of_text, [37, 129]).unwrap();
+        // Five of 500 captions are right; k drawn at random miss them all with C(495, k) / C(500, k).
+        let missed = |k: u32| {
+            (0..k)
+                .map(|at| f64::from(495 - at) / f64::from(500 - at))
+                .product::<f64>()
+        };
+        close(report.i2t_r1, 0.01);
+        close(report.i2t_r5, 1.0 - missed(5));
+        close(report.i2t_r10, 1.0 - missed(10));
+        close(report.t2i_r1, 0.01);
+        close(report.t2i_r5, 0.05);
+        close(report.t2i_r10, 0.1);
+        close(report.i2t_mean_rank, 501.0 / 6.0);
+        close(report.t2i_mean_rank, 50.5);
+    }
+
+    #[test]
+    fn tiles_and_threads_change_nothing() {
+        let (images, texts) = (random(150, 16, 1), random(2000, 16, 2));
+        let image_of_text: Vec<usize> = (0..2000).map(|text| (text * 7) % 150).collect();
+        let whole = retrieve(images.clone(), texts.clone(), &image_of_text).unwrap();
+        let tiled = retrieve_in_tiles(images, texts, &image_of_text, [16, 48]).unwrap();
+        assert_eq!(whole, tiled);
+    }
+
+    #[test]
+    fn reordering_captions_changes_no_figure_and_scaling_features_none_either() {
+        let (images, texts) = (random(40, 8, 3), random(120, 8, 4));
+        let image_of_text: Vec<usize> = (0..120).map(|text| text / 3).collect();
+        let expected = retrieve(images.clone(), texts.clone(), &image_of_text).unwrap();
+        let reversed: Vec<usize> = image_of_text.iter().rev().copied().collect();
+        let mut got = retrieve(images * 4.0, texts.flip([0]), &reversed).unwrap();
+        got.captions.reverse();
+        assert_eq!(got.images, expected.images);
+        assert_eq!(got.captions, expected.captions);
+    }
+
+    #[test]
+    fn perfect_features_find_everything() {
+        let texts = random(30, 16, 5);
+        let image_of_text: Vec<usize> = (0..30).collect();
+        let Retrieval { report, .. } = retrieve(texts.clone(), texts, &image_of_text).unwrap();
+        close(report.i2t_r1, 1.0);
+        close(report.t2i_r1, 1.0);
+        close(report.t2i_mean_rank, 1.0);
+    }
+
+    #[test]
+    fn what_cannot_be_ranked_is_refused_by_place() {
+        let features =
+            |rows| Tensor::<2>::random([rows, 4], Distribution::Default, &Device::flex());
+        let error = |images, texts, pairs: &[usize]| {
+            retrieve(images, texts, pairs).unwrap_err().to_string()
+        };
+        let orphan = error(features(2), features(3), &[0, 1, 2]);
+        assert!(orphan.contains("caption 2 belongs to image 2"), "{orphan}");
+        let bare = error(features(2), features(2), &[0, 0]);
+        assert!(bare.contains("image 1 has no caption"), "{bare}");
+        let nan = from_host(
+            vec![1.0, 0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0],
+            [2, 4],
+            &Device::flex(),
+        );
+        let nan = error(nan, features(2), &[0, 1]);
+        assert!(
+            nan.contains("the feature of image 1 is not finite"),
+            "{nan}"
+        );
+        assert!(error(features(2), features(3), &[0, 1]).contains("expected shape [2, 4]"));
+        assert!(error(features(0), features(0), &[]).contains("no samples"));
+    }
+}
