@@ -3,12 +3,14 @@
 //! A [`ShardSet`] names WebDataset tars; a [`ShardReader`] yields each shard's samples and, for every
 //! sample it can't use, the reason and the key.
 
+mod decode;
 mod error;
 mod faults;
 mod source;
 #[cfg(test)]
 mod testing;
 
+pub use decode::{MAX_PIXELS, RgbImage, decode};
 pub use error::DataError;
 pub use faults::{FaultKind, FaultSummary};
 pub use source::{RawSample, ShardItem, ShardReader, ShardSet};

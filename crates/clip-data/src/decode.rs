@@ -1,0 +1,143 @@
+use std::io::Cursor;
+
+use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
+
+use crate::FaultKind;
+
+/// Most pixels an image may have; the reference's loader has the same limit for photographs off the web.
+pub const MAX_PIXELS: u64 = 25_000_000;
+
+/// An image of 8-bit red, green and blue, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RgbImage {
+    /// Pixels a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `height * width * 3` bytes, channels innermost.
+    pub pixels: Vec<u8>,
+}
+
+/// Decodes a JPEG, PNG or WebP: transparency on white, grey and palettes to colour, 16 bits to 8.
+///
+/// # Errors
+/// [`FaultKind::TooLarge`] by the header's size, before any pixel is allocated;
+/// [`FaultKind::Undecodable`] otherwise.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
+    let undecodable = |_| FaultKind::Undecodable;
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
+    let mut decoder = reader
+        .map_err(undecodable_io)?
+        .into_decoder()
+        .map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(FaultKind::TooLarge);
+    }
+    if width == 0 || height == 0 {
+        return Err(FaultKind::Undecodable);
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 16);
+    decoder.set_limits(limits).map_err(undecodable)?;
+    let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
+    let pixels = match image.color() {
+        ColorType::Rgb8 => image.into_rgb8().into_raw(),
+        color if color.has_alpha() => on_white(&image.into_rgba8().into_raw()),
+        _ => image.to_rgb8().into_raw(),
+    };
+    Ok(RgbImage {
+        width: width as usize,
+        height: height as usize,
+        pixels,
+    })
+}
+
+fn undecodable_io(_: std::io::Error) -> FaultKind {
+    FaultKind::Undecodable
+}
+
+fn on_white(rgba: &[u8]) -> Vec<u8> {
+    let blend = |channel: u8, alpha: u8| {
+        let (channel, alpha) = (u32::from(channel), u32::from(alpha));
+        ((channel * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    };
+    rgba.chunks_exact(4)
+        .flat_map(|p| [blend(p[0], p[3]), blend(p[1], p[3]), blend(p[2], p[3])])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbaImage};
+
+    use super::*;
+
+    fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn transparency_lies_on_white() {
+        let image = RgbaImage::from_raw(2, 1, vec![10, 20, 30, 0, 255, 0, 0, 128]).unwrap();
+        let decoded = decode(&encoded(image, ImageFormat::Png)).unwrap();
+        assert_eq!(decoded.pixels, [255, 255, 255, 255, 127, 127]);
+    }
+
+    #[test]
+    fn grey_and_deep_images_become_colour() {
+        let grey = GrayImage::from_pixel(3, 2, Luma([77]));
+        assert_eq!(
+            decode(&encoded(grey, ImageFormat::Png)).unwrap().pixels,
+            [77; 18]
+        );
+        let deep = image::ImageBuffer::from_pixel(1, 1, Rgb([0_u16, 32_896, 65_535]));
+        assert_eq!(
+            decode(&encoded(deep, ImageFormat::Png)).unwrap().pixels,
+            [0, 128, 255]
+        );
+        let lossless = image::RgbImage::from_pixel(2, 2, Rgb([1, 2, 3]));
+        assert_eq!(
+            decode(&encoded(lossless, ImageFormat::WebP))
+                .unwrap()
+                .pixels[..3],
+            [1, 2, 3]
+        );
+    }
+
+    #[test]
+    fn broken_images_are_undecodable_wherever_they_break() {
+        let image = image::RgbImage::from_fn(32, 32, |x, y| Rgb([x as u8 * 8, y as u8 * 8, 9]));
+        for format in [ImageFormat::Png, ImageFormat::WebP] {
+            let bytes = encoded(image.clone(), format);
+            for cut in [0, 5, 20, bytes.len() / 2] {
+                assert_eq!(
+                    decode(&bytes[..cut]),
+                    Err(FaultKind::Undecodable),
+                    "{format:?} {cut}"
+                );
+            }
+        }
+        assert_eq!(
+            decode(b"<html>not found</html>"),
+            Err(FaultKind::Undecodable)
+        );
+    }
+
+    #[test]
+    fn a_decompression_bomb_is_refused_by_its_header() {
+        // A PNG header that claims 60,000 by 60,000 pixels, its checksum right.
+        let mut png = encoded(GrayImage::new(1, 1), ImageFormat::Png);
+        png[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
+        png[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+        let crc = png[12..29].iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
+            })
+        });
+        png[29..33].copy_from_slice(&(!crc).to_be_bytes());
+        assert_eq!(decode(&png), Err(FaultKind::TooLarge));
+    }
+}
