@@ -6,6 +6,7 @@
 //! | zero-shot classifier (3.1.2) | [`ClassifierHead`], [`Classifier`] |
 //! | zero-shot accuracy (3.1.5) | [`ZeroShotEvaluator`], [`TemplateAblation`] |
 //! | zero-shot retrieval (table 13) | [`retrieve`] |
+//! | linear probe (3.2, A.3) | [`probe`] |
 //!
 //! A text encoder comes in through [`TextEncoder`]; images come in as features, so nothing here knows a
 //! data set. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
@@ -24,6 +25,7 @@ mod features;
 mod hash;
 mod head;
 mod head_file;
+pub mod probe;
 mod prompts;
 mod ranking;
 mod retrieval;

@@ -2,7 +2,9 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use clip_zeroshot::{
-    ClassNames, Classifier, ClassifierHead, Templates, TextEncoder, ZeroShotError, retrieve,
+    ClassNames, Classifier, ClassifierHead, Templates, TextEncoder, ZeroShotError,
+    probe::{LogisticRegression, Samples},
+    retrieve,
 };
 use serde_json::Value;
 
@@ -116,5 +118,62 @@ fn retrieval_of_several_captions_is_a_sort_of_the_whole_matrix() {
     let got = serde_json::to_value(got.report).unwrap();
     for (key, expected) in golden["expected"].as_object().unwrap() {
         assert_close(&numbers(&got[key]), &numbers(expected), 1e-9);
+    }
+}
+
+/// Fits to the optimum, in f64, as the script does; the rest is the two optimisers' tolerance.
+fn fit(golden: &Value, classes: usize, strength: f64) -> (Vec<f64>, Vec<f64>, f64) {
+    let labels: Vec<u32> = serde_json::from_value(golden["labels"].clone()).unwrap();
+    let samples = |features: &Value| {
+        let features = matrix(features).cast(DType::F64);
+        Samples::new(features, &labels, classes).unwrap()
+    };
+    let mut regression = LogisticRegression::new(strength);
+    regression.optimizer.gradient_tolerance = 1e-9;
+    let probe = regression.fit(&samples(&golden["train"])).unwrap();
+    (
+        probe.weights().try_into_vec_as::<f64>().unwrap(),
+        probe.bias().try_into_vec_as::<f64>().unwrap(),
+        probe.accuracy(&samples(&golden["test"])).unwrap(),
+    )
+}
+
+#[test]
+fn the_probe_is_scikit_learns() {
+    let golden = goldens("probe");
+    for expected in golden["fits"].as_array().unwrap() {
+        let strength = expected["strength"].as_f64().unwrap();
+        let (weights, bias, accuracy) = fit(&golden, 3, strength);
+        assert_close(&weights, &numbers(&expected["weights"]), TOLERANCE);
+        // A constant added to all biases changes nothing, so only their differences are determined.
+        let centred = |bias: &[f64]| -> Vec<f64> {
+            let mean = bias.iter().sum::<f64>() / bias.len() as f64;
+            bias.iter().map(|bias| bias - mean).collect()
+        };
+        assert_close(
+            &centred(&bias),
+            &centred(&numbers(&expected["bias"])),
+            TOLERANCE,
+        );
+        assert_close(&[accuracy], &numbers(&expected["accuracy"]), 1e-9);
+    }
+}
+
+#[test]
+fn the_probe_of_two_classes_is_scikit_learns() {
+    let golden = goldens("binary_probe");
+    for expected in golden["fits"].as_array().unwrap() {
+        let strength = expected["strength"].as_f64().unwrap();
+        let (weights, bias, accuracy) = fit(&golden, 2, strength);
+        let difference = |columns: &[f64]| -> Vec<f64> {
+            columns.chunks(2).map(|pair| pair[1] - pair[0]).collect()
+        };
+        assert_close(
+            &difference(&weights),
+            &numbers(&expected["weights"]),
+            TOLERANCE,
+        );
+        assert_close(&difference(&bias), &numbers(&expected["bias"]), TOLERANCE);
+        assert_close(&[accuracy], &numbers(&expected["accuracy"]), 1e-9);
     }
 }

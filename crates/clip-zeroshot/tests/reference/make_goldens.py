@@ -94,12 +94,12 @@ def captions():
     return {"images": numbers(images), "texts": numbers(texts), "owner": owner.tolist(), "expected": expected}
 
 
-def probe():
+def probe(classes):
     """Logistic regression to its optimum at several strengths; the strength is the paper's lambda, 1 / C."""
-    labels = np.arange(90) % 3
-    centres = features(3, 5)
-    train = np.round(centres[labels] + 1.5 * features(90, 5), 3)
-    test = np.round(centres[labels] + 1.5 * features(90, 5), 3)
+    labels = np.arange(60) % classes
+    centres = features(classes, 5)
+    train = np.round(centres[labels] + 1.5 * features(60, 5), 3)
+    test = np.round(centres[labels] + 1.5 * features(60, 5), 3)
     fits = []
     for strength in (1e-2, 1.0, 1e2):
         model = LogisticRegression(C=1 / strength, max_iter=10000, tol=1e-10).fit(train, labels)
@@ -121,4 +121,4 @@ def compact(value):
     return json.dumps(value)
 
 
-print(compact({"head": head(), "pairs": pairs(), "captions": captions(), "probe": probe()}))
+print(compact({"head": head(), "pairs": pairs(), "captions": captions(), "probe": probe(3), "binary_probe": probe(2)}))
