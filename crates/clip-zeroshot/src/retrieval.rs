@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, thread};
+use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor};
 use clip_model::l2_normalize;
@@ -8,9 +8,6 @@ use crate::{TiedRank, ZeroShotError, features::finite_rows};
 /// Images and texts of one similarity tile: 4 MB of scores, which stay in a CPU's cache until they are counted,
 /// and products large enough to run at full speed.
 const TILE: [usize; 2] = [512, 2048];
-
-/// From this many scores on, starting threads costs less than it saves.
-const THREADED_SCORES: usize = 1 << 18;
 
 /// The figures of a retrieval. Recalls are fractions between 0 and 1, ranks count from 1.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -211,47 +208,9 @@ impl Count {
 }
 
 /// Counts a tile's scores against the right answers of its rows (images) and of its columns (captions).
+///
+/// One thread: with 512 features the product costs several times as much, and has all of them.
 fn count(scores: &[f32], best: &[f32], own: &[f32], rows: &mut [Count], columns: &mut [Count]) {
-    let threads = if scores.len() < THREADED_SCORES {
-        1
-    } else {
-        thread::available_parallelism().map_or(1, usize::from)
-    };
-    if threads == 1 {
-        return count_rows(scores, best, own, rows, columns);
-    }
-    let part = rows.len().div_ceil(threads);
-    thread::scope(|scope| {
-        let workers: Vec<_> = scores
-            .chunks(part * own.len())
-            .zip(best.chunks(part))
-            .zip(rows.chunks_mut(part))
-            .map(|((scores, best), rows)| {
-                scope.spawn(move || {
-                    let mut columns = vec![Count::default(); own.len()];
-                    count_rows(scores, best, own, rows, &mut columns);
-                    columns
-                })
-            })
-            .collect();
-        for worker in workers {
-            // invariant: counting has nothing that can panic, so neither has the join.
-            let part = worker.join().expect("invariant: counting can't panic");
-            for (column, part) in columns.iter_mut().zip(part) {
-                column.above += part.above;
-                column.at_least += part.at_least;
-            }
-        }
-    });
-}
-
-fn count_rows(
-    scores: &[f32],
-    best: &[f32],
-    own: &[f32],
-    rows: &mut [Count],
-    columns: &mut [Count],
-) {
     for ((scores, &best), row) in scores.chunks_exact(own.len()).zip(best).zip(rows) {
         let mut count = Count::default();
         for ((&score, &own), column) in scores.iter().zip(own).zip(columns.iter_mut()) {
@@ -360,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_and_threads_change_nothing() {
+    fn tiles_change_nothing() {
         let (images, texts) = (random(150, 16, 1), random(2000, 16, 2));
         let image_of_text: Vec<usize> = (0..2000).map(|text| (text * 7) % 150).collect();
         let whole = retrieve(images.clone(), texts.clone(), &image_of_text).unwrap();

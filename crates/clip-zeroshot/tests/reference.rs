@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use clip_zeroshot::{
     ClassNames, Classifier, ClassifierHead, Templates, TextEncoder, ZeroShotError,
-    probe::{LogisticRegression, Samples},
+    probe::{LinearProbe, LogisticRegression, Samples},
     retrieve,
 };
 use serde_json::Value;
@@ -121,40 +121,46 @@ fn retrieval_of_several_captions_is_a_sort_of_the_whole_matrix() {
     }
 }
 
-/// Fits to the optimum, in f64, as the script does; the rest is the two optimisers' tolerance.
-fn fit(golden: &Value, classes: usize, strength: f64) -> (Vec<f64>, Vec<f64>, f64) {
+/// Labels and features in f64, as the script has them.
+fn samples(golden: &Value, split: &str, classes: usize) -> Samples {
     let labels: Vec<u32> = serde_json::from_value(golden["labels"].clone()).unwrap();
-    let samples = |features: &Value| {
-        let features = matrix(features).cast(DType::F64);
-        Samples::new(features, &labels, classes).unwrap()
-    };
+    let features = matrix(&golden[split]).cast(DType::F64);
+    Samples::new(features, &labels, classes).unwrap()
+}
+
+/// Fits to the optimum, so that what remains is the two optimisers' tolerance.
+fn fit(golden: &Value, classes: usize, strength: f64) -> LinearProbe {
     let mut regression = LogisticRegression::new(strength);
     regression.optimizer.gradient_tolerance = 1e-9;
-    let probe = regression.fit(&samples(&golden["train"])).unwrap();
-    (
-        probe.weights().try_into_vec_as::<f64>().unwrap(),
-        probe.bias().try_into_vec_as::<f64>().unwrap(),
-        probe.accuracy(&samples(&golden["test"])).unwrap(),
-    )
+    regression.fit(&samples(golden, "train", classes)).unwrap()
+}
+
+fn host(tensor: Tensor<2>) -> Vec<f64> {
+    tensor.try_into_vec_as::<f64>().unwrap()
+}
+
+fn strength(fit: &Value) -> f64 {
+    fit["strength"].as_f64().unwrap()
 }
 
 #[test]
 fn the_probe_is_scikit_learns() {
     let golden = goldens("probe");
+    // A constant added to all biases changes nothing, so only their differences are determined.
+    let centred = |bias: &[f64]| -> Vec<f64> {
+        let mean = bias.iter().sum::<f64>() / bias.len() as f64;
+        bias.iter().map(|bias| bias - mean).collect()
+    };
     for expected in golden["fits"].as_array().unwrap() {
-        let strength = expected["strength"].as_f64().unwrap();
-        let (weights, bias, accuracy) = fit(&golden, 3, strength);
-        assert_close(&weights, &numbers(&expected["weights"]), TOLERANCE);
-        // A constant added to all biases changes nothing, so only their differences are determined.
-        let centred = |bias: &[f64]| -> Vec<f64> {
-            let mean = bias.iter().sum::<f64>() / bias.len() as f64;
-            bias.iter().map(|bias| bias - mean).collect()
-        };
+        let probe = fit(&golden, 3, strength(expected));
+        let bias = numbers(&expected["bias"]);
         assert_close(
-            &centred(&bias),
-            &centred(&numbers(&expected["bias"])),
+            &host(probe.weights()),
+            &numbers(&expected["weights"]),
             TOLERANCE,
         );
+        assert_close(&centred(&host(probe.bias())), &centred(&bias), TOLERANCE);
+        let accuracy = probe.accuracy(&samples(&golden, "test", 3)).unwrap();
         assert_close(&[accuracy], &numbers(&expected["accuracy"]), 1e-9);
     }
 }
@@ -162,18 +168,35 @@ fn the_probe_is_scikit_learns() {
 #[test]
 fn the_probe_of_two_classes_is_scikit_learns() {
     let golden = goldens("binary_probe");
+    let difference = |columns: Vec<f64>| -> Vec<f64> {
+        columns.chunks(2).map(|pair| pair[1] - pair[0]).collect()
+    };
     for expected in golden["fits"].as_array().unwrap() {
-        let strength = expected["strength"].as_f64().unwrap();
-        let (weights, bias, accuracy) = fit(&golden, 2, strength);
-        let difference = |columns: &[f64]| -> Vec<f64> {
-            columns.chunks(2).map(|pair| pair[1] - pair[0]).collect()
-        };
+        let probe = fit(&golden, 2, strength(expected));
+        let (weights, bias) = (host(probe.weights()), host(probe.bias()));
         assert_close(
-            &difference(&weights),
+            &difference(weights),
             &numbers(&expected["weights"]),
             TOLERANCE,
         );
-        assert_close(&difference(&bias), &numbers(&expected["bias"]), TOLERANCE);
+        assert_close(&difference(bias), &numbers(&expected["bias"]), TOLERANCE);
+        let accuracy = probe.accuracy(&samples(&golden, "test", 2)).unwrap();
         assert_close(&[accuracy], &numbers(&expected["accuracy"]), 1e-9);
+    }
+}
+
+/// With the default tolerance both stop far from the optimum, so the way there counts too.
+#[test]
+fn the_probe_stops_where_scikit_learns_stops() {
+    let golden = goldens("probe");
+    for expected in golden["fits"].as_array().unwrap() {
+        let regression = LogisticRegression::new(strength(expected));
+        let probe = regression.fit(&samples(&golden, "train", 3)).unwrap();
+        assert_eq!(probe.iterations(), expected["early_iterations"]);
+        assert_close(
+            &host(probe.weights()),
+            &numbers(&expected["early_weights"]),
+            TOLERANCE,
+        );
     }
 }

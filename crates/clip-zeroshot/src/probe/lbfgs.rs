@@ -1,17 +1,14 @@
 use std::collections::VecDeque;
 
-/// Sufficient decrease and curvature of the strong Wolfe conditions: Nocedal and Wright's values for
-/// quasi-Newton directions.
-const DECREASE: f64 = 1e-4;
-const CURVATURE: f64 = 0.9;
+use super::line_search::{LineSearch, Place};
 
-/// Trials of one line search before it gives up; a good direction needs one or two.
-const TRIALS: usize = 25;
+/// Trials of one line search before it gives up: scikit-learn's limit. A good direction needs one or two.
+const TRIALS: usize = 50;
 
 /// Limited-memory BFGS: minimises a smooth function from its values and gradients.
 ///
 /// # References
-/// Nocedal and Wright 2006, Numerical Optimization, algorithms 7.5, 3.5 and 3.6.
+/// Nocedal and Wright 2006, Numerical Optimization, algorithm 7.5; L-BFGS-B 3.0 for the tolerances.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lbfgs {
     /// Steps whose curvature is remembered: 10, as in `SciPy`.
@@ -44,14 +41,10 @@ pub(crate) struct Minimum {
     pub(crate) converged: bool,
 }
 
-/// A place on the line that is searched.
-#[derive(Clone)]
-struct Trial {
-    step: f64,
+/// A point, and what the function is there.
+struct Point {
+    at: Vec<f64>,
     value: f64,
-    /// Derivative along the direction.
-    slope: f64,
-    point: Vec<f64>,
     gradient: Vec<f64>,
 }
 
@@ -62,14 +55,15 @@ impl Lbfgs {
         start: Vec<f64>,
         mut objective: impl FnMut(&[f64]) -> Result<(f64, Vec<f64>), E>,
     ) -> Result<Minimum, E> {
-        let (value, gradient) = objective(&start)?;
-        let mut here = Trial {
-            step: 0.0,
-            value,
-            slope: 0.0,
-            point: start,
-            gradient,
+        let mut evaluate = |at: Vec<f64>| -> Result<Point, E> {
+            let (value, gradient) = objective(&at)?;
+            Ok(Point {
+                at,
+                value,
+                gradient,
+            })
         };
+        let mut here = evaluate(start)?;
         let mut history: VecDeque<Curvature> = VecDeque::new();
         let mut iterations = 0;
         let converged = loop {
@@ -83,27 +77,19 @@ impl Lbfgs {
             if iterations == self.max_iterations {
                 break false;
             }
-            let mut direction = descend(&here.gradient, &history);
-            let mut slope = dot(&here.gradient, &direction);
-            if slope >= 0.0 {
-                // Rounding has spoilt the curvature.
-                history.clear();
-                direction = descend(&here.gradient, &history);
-                slope = dot(&here.gradient, &direction);
-            }
-            here.step = 0.0;
-            here.slope = slope;
+            let direction = descend(&here.gradient, &history);
             // Without curvature the gradient's length says nothing about the distance.
             let first = if history.is_empty() {
-                (1.0 / dot(&here.gradient, &here.gradient).sqrt()).min(1.0)
+                1.0 / dot(&direction, &direction).sqrt()
             } else {
                 1.0
             };
-            let Some(next) = search_line(&here, &direction, first, &mut objective)? else {
+            let Some(next) = search_line(&here, &direction, first, &mut evaluate)? else {
                 if history.is_empty() {
-                    // Not even along the gradient is there a lower value: this is as exact as it gets.
-                    break true;
+                    // Not even along the gradient is there a lower value.
+                    break false;
                 }
+                // Rounding has spoilt the curvature.
                 history.clear();
                 continue;
             };
@@ -122,7 +108,7 @@ impl Lbfgs {
             }
         };
         Ok(Minimum {
-            point: here.point,
+            point: here.at,
             iterations,
             converged,
         })
@@ -137,8 +123,8 @@ struct Curvature {
 }
 
 impl Curvature {
-    fn between(from: &Trial, to: &Trial) -> Option<Self> {
-        let step = subtract(&to.point, &from.point);
+    fn between(from: &Point, to: &Point) -> Option<Self> {
+        let step = subtract(&to.at, &from.at);
         let change = subtract(&to.gradient, &from.gradient);
         let product = dot(&step, &change);
         (product > f64::EPSILON * dot(&change, &change)).then_some(Self {
@@ -171,66 +157,37 @@ fn descend(gradient: &[f64], history: &VecDeque<Curvature>) -> Vec<f64> {
     direction
 }
 
-/// A place along the direction that meets the strong Wolfe conditions, or failing that one with a
-/// sufficiently lower value.
+/// A better point along the direction; nothing when the direction leads nowhere lower.
 fn search_line<E>(
-    start: &Trial,
+    start: &Point,
     direction: &[f64],
     first: f64,
-    objective: &mut impl FnMut(&[f64]) -> Result<(f64, Vec<f64>), E>,
-) -> Result<Option<Trial>, E> {
-    let mut evaluate = |step: f64| -> Result<Trial, E> {
-        let mut point = start.point.clone();
-        add(&mut point, step, direction);
-        let (value, gradient) = objective(&point)?;
-        Ok(Trial {
-            step,
-            value,
-            slope: dot(&gradient, direction),
-            point,
-            gradient,
-        })
+    evaluate: &mut impl FnMut(Vec<f64>) -> Result<Point, E>,
+) -> Result<Option<Point>, E> {
+    let slope = dot(&start.gradient, direction);
+    if slope >= 0.0 {
+        return Ok(None);
+    }
+    let place = |step: f64, point: &Point| Place {
+        step,
+        value: point.value,
+        slope: dot(&point.gradient, direction),
     };
-    // A value that is no number counts as too high.
-    let lower = |trial: &Trial| trial.value <= start.value + DECREASE * trial.step * start.slope;
-    let flat = |trial: &Trial| trial.slope.abs() <= CURVATURE * start.slope.abs();
-
-    let mut low = start.clone();
-    let mut high: Option<Trial> = None;
+    let mut search = LineSearch::new(place(0.0, start), first);
     let mut step = first;
     for _ in 0..TRIALS {
-        let trial = evaluate(step)?;
-        if !lower(&trial) || (low.step > 0.0 && trial.value >= low.value) {
-            high = Some(trial);
-        } else if flat(&trial) {
-            return Ok(Some(trial));
-        } else {
-            // The minimum is on the side to which the value falls.
-            let turned = match &high {
-                Some(high) => trial.slope * (high.step - trial.step) >= 0.0,
-                None => trial.slope >= 0.0,
-            };
-            let before = std::mem::replace(&mut low, trial);
-            if turned {
-                high = Some(before);
-            }
+        let mut at = start.at.clone();
+        add(&mut at, step, direction);
+        let trial = evaluate(at)?;
+        if !trial.value.is_finite() {
+            return Ok(None);
         }
-        step = match &high {
-            Some(high) => between(&low, high),
-            None => 2.0 * low.step,
-        };
+        match search.next(place(step, &trial)) {
+            Some(next) => step = next,
+            None => return Ok((trial.value <= start.value).then_some(trial)),
+        }
     }
-    Ok((low.step > 0.0).then_some(low))
-}
-
-/// The minimum of the cubic through two places, kept away from both.
-fn between(low: &Trial, high: &Trial) -> f64 {
-    let width = high.step - low.step;
-    let chord = low.slope + high.slope - 3.0 * (high.value - low.value) / width;
-    let root = (chord * chord - low.slope * high.slope).sqrt() * width.signum();
-    let share = 1.0 - (high.slope + root - chord) / (high.slope - low.slope + 2.0 * root);
-    let share = if share.is_finite() { share } else { 0.5 };
-    low.step + width * share.clamp(0.1, 0.9)
+    Ok(None)
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -8,6 +8,7 @@
 //! Radford et al. 2021, section 3.2 and appendix A.3.
 
 mod lbfgs;
+mod line_search;
 mod logistic;
 mod samples;
 mod search;
