@@ -1,41 +1,90 @@
-//! What every change must pass, in order of cost.
+//! `cargo xtask ci`: everything that a change must pass, the cheap checks first.
 
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::cargo::{self, Usage, step};
 use crate::{layers, test};
 
-/// Runs format check, layering check, lints, docs and tests; stops at the first that fails.
-pub(crate) fn run() -> anyhow::Result<()> {
-    cargo(&["fmt", "--all", "--check"], None)?;
-    layers::run()?;
-    cargo(
-        &[
+/// Runs the checks in order and stops at the first that fails; the tests come last.
+pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
+    if let Some(arg) = args.first() {
+        bail!(Usage(format!(
+            "`cargo xtask ci` takes no arguments, but got {arg}"
+        )));
+    }
+    step(
+        "formatting",
+        &mut cargo::command(["fmt", "--all", "--check"]),
+    )?;
+    layers::run(&[])?;
+    dependency_policy()?;
+    step(
+        "lints",
+        &mut cargo::command([
             "clippy",
-            "--release",
             "--workspace",
             "--all-targets",
+            "--release",
+            "--locked",
             "--",
             "-D",
             "warnings",
-        ],
-        None,
+        ]),
     )?;
-    let docs = ["doc", "--release", "--workspace", "--no-deps"];
-    cargo(&docs, Some(("RUSTDOCFLAGS", "-D warnings")))?;
-    test::run(&[])
+    let mut doc = cargo::command(["doc", "--workspace", "--no-deps", "--release", "--locked"]);
+    step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
+    test::run(&["--locked".to_owned()])
 }
 
-fn cargo(args: &[&str], env: Option<(&str, &str)>) -> anyhow::Result<()> {
-    eprintln!("+ cargo {}", args.join(" "));
-    let status = Command::new(env!("CARGO"))
-        .args(args)
-        .envs(env)
-        .status()
-        .context("cargo could not be started")?;
-    if !status.success() {
-        bail!("`cargo {}` failed ({status})", args.join(" "));
+/// Licences, sources and bans by cargo-deny, which `.ci/run` installs; known vulnerabilities too, where their list can be fetched.
+fn dependency_policy() -> Result<()> {
+    let program = cargo_deny()?;
+    let deny = |checks: &[&str]| {
+        let mut command = Command::new(&program);
+        command
+            .current_dir(cargo::root())
+            .args(["--locked", "check", "--hide-inclusion-graph"])
+            .args(checks);
+        command
+    };
+    step(
+        "dependency policy: licences, bans, sources",
+        &mut deny(&["licenses", "bans", "sources"]),
+    )?;
+    eprintln!("xtask: dependency policy: advisories");
+    let out = deny(&["advisories"])
+        .output()
+        .context("cannot start cargo-deny")?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    if !out.status.success() && said.contains("failed to fetch advisory database") {
+        eprintln!("xtask: advisories were NOT checked: their list could not be fetched");
+        return Ok(());
     }
+    eprint!("{said}");
+    ensure!(
+        out.status.success(),
+        "dependency policy: advisories failed ({})",
+        out.status
+    );
     Ok(())
+}
+
+/// cargo-deny: the one `.ci/run` put beside the build, or the one on the path.
+fn cargo_deny() -> Result<PathBuf> {
+    let own = cargo::root().join("target/ci-tools/bin/cargo-deny");
+    if own.exists() {
+        return Ok(own);
+    }
+    let found = Command::new("cargo-deny")
+        .arg("--version")
+        .output()
+        .is_ok_and(|out| out.status.success());
+    ensure!(
+        found,
+        "the dependency policy needs cargo-deny: run .ci/run, which installs it, or `cargo install --locked cargo-deny`"
+    );
+    Ok(Path::new("cargo-deny").to_path_buf())
 }

@@ -1,83 +1,179 @@
-//! Which crate may depend on which, and who may name a backend.
+//! `cargo xtask layers`: the crates depend on each other in one direction, and only the binary names a backend.
 
-use std::{fs, path::Path};
+use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
-/// Each crate, and the crates of the workspace it may use.
-const ALLOWED: &[(&str, &[&str])] = &[
+use crate::cargo::{self, Usage};
+
+/// The workspace's crates and those of them that each may depend on, for tests too.
+const LAYERS: [(&str, &[&str]); 7] = [
     ("clip-model", &[]),
     ("clip-data", &[]),
-    ("clip-train", &["clip-model", "clip-data"]),
-    ("clip-zeroshot", &["clip-model", "clip-data"]),
+    ("clip-train", &["clip-data", "clip-model"]),
+    ("clip-zeroshot", &["clip-data", "clip-model"]),
     (
         "clip-cli",
-        &["clip-model", "clip-data", "clip-train", "clip-zeroshot"],
+        &["clip-data", "clip-model", "clip-train", "clip-zeroshot"],
     ),
+    ("clip-tests", &[]),
+    ("xtask", &[]),
 ];
 
-/// Features of Burn that choose a backend; only the program may ask for them outside its tests.
-const BACKENDS: &[&str] = &[
-    "flex", "ndarray", "tch", "cpu", "cuda", "rocm", "wgpu", "vulkan", "metal", "webgpu",
+/// Burn's features that bring a backend, or kernels for one.
+const BACKEND_FEATURES: [&str; 17] = [
+    "accelerate",
+    "candle",
+    "cpu",
+    "cuda",
+    "flex",
+    "metal",
+    "ndarray",
+    "openblas",
+    "openblas-system",
+    "rocm",
+    "simd",
+    "tch",
+    "vulkan",
+    "webgpu",
+    "wgpu",
+    "wgpu-spirv",
+    "x86-v4",
 ];
 
-/// Checks the manifests under `crates/`.
-pub(crate) fn run() -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask has no parent")?;
-    for (name, allowed) in ALLOWED {
-        let path = root.join("crates").join(name).join("Cargo.toml");
-        let manifest = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        if let Some(reason) = violation(name, allowed, &manifest) {
-            bail!("{}: {reason}", path.display());
-        }
+/// Burn's crates that are backends.
+const BACKEND_CRATES: [&str; 9] = [
+    "burn-candle",
+    "burn-cpu",
+    "burn-cuda",
+    "burn-flex",
+    "burn-ndarray",
+    "burn-rocm",
+    "burn-tch",
+    "burn-wgpu",
+    "cubecl",
+];
+
+/// Checks the workspace as `cargo metadata` describes it.
+pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
+    if let Some(arg) = args.first() {
+        bail!(Usage(format!(
+            "`cargo xtask layers` takes no arguments, but got {arg}"
+        )));
     }
-    eprintln!("layering: ok");
-    Ok(())
+    let out = cargo::command(["metadata", "--no-deps", "--format-version=1", "--locked"])
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(
+        out.status.success(),
+        "cargo metadata failed: {}",
+        String::from_utf8_lossy(&out.stderr).trim_end()
+    );
+    let metadata: Value =
+        serde_json::from_slice(&out.stdout).context("cargo metadata printed no JSON")?;
+    let broken = violations(&metadata);
+    ensure!(
+        broken.is_empty(),
+        "the layering of ARCHITECTURE.md is broken:\n  {}",
+        broken.join("\n  ")
+    );
+    eprintln!("xtask: layers hold");
+    Ok(ExitCode::SUCCESS)
 }
 
-fn violation(name: &str, allowed: &[&str], manifest: &str) -> Option<String> {
-    let dependencies = manifest
-        .split("\n[")
-        .find(|part| part.starts_with("dependencies]"))?;
-    for line in dependencies.lines() {
-        let dependency = line.split(['.', ' ', '=']).next().unwrap_or_default();
-        let ours = ALLOWED.iter().any(|(known, _)| *known == dependency);
-        if ours && !allowed.contains(&dependency) {
-            return Some(format!("{name} must not depend on {dependency}"));
-        }
-        let named = BACKENDS
-            .iter()
-            .find(|backend| line.contains(&format!("\"{backend}\"")));
-        if let (Some(backend), true) = (named, dependency == "burn" && name != "clip-cli") {
-            return Some(format!(
-                "{name} names the backend {backend}; only clip-cli may"
+/// Every dependency that breaks the layering, in words.
+fn violations(metadata: &Value) -> Vec<String> {
+    let mut broken = Vec::new();
+    for package in items(&metadata["packages"]) {
+        let name = text(&package["name"]);
+        let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == name) else {
+            broken.push(format!(
+                "{name} has no place yet: give it one in xtask/src/layers.rs"
             ));
+            continue;
+        };
+        for dependency in items(&package["dependencies"]) {
+            let on = text(&dependency["name"]);
+            let ours = LAYERS.iter().any(|(layer, _)| *layer == on);
+            if ours && !allowed.contains(&on) {
+                broken.push(format!(
+                    "{name} depends on {on}; it may depend on {allowed:?} only"
+                ));
+            }
+            if text(&dependency["kind"]) == "dev" {
+                continue;
+            }
+            // Even clip-cli names its backends in `[features]` only, so that a build holds just the one asked for.
+            if BACKEND_CRATES.contains(&on) {
+                broken.push(format!(
+                    "{name} depends on the backend {on}; backends are features of clip-cli"
+                ));
+            }
+            if on == "burn" {
+                for feature in items(&dependency["features"])
+                    .map(text)
+                    .filter(|feature| BACKEND_FEATURES.contains(feature))
+                {
+                    broken.push(format!("{name} asks for Burn's backend feature {feature}; backends are features of clip-cli"));
+                }
+            }
         }
     }
-    None
+    broken
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    fn workspace(name: &str, dependency: Value) -> Vec<String> {
+        violations(&json!({ "packages": [{ "name": name, "dependencies": [dependency] }] }))
+    }
 
     #[test]
-    fn a_wrong_direction_and_a_backend_are_found() {
-        let manifest = "[package]\n\n[dependencies]\nclip-train.workspace = true\n";
+    fn a_dependency_against_the_layers_is_named() {
+        let on_train = json!({ "name": "clip-train", "kind": null, "features": [] });
+        assert!(workspace("clip-cli", on_train.clone()).is_empty());
+        let broken = workspace("clip-model", on_train.clone());
+        assert_eq!(broken.len(), 1);
         assert!(
-            violation("clip-model", &[], manifest)
-                .unwrap()
-                .contains("clip-train")
+            broken[0].starts_with("clip-model depends on clip-train"),
+            "{broken:?}"
         );
-        let manifest = "[package]\n\n[dependencies]\nburn = { features = [\"wgpu\"] }\n";
-        assert!(
-            violation("clip-model", &[], manifest)
-                .unwrap()
-                .contains("wgpu")
+        assert_eq!(workspace("clip-zeroshot", on_train).len(), 1);
+    }
+
+    #[test]
+    fn backends_belong_to_tests_and_to_the_binarys_features() {
+        let burn =
+            |kind: Value| json!({ "name": "burn", "kind": kind, "features": ["std", "flex"] });
+        assert!(workspace("clip-model", burn(json!("dev"))).is_empty());
+        assert_eq!(workspace("clip-model", burn(Value::Null)).len(), 1);
+        assert_eq!(workspace("clip-cli", burn(Value::Null)).len(), 1);
+        assert_eq!(
+            workspace(
+                "clip-train",
+                json!({ "name": "burn-wgpu", "kind": null, "features": [] })
+            )
+            .len(),
+            1
         );
-        let manifest = "[package]\n\n[dependencies]\nburn = 1\n\n[dev-dependencies]\nburn = { features = [\"flex\"] }\n";
-        assert_eq!(violation("clip-model", &[], manifest), None);
+    }
+
+    #[test]
+    fn a_crate_without_a_place_is_refused() {
+        let broken =
+            violations(&json!({ "packages": [{ "name": "clip-extra", "dependencies": [] }] }));
+        assert!(broken[0].contains("layers.rs"), "{broken:?}");
     }
 }

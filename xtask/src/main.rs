@@ -1,31 +1,66 @@
-//! The project's chores: `cargo xtask help` lists them.
+//! The project's chores as `cargo xtask TASK`: one file a task, few dependencies, nothing to install but Rust.
 
+mod backend;
+mod cargo;
 mod ci;
+mod clip;
 mod layers;
+mod machine;
 mod test;
 
-use anyhow::bail;
+use std::process::ExitCode;
 
 const HELP: &str = "\
-cargo xtask TASK
+Usage: cargo xtask TASK [ARGS...]
 
-  test [ARGS]   run every test of the workspace; ARGS go to `cargo test`
-  ci            format, lints, docs, layering and tests, as continuous integration runs them
-  layers        check which crate may depend on which
-";
+  pretrain [--backend B] [ARGS...]  build `clip` for one backend and run `clip pretrain ARGS...`;
+                                    with no arguments: make a dataset, train, evaluate
+  clip [--backend B] ARGS...        build `clip` for one backend and run `clip ARGS...`
+  test [ARGS...]                    the whole test suite: `cargo test --workspace --release ARGS...`
+  ci                                formatting, lints, docs, dependency policy, layering, tests
+  layers                            check that the crates depend on each other in one direction only
+  help                              this text
 
-fn main() -> anyhow::Result<()> {
-    let mut args = std::env::args().skip(1);
-    let task = args.next().unwrap_or_else(|| "help".to_owned());
-    let rest: Vec<String> = args.collect();
-    match task.as_str() {
-        "test" => test::run(&rest),
-        "ci" => ci::run(),
-        "layers" => layers::run(),
-        "help" | "--help" | "-h" => {
-            print!("{HELP}");
-            Ok(())
+B is auto (the default), cpu, wgpu, vulkan, metal or cuda. `auto` takes the strongest backend that works
+on this machine and says which; it falls back to cpu.";
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = Vec::new();
+    for arg in std::env::args_os().skip(1) {
+        match arg.into_string() {
+            Ok(arg) => args.push(arg),
+            Err(arg) => {
+                eprintln!("error: the argument {} is not valid UTF-8", arg.display());
+                return ExitCode::from(2);
+            }
         }
-        other => bail!("no task `{other}`\n\n{HELP}"),
     }
+    let task = if args.is_empty() {
+        "help".to_owned()
+    } else {
+        args.remove(0)
+    };
+    let done = match task.as_str() {
+        "pretrain" => {
+            args.insert(0, task);
+            clip::run(args)
+        }
+        "clip" => clip::run(args),
+        "test" => test::run(&args),
+        "ci" => ci::run(&args),
+        "layers" => layers::run(&args),
+        "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            eprintln!("error: there is no task `{task}`\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        let wrong_usage = error.downcast_ref::<cargo::Usage>().is_some();
+        ExitCode::from(if wrong_usage { 2 } else { 1 })
+    })
 }

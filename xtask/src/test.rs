@@ -1,63 +1,35 @@
-//! The whole test suite, with one total at its end.
+//! `cargo xtask test`: the whole suite, closed by one line that counts it.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Result};
 
-/// Runs `cargo test` over the workspace in the profile that the program is built with.
-pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
-    let mut child = Command::new(env!("CARGO"))
-        .args(["test", "--release", "--workspace", "--no-fail-fast"])
-        .args(args)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cargo could not be started")?;
-    let stdout = child
-        .stdout
-        .take()
-        .context("cargo's output could not be read")?;
-    let mut total = Total::default();
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cargo's output could not be read")?;
-        println!("{line}");
-        total.add(&line);
-    }
-    let status = child.wait().context("cargo could not be awaited")?;
-    println!(
-        "{} passed, {} failed, {} skipped",
-        total.passed, total.failed, total.skipped
-    );
-    if !status.success() {
-        bail!("the tests failed ({status})");
-    }
-    Ok(())
-}
+use crate::cargo;
 
-#[derive(Default)]
-struct Total {
+/// How many tests ended how, over all test programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
     passed: u64,
     failed: u64,
     skipped: u64,
 }
 
-impl Total {
-    /// Counts a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+impl Totals {
+    /// Adds libtest's closing line of one test program, such as
+    /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s`.
     fn add(&mut self, line: &str) {
-        let Some(counts) = line.strip_prefix("test result: ") else {
+        let Some(rest) = line.strip_prefix("test result: ") else {
             return;
         };
-        for part in counts.split([';', '.']) {
+        for part in rest.split(['.', ';']) {
             let mut words = part.split_whitespace();
-            let (Some(count), Some(what)) = (words.next(), words.next()) else {
+            let (Some(Ok(count)), Some(kind)) = (words.next().map(str::parse::<u64>), words.next())
+            else {
                 continue;
             };
-            let Ok(count) = count.parse::<u64>() else {
-                continue;
-            };
-            match what {
+            match kind {
                 "passed" => self.passed += count,
                 "failed" => self.failed += count,
                 "ignored" => self.skipped += count,
@@ -67,16 +39,60 @@ impl Total {
     }
 }
 
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+/// Runs `cargo test --workspace --release ARGS...`; every test program runs, even after one has failed.
+pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
+    let mut tests = cargo::command(["test", "--workspace", "--release", "--no-fail-fast"]);
+    let mut tests = tests
+        .args(args)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let mut totals = Totals::default();
+    if let Some(printed) = tests.stdout.take() {
+        let mut out = std::io::stdout().lock();
+        for line in BufReader::new(printed).split(b'\n') {
+            let line = line.context("cannot read what the tests print")?;
+            totals.add(&String::from_utf8_lossy(&line));
+            out.write_all(&line)?;
+            out.write_all(b"\n")?;
+        }
+    }
+    let status = tests.wait().context("cannot wait for cargo")?;
+    // A crash of a test program or a build that fails leaves no failed test to count.
+    if !status.success() && totals.failed == 0 {
+        eprintln!(
+            "xtask: cargo test failed ({status}) before its tests could be counted; see above"
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("{totals}");
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn result_lines_add_up() {
-        let mut total = Total::default();
-        total.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out");
-        total.add("test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured");
-        total.add("test some::name ... ok");
-        assert_eq!((total.passed, total.failed, total.skipped), (7, 2, 1));
+    fn totals_sum_over_programs() {
+        let mut totals = Totals::default();
+        totals.add("running 6 tests");
+        totals.add("test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.01s");
+        totals.add("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 11.20s");
+        assert_eq!(totals.to_string(), "8 passed, 2 failed, 1 skipped");
     }
 }
