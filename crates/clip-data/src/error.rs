@@ -32,6 +32,14 @@ pub enum DataError {
         /// The part of the list that named it.
         pattern: String,
     },
+    /// A tokenizer can't be made or read.
+    #[error("tokenizer {origin}: {reason}")]
+    Tokenizer {
+        /// The file, or what it was to be made from.
+        origin: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
 }
 
 impl DataError {

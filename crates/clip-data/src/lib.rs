@@ -9,8 +9,10 @@ mod faults;
 mod source;
 #[cfg(test)]
 mod testing;
+mod tokenizer;
 
 pub use decode::{MAX_PIXELS, RgbImage, decode};
 pub use error::DataError;
 pub use faults::{FaultKind, FaultSummary};
 pub use source::{RawSample, ShardItem, ShardReader, ShardSet};
+pub use tokenizer::{Encoded, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};

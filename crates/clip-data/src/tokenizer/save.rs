@@ -1,0 +1,145 @@
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tokenizers::Tokenizer as Inner;
+
+use super::text::Tokenizer;
+use crate::DataError;
+
+/// The tokenizer in Hugging Face's format.
+const TOKENIZER_FILE: &str = "tokenizer.json";
+/// What `transformers` needs to know beside it.
+pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json` of CLIP's kind: byte-level BPE with `</w>`, and the end of text as its last token.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is of another kind.
+    pub fn load(path: &Path) -> Result<Self, DataError> {
+        let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+        let origin = path.display().to_string();
+        let inner = Inner::from_bytes(bytes).map_err(|error| DataError::Tokenizer {
+            origin: origin.clone(),
+            reason: format!("it is not a tokenizer.json: {error}"),
+        })?;
+        Self::from_inner(inner, &origin)
+    }
+
+    /// Writes a `tokenizer.json` that `tokenizers` and `transformers` load. They encode cleaned captions to the same ids;
+    /// the repair of mojibake and HTML can't be expressed in that format.
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn save(&self, path: &Path) -> Result<(), DataError> {
+        let mut json = self
+            .inner
+            .to_string(false)
+            .map_err(|error| DataError::Tokenizer {
+                origin: path.display().to_string(),
+                reason: error.to_string(),
+            })?;
+        json.push('\n');
+        write_atomically(path, &json)
+    }
+
+    /// Writes the files from which OpenCLIP makes this tokenizer for a model directory: `tokenizer.json` and
+    /// `tokenizer_config.json`. The `text_cfg` of the directory must hold [`Tokenizer::open_clip_text_cfg`].
+    ///
+    /// The ids are equal but for one oddity: where a caption spells a special token right after other punctuation
+    /// (`!<end_of_text>`), CLIP's pattern reads plain characters, as this tokenizer does, and Hugging Face's the token.
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn save_dir(&self, dir: &Path) -> Result<(), DataError> {
+        fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
+        self.save(&dir.join(TOKENIZER_FILE))?;
+        let name = |id: u32| self.inner.id_to_token(id);
+        let config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": name(self.sot()),
+            "eos_token": name(self.eot()),
+            "pad_token": if self.has_padding_token() { name(0) } else { name(self.eot()) },
+            "clean_up_tokenization_spaces": false,
+        });
+        write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
+    }
+
+    /// What `text_cfg` in `open_clip_config.json` must hold for OpenCLIP to use the tokenizer of [`Tokenizer::save_dir`].
+    ///
+    /// Nothing for CLIP's own vocabulary, which OpenCLIP uses by itself. For any other, `hf_tokenizer_name` makes OpenCLIP
+    /// load the directory's own tokenizer (what the name says doesn't matter there), and `clean` makes it treat
+    /// captions as it does with CLIP's own.
+    pub fn open_clip_text_cfg(&self) -> Map<String, Value> {
+        let mut keys = Map::new();
+        if !self.is_clips_own() {
+            keys.insert("hf_tokenizer_name".to_owned(), json!("tokenizer.json"));
+            keys.insert("tokenizer_kwargs".to_owned(), json!({"clean": "lower"}));
+        }
+        keys
+    }
+
+    fn is_clips_own(&self) -> bool {
+        // The last merge of CLIP's vocabulary, at its place, is a sign that no trained one has.
+        !self.has_padding_token() && self.inner.id_to_token(49_405).as_deref() == Some("jekyll</w>")
+    }
+}
+
+fn write_atomically(path: &Path, text: &str) -> Result<(), DataError> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    fs::write(&partial, text).map_err(DataError::io("write", &partial))?;
+    fs::rename(&partial, path).map_err(DataError::io("rename", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_tokenizer_encodes_the_same() {
+        let captions = ["a red circle", "two red circles", "a circle"].map(String::from);
+        let tokenizer = Tokenizer::train(captions.into_iter(), 540).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        tokenizer.save_dir(dir.path()).unwrap();
+        let loaded = Tokenizer::load(&dir.path().join(TOKENIZER_FILE)).unwrap();
+        assert_eq!(loaded.vocab_size(), 540);
+        for text in [
+            "a red circle",
+            "Two  blue circles!",
+            "ΟΔΟΣ 😀",
+            "<pad> <end_of_text>",
+        ] {
+            assert_eq!(
+                loaded.encode(text, 20),
+                tokenizer.encode(text, 20),
+                "{text}"
+            );
+            // What others make of the file, where nothing needs repair.
+            let plain = loaded.inner.encode(text, true).unwrap();
+            assert_eq!(plain.get_ids(), loaded.encode(text, 77).ids, "{text}");
+        }
+        assert_eq!(
+            loaded.open_clip_text_cfg()["tokenizer_kwargs"]["clean"],
+            "lower"
+        );
+        assert!(!dir.path().join("tokenizer.json.partial").exists());
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_of_clips_kind_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        assert!(matches!(Tokenizer::load(&path), Err(DataError::Io { .. })));
+        fs::write(&path, "{}").unwrap();
+        let error = Tokenizer::load(&path).unwrap_err().to_string();
+        assert!(error.contains("not a tokenizer.json"), "{error}");
+        let words = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#;
+        fs::write(&path, words).unwrap();
+        let error = Tokenizer::load(&path).unwrap_err().to_string();
+        assert!(error.contains("no token"), "{error}");
+    }
+}

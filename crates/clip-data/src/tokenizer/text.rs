@@ -1,0 +1,281 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{PoisonError, RwLock};
+
+use tokenizers::{Model, Tokenizer as Inner};
+
+use super::clean::clean_caption;
+use super::openai::clip_vocabulary;
+use super::split::words;
+use super::train::train_vocabulary;
+use super::vocabulary::{EOT, PAD, SOT, byte_characters, character_bytes};
+use crate::DataError;
+
+/// Words whose tokens are kept. English captions by the million use fewer than 65,536 words more than once.
+const MAX_CACHED_WORDS: usize = 1 << 16;
+/// Longer words don't come again.
+const MAX_CACHED_BYTES: usize = 32;
+/// Names of start and end of text: OpenCLIP's and ours, then Hugging Face's.
+const SPECIAL_NAMES: [(&str, &str); 2] = [(SOT, EOT), ("<|startoftext|>", "<|endoftext|>")];
+
+/// CLIP's tokenizer: text cleaning, the reference's word pattern, byte-level BPE.
+///
+/// [`Tokenizer::clip`] has CLIP's own 49,408 tokens, [`Tokenizer::train`] a vocabulary of any size learned from
+/// captions. In both, start and end of text are the last two ids, so that OpenCLIP's `argmax` finds the end; texts are
+/// padded with 0. Ids are those of OpenCLIP's tokenizers over the same vocabulary.
+///
+/// # References
+/// Radford et al. 2021, section 2.4; `SimpleTokenizer` in `open_clip/tokenizer.py`.
+pub struct Tokenizer {
+    pub(super) inner: Inner,
+    /// Start, end, and the padding token where the vocabulary has one of its own.
+    special: Vec<String>,
+    special_ids: Vec<u32>,
+    characters: [char; 256],
+    cache: RwLock<HashMap<Box<str>, Box<[u32]>>>,
+}
+
+/// A caption as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// From start to end of text, not padded.
+    pub ids: Vec<u32>,
+    /// Whether the caption was longer than the context, and lost its end.
+    pub truncated: bool,
+}
+
+impl Tokenizer {
+    /// CLIP's own vocabulary, of 49,408 tokens.
+    pub fn clip() -> Self {
+        let inner = clip_vocabulary().into_tokenizer("CLIP's own vocabulary");
+        inner
+            .and_then(|inner| Self::from_inner(inner, "CLIP's own vocabulary"))
+            // invariant: the vocabulary is part of the program, and the tests read all of it.
+            .expect("the built-in vocabulary is whole")
+    }
+
+    /// Learns a vocabulary of exactly `vocab_size` tokens from captions, the same for the same captions in any order.
+    ///
+    /// Id 0 is padding, 1 to 512 are the bytes within a word and at its end, then come the merges, and start and end of
+    /// text are the last two. Where the captions hold too few pairs to merge, unused tokens fill the rest, so that a
+    /// model's embedding always has `vocab_size` rows.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] for a `vocab_size` below 515, or captions without a single word.
+    pub fn train(
+        captions: impl Iterator<Item = String>,
+        vocab_size: usize,
+    ) -> Result<Self, DataError> {
+        let origin = "trained on captions";
+        Self::from_inner(
+            train_vocabulary(captions, vocab_size)?.into_tokenizer(origin)?,
+            origin,
+        )
+    }
+
+    pub(super) fn from_inner(inner: Inner, origin: &str) -> Result<Self, DataError> {
+        let wrong = |reason: &str| DataError::Tokenizer {
+            origin: origin.to_owned(),
+            reason: format!("{reason}; a tokenizer of CLIP's kind is needed"),
+        };
+        let characters = byte_characters();
+        for character in characters {
+            for token in [character.to_string(), format!("{character}</w>")] {
+                if inner.token_to_id(&token).is_none() {
+                    return Err(wrong(&format!("it has no token `{token}`")));
+                }
+            }
+        }
+        let (sot, eot) = SPECIAL_NAMES
+            .into_iter()
+            .find(|(sot, eot)| inner.token_to_id(sot).is_some() && inner.token_to_id(eot).is_some())
+            .ok_or_else(|| wrong(&format!("it has no tokens `{SOT}` and `{EOT}`")))?;
+        let pad = inner
+            .token_to_id(PAD)
+            .is_some_and(|id| id == 0)
+            .then_some(PAD);
+        let special: Vec<String> = [sot, eot]
+            .into_iter()
+            .chain(pad)
+            .map(str::to_owned)
+            .collect();
+        let special_ids: Vec<u32> = special
+            .iter()
+            .filter_map(|token| inner.token_to_id(token))
+            .collect();
+        if special_ids[1] as usize + 1 != inner.get_vocab_size(true) {
+            return Err(wrong(&format!(
+                "`{eot}` isn't its last token, by which a model finds the end of a text"
+            )));
+        }
+        Ok(Self {
+            inner,
+            special,
+            special_ids,
+            characters,
+            cache: RwLock::new(HashMap::new()),
+        })
+    }
+
+    /// Tokens of the vocabulary, the special ones included: rows of the model's token embedding.
+    pub fn vocab_size(&self) -> usize {
+        self.eot() as usize + 1
+    }
+
+    /// Id of the start of text.
+    pub fn sot(&self) -> u32 {
+        self.special_ids[0]
+    }
+
+    /// Id of the end of text: the highest.
+    pub fn eot(&self) -> u32 {
+        self.special_ids[1]
+    }
+
+    /// Whether id 0 is a padding token, as in trained vocabularies; in CLIP's own, it is also `!`.
+    pub fn has_padding_token(&self) -> bool {
+        self.special_ids.len() > 2
+    }
+
+    /// The ids of a caption, from start to end of text. A caption of more than `context_length` tokens is cut, and ends
+    /// with the end of text all the same.
+    pub fn encode(&self, text: &str, context_length: usize) -> Encoded {
+        let clean = clean_caption(text);
+        let mut ids = Vec::with_capacity(context_length.min(2 + clean.len()));
+        ids.push(self.sot());
+        let mut unknown = Vec::new();
+        {
+            let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+            for word in words(&clean, &self.special) {
+                // One token too many already tells that the caption is cut.
+                if ids.len() >= context_length {
+                    break;
+                }
+                if let Some(known) = cache.get(word) {
+                    ids.extend_from_slice(known);
+                } else {
+                    let tokens = self.encode_word(word);
+                    ids.extend_from_slice(&tokens);
+                    if word.len() <= MAX_CACHED_BYTES {
+                        unknown.push((word, tokens));
+                    }
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+            for (word, tokens) in unknown {
+                if cache.len() < MAX_CACHED_WORDS {
+                    cache.insert(word.into(), tokens.into());
+                }
+            }
+        }
+        let truncated = ids.len() >= context_length;
+        ids.truncate(context_length.saturating_sub(1));
+        if context_length > 0 {
+            ids.push(self.eot());
+        }
+        Encoded { ids, truncated }
+    }
+
+    fn encode_word(&self, word: &str) -> Vec<u32> {
+        if word.starts_with('<')
+            && let Some(at) = self.special.iter().position(|token| token == word)
+        {
+            return vec![self.special_ids[at]];
+        }
+        let symbols: String = word
+            .bytes()
+            .map(|byte| self.characters[usize::from(byte)])
+            .collect();
+        self.inner
+            .get_model()
+            .tokenize(&symbols)
+            .map(|tokens| tokens.into_iter().map(|token| token.id).collect())
+            // invariant: `from_inner` found a token for every byte, so there is no word that can't be encoded.
+            .expect("every byte has a token")
+    }
+
+    /// The text of token ids, in lower case and with a space after each word, as [`Tokenizer::encode`] saw it. Special
+    /// and unknown ids are left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes = character_bytes();
+        let mut text = Vec::new();
+        for id in ids.iter().filter(|id| !self.special_ids.contains(id)) {
+            let Some(token) = self.inner.id_to_token(*id) else {
+                continue;
+            };
+            let (part, space) = match token.strip_suffix("</w>") {
+                Some(part) => (part, &b" "[..]),
+                None => (token.as_str(), &b""[..]),
+            };
+            text.extend(part.chars().filter_map(|c| bytes.get(&c)));
+            text.extend_from_slice(space);
+        }
+        String::from_utf8_lossy(&text).trim_end().to_owned()
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trained() -> Tokenizer {
+        let captions = ["a red circle", "a red square", "a blue circle", "wow!"].map(String::from);
+        Tokenizer::train(captions.into_iter(), 530).unwrap()
+    }
+
+    #[test]
+    fn a_truncated_caption_ends_with_the_end() {
+        let tokenizer = trained();
+        let whole = tokenizer.encode("a red circle", 32);
+        assert!(!whole.truncated);
+        assert_eq!((whole.ids[0], whole.ids.last().copied()), (528, Some(529)));
+        let length = whole.ids.len();
+        assert_eq!(tokenizer.encode("a red circle", length), whole);
+        let cut = tokenizer.encode("a red circle", length - 1);
+        assert!(cut.truncated);
+        assert_eq!(cut.ids.len(), length - 1);
+        assert_eq!(cut.ids[..length - 2], whole.ids[..length - 2]);
+        assert_eq!(cut.ids.last(), Some(&529));
+        for (context, expected) in [(0, vec![]), (1, vec![529]), (2, vec![528, 529])] {
+            assert_eq!(tokenizer.encode("a red circle", context).ids, expected);
+        }
+    }
+
+    #[test]
+    fn padding_never_occurs_in_text() {
+        let tokenizer = trained();
+        let ids = tokenizer.encode("wow! !!! ! what?!", 77).ids;
+        assert!(tokenizer.has_padding_token());
+        assert!(!ids.contains(&0), "{ids:?}");
+    }
+
+    #[test]
+    fn decoding_gives_the_cleaned_text_back() {
+        let tokenizer = trained();
+        for text in ["a red circle", "日本 😀 naïve", "it 's <b>"] {
+            assert_eq!(
+                tokenizer.decode(&tokenizer.encode(text, 77).ids),
+                text.replace("<b>", "< b >")
+            );
+        }
+    }
+
+    #[test]
+    fn words_from_the_cache_are_those_of_the_model() {
+        let tokenizer = trained();
+        let first = tokenizer.encode("a red square blue", 77);
+        assert_eq!(tokenizer.encode("a red square blue", 77), first);
+        let inner = tokenizer.inner.encode("a red square blue", true).unwrap();
+        assert_eq!(inner.get_ids(), first.ids);
+    }
+}
