@@ -1,8 +1,12 @@
-use std::io::Cursor;
+use std::{
+    io::Cursor,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
-use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::FaultKind;
+use crate::{DataError, FaultKind};
 
 /// Most pixels an image may have; the reference's loader has the same limit for photographs off the web.
 pub const MAX_PIXELS: u64 = 25_000_000;
@@ -18,18 +22,38 @@ pub struct RgbImage {
     pub pixels: Vec<u8>,
 }
 
+/// Reads and decodes an image file.
+///
+/// # Errors
+/// [`DataError::Io`] if it can't be read, [`DataError::BadImage`] if it is no usable image.
+pub fn read_image(path: &Path) -> Result<RgbImage, DataError> {
+    let bytes = std::fs::read(path).map_err(DataError::io("read", path))?;
+    decode(&bytes).map_err(|kind| DataError::BadImage {
+        path: path.to_owned(),
+        kind,
+    })
+}
+
 /// Decodes a JPEG, PNG or WebP: transparency on white, grey and palettes to colour, 16 bits to 8.
+///
+/// EXIF orientation is ignored, as `Image.convert` of Pillow does.
 ///
 /// # Errors
 /// [`FaultKind::TooLarge`] by the header's size, before any pixel is allocated;
-/// [`FaultKind::Undecodable`] otherwise.
+/// [`FaultKind::Undecodable`] otherwise, for a file that is cut off too.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
+    // A decoder that panics on hostile bytes costs that sample, not the run.
+    catch_unwind(AssertUnwindSafe(|| decode_inner(bytes))).unwrap_or(Err(FaultKind::Undecodable))
+}
+
+fn decode_inner(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     let undecodable = |_| FaultKind::Undecodable;
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let mut decoder = reader
-        .map_err(undecodable_io)?
-        .into_decoder()
-        .map_err(undecodable)?;
+    let reader = reader.map_err(undecodable_io)?;
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(bytes) {
+        return Err(FaultKind::Undecodable);
+    }
+    let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(FaultKind::TooLarge);
@@ -53,6 +77,16 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     })
 }
 
+/// Whether an end marker follows the last scan. The decoder would fill a cut-off picture with grey.
+///
+/// Neither marker occurs within a scan, and a thumbnail's end marker stands before the picture's scan.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    let last = bytes
+        .windows(2)
+        .rfind(|pair| matches!(pair, [0xff, 0xd9 | 0xda]));
+    last.is_some_and(|marker| marker[1] == 0xd9)
+}
+
 fn undecodable_io(_: std::io::Error) -> FaultKind {
     FaultKind::Undecodable
 }
@@ -69,7 +103,7 @@ fn on_white(rgba: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use image::{GrayImage, ImageFormat, Luma, Rgb, RgbaImage};
+    use image::{GrayImage, Luma, Rgb, RgbaImage};
 
     use super::*;
 
@@ -110,9 +144,9 @@ mod tests {
     #[test]
     fn broken_images_are_undecodable_wherever_they_break() {
         let image = image::RgbImage::from_fn(32, 32, |x, y| Rgb([x as u8 * 8, y as u8 * 8, 9]));
-        for format in [ImageFormat::Png, ImageFormat::WebP] {
+        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Jpeg] {
             let bytes = encoded(image.clone(), format);
-            for cut in [0, 5, 20, bytes.len() / 2] {
+            for cut in [0, 5, 20, bytes.len() / 2, bytes.len() - 20] {
                 assert_eq!(
                     decode(&bytes[..cut]),
                     Err(FaultKind::Undecodable),

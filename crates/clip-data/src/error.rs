@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
-/// What can go wrong between shard names and samples.
+use crate::FaultKind;
+
+/// What can go wrong between shard names and batches.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -32,6 +34,78 @@ pub enum DataError {
         /// The part of the list that named it.
         pattern: String,
     },
+    /// A shard holds more samples than it held when it was counted.
+    #[error(
+        "shard {path} grew beyond the {counted} samples it had when the run began; \
+         shards must not change during a run"
+    )]
+    ShardChanged {
+        /// The file.
+        path: PathBuf,
+        /// Samples it had at first.
+        counted: u64,
+    },
+    /// A file that should be an image isn't one that can be read.
+    #[error("{path} is not a usable image: {kind}; give a jpg, png or webp file")]
+    BadImage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        kind: FaultKind,
+    },
+    /// A setting of the loader is out of range.
+    #[error("{name} = {value}: {reason}")]
+    BadSetting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        reason: &'static str,
+    },
+    /// The data can't fill a single batch.
+    #[error(
+        "a batch of {batch} is larger than the whole data set, which has {samples} samples; \
+         lower the batch or give more shards"
+    )]
+    BatchTooLarge {
+        /// Samples a batch.
+        batch: usize,
+        /// Samples of all shards.
+        samples: u64,
+    },
+    /// A cursor points beyond the data.
+    #[error(
+        "the data position is sample {drawn} of an epoch, but an epoch has {samples} samples: \
+         resume with the shards that the run began with"
+    )]
+    BadCursor {
+        /// Where the cursor points.
+        drawn: u64,
+        /// Samples of an epoch.
+        samples: u64,
+    },
+    /// More samples are bad than may be.
+    #[error(
+        "{bad} of {samples} samples are unusable, more than the allowed share of {allowed}; \
+         worst shards: {worst}. Repair or leave out these shards, or raise max_bad_share"
+    )]
+    TooManyBad {
+        /// Samples skipped.
+        bad: u64,
+        /// Samples seen.
+        samples: u64,
+        /// The allowed share.
+        allowed: f64,
+        /// The shards with most bad samples, with their kinds.
+        worst: String,
+    },
+    /// A whole pass over the data gave no sample.
+    #[error("no usable sample in the whole data set; worst shards: {worst}")]
+    NothingUsable {
+        /// The shards with most bad samples, with their kinds.
+        worst: String,
+    },
     /// A tokenizer can't be made or read.
     #[error("tokenizer {origin}: {reason}")]
     Tokenizer {
@@ -39,6 +113,14 @@ pub enum DataError {
         origin: String,
         /// What is wrong, and what would be right.
         reason: String,
+    },
+    /// A thread of the loader panicked: a defect of the program.
+    #[error("the data loader's {thread} thread panicked: {message}; please report this")]
+    ThreadPanicked {
+        /// What the thread does.
+        thread: &'static str,
+        /// The panic's message.
+        message: String,
     },
 }
 

@@ -1,16 +1,26 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
+
+use crate::DataError;
+
+/// Samples after which the share of bad ones is judged: fewer are too few to tell a broken set from bad luck.
+const JUDGED_FROM: u64 = 200;
+
+/// Of each kind, a shard's first fault is logged and then every one that is a multiple of this.
+const LOG_EVERY: u64 = 1000;
 
 /// Why a sample can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// Neither `txt` nor `json` holds a caption, and there is no class.
+    /// Neither `txt` nor `json` holds a caption, and there is no class or a caption is needed.
     NoCaption,
     /// Every caption is blank.
     EmptyCaption,
+    /// No `cls`, where a class is needed.
+    NoClass,
     /// No member with an image's extension.
     NoImage,
     /// The image's bytes can't be decoded.
@@ -29,40 +39,66 @@ pub enum FaultKind {
     UnreadableShard,
 }
 
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCaption => "no caption",
+            Self::EmptyCaption => "empty caption",
+            Self::NoClass => "no class",
+            Self::NoImage => "no image",
+            Self::Undecodable => "undecodable image",
+            Self::TooLarge => "too large",
+            Self::BadJson => "bad json",
+            Self::BadClass => "bad class",
+            Self::DuplicateKey => "duplicate key",
+            Self::TruncatedShard => "truncated shard",
+            Self::UnreadableShard => "unreadable shard",
+        })
+    }
+}
+
 /// Samples read and samples skipped, by shard and kind: nothing is dropped silently.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FaultSummary {
+pub struct FaultReport {
     /// Samples seen, good and bad.
     pub samples: u64,
-    /// Per shard, by its path.
+    /// Captions cut to the context length.
+    pub truncated_captions: u64,
+    /// Passes over the data that were completed.
+    pub epochs: u64,
+    /// Bad samples, per shard (by its path) and kind.
     pub shards: BTreeMap<String, BTreeMap<FaultKind, u64>>,
 }
 
-impl FaultSummary {
-    /// Counts a good sample.
-    pub fn good(&mut self) {
-        self.samples += 1;
-    }
-
-    /// Counts a bad sample of `shard`; returns how many of the kind that shard has had.
-    pub fn fault(&mut self, shard: &str, kind: FaultKind) -> u64 {
-        self.samples += 1;
-        let count = self
-            .shards
-            .entry(shard.to_owned())
-            .or_default()
-            .entry(kind)
-            .or_default();
-        *count += 1;
-        *count
-    }
-
+impl FaultReport {
     /// Bad samples of all shards.
     pub fn bad(&self) -> u64 {
         self.shards.values().flat_map(BTreeMap::values).sum()
     }
 
-    /// The `count` shards with the most bad samples, such as `a.tar (3 no_caption)`.
+    /// Bad samples of all shards by kind.
+    pub fn kinds(&self) -> BTreeMap<FaultKind, u64> {
+        let mut kinds = BTreeMap::new();
+        for (kind, count) in self.shards.values().flatten() {
+            *kinds.entry(*kind).or_default() += count;
+        }
+        kinds
+    }
+
+    /// Adds what another loader, or an earlier part of the run, counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.samples += other.samples;
+        self.truncated_captions += other.truncated_captions;
+        self.epochs += other.epochs;
+        for (shard, kinds) in &other.shards {
+            let own = self.shards.entry(shard.clone()).or_default();
+            for (kind, count) in kinds {
+                *own.entry(*kind).or_default() += count;
+            }
+        }
+    }
+
+    /// The `count` shards with the most bad samples, such as `a.tar (3 no caption)`.
     pub fn worst_shards(&self, count: usize) -> String {
         let mut shards: Vec<_> = self
             .shards
@@ -73,16 +109,111 @@ impl FaultSummary {
         let describe = |(_, name, kinds): &(u64, &String, &BTreeMap<FaultKind, u64>)| {
             let kinds: Vec<String> = kinds
                 .iter()
-                .map(|(kind, count)| format!("{count} {kind:?}"))
+                .map(|(kind, count)| format!("{count} {kind}"))
                 .collect();
             format!("{name} ({})", kinds.join(", "))
         };
-        shards
-            .iter()
-            .take(count)
-            .map(describe)
-            .collect::<Vec<_>>()
-            .join("; ")
+        let worst: Vec<String> = shards.iter().take(count).map(describe).collect();
+        worst.join("; ")
+    }
+
+    fn fault(&mut self, shard: &str, kind: FaultKind) -> u64 {
+        self.samples += 1;
+        // Looked up first, so that the shard's name is only copied once.
+        if !self.shards.contains_key(shard) {
+            self.shards.insert(shard.to_owned(), BTreeMap::new());
+        }
+        let count = self
+            .shards
+            .get_mut(shard)
+            .map(|kinds| kinds.entry(kind).or_default());
+        count.map_or(0, |count| {
+            *count += 1;
+            *count
+        })
+    }
+}
+
+/// Counts a stream's samples, logs its faults and says when there are too many.
+#[derive(Debug)]
+pub(crate) struct FaultLog {
+    total: FaultReport,
+    fresh: FaultReport,
+    max_bad_share: f64,
+    good_this_epoch: u64,
+}
+
+impl FaultLog {
+    pub(crate) fn new(max_bad_share: f64) -> Self {
+        Self {
+            total: FaultReport::default(),
+            fresh: FaultReport::default(),
+            max_bad_share,
+            good_this_epoch: 0,
+        }
+    }
+
+    pub(crate) fn good(&mut self, caption_truncated: bool) {
+        self.good_this_epoch += 1;
+        for report in [&mut self.total, &mut self.fresh] {
+            report.samples += 1;
+            report.truncated_captions += u64::from(caption_truncated);
+        }
+    }
+
+    /// Counts and logs a bad sample.
+    ///
+    /// # Errors
+    /// [`DataError::TooManyBad`] once enough samples were seen.
+    pub(crate) fn fault(
+        &mut self,
+        shard: &str,
+        kind: FaultKind,
+        key: &str,
+    ) -> Result<(), DataError> {
+        self.fresh.fault(shard, kind);
+        let count = self.total.fault(shard, kind);
+        if count == 1 || count.is_multiple_of(LOG_EVERY) {
+            log::warn!("{shard}: sample `{key}` skipped: {kind} (number {count} in this shard)");
+        }
+        if self.total.samples >= JUDGED_FROM {
+            self.judge()?;
+        }
+        Ok(())
+    }
+
+    /// Ends a pass over the data.
+    ///
+    /// # Errors
+    /// [`DataError::TooManyBad`], [`DataError::NothingUsable`].
+    pub(crate) fn epoch(&mut self) -> Result<(), DataError> {
+        self.total.epochs += 1;
+        self.fresh.epochs += 1;
+        self.judge()?;
+        if std::mem::take(&mut self.good_this_epoch) == 0 {
+            return Err(DataError::NothingUsable {
+                worst: self.total.worst_shards(3),
+            });
+        }
+        Ok(())
+    }
+
+    fn judge(&self) -> Result<(), DataError> {
+        let (bad, samples) = (self.total.bad(), self.total.samples);
+        if bad as f64 > self.max_bad_share * samples as f64 {
+            return Err(DataError::TooManyBad {
+                bad,
+                samples,
+                allowed: self.max_bad_share,
+                worst: self.total.worst_shards(3),
+            });
+        }
+        Ok(())
+    }
+
+    /// What was counted since the last call.
+    pub(crate) fn take_fresh(&mut self) -> FaultReport {
+        std::mem::take(&mut self.fresh)
     }
 }
 
@@ -92,12 +223,52 @@ mod tests {
 
     #[test]
     fn the_worst_shards_come_first() {
-        let mut summary = FaultSummary::default();
-        summary.good();
-        summary.fault("a.tar", FaultKind::NoCaption);
-        summary.fault("b.tar", FaultKind::Undecodable);
-        assert_eq!(summary.fault("b.tar", FaultKind::Undecodable), 2);
-        assert_eq!((summary.samples, summary.bad()), (4, 3));
-        assert_eq!(summary.worst_shards(1), "b.tar (2 Undecodable)");
+        let mut report = FaultReport::default();
+        report.fault("a.tar", FaultKind::NoCaption);
+        report.fault("b.tar", FaultKind::Undecodable);
+        assert_eq!(report.fault("b.tar", FaultKind::Undecodable), 2);
+        assert_eq!((report.samples, report.bad()), (3, 3));
+        assert_eq!(report.worst_shards(1), "b.tar (2 undecodable image)");
+    }
+
+    #[test]
+    fn reports_add_up_and_survive_json() {
+        let mut report = FaultReport::default();
+        report.fault("a.tar", FaultKind::NoCaption);
+        let mut sum = report.clone();
+        sum.merge(&report);
+        let json = serde_json::to_string(&sum).unwrap();
+        assert!(json.contains(r#""a.tar":{"no_caption":2}"#), "{json}");
+        assert_eq!(serde_json::from_str::<FaultReport>(&json).unwrap(), sum);
+        assert_eq!(sum.kinds()[&FaultKind::NoCaption], 2);
+    }
+
+    #[test]
+    fn the_share_is_judged_after_enough_samples_or_an_epoch() {
+        let mut log = FaultLog::new(0.1);
+        for _ in 0..100 {
+            log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
+        }
+        let error = log.epoch().unwrap_err().to_string();
+        assert!(
+            error.contains("100 of 100") && error.contains("a.tar (100 bad json)"),
+            "{error}"
+        );
+
+        let mut log = FaultLog::new(0.1);
+        for _ in 0..21 {
+            log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
+        }
+        for _ in 0..178 {
+            log.good(false);
+        }
+        assert!(log.fault("a.tar", FaultKind::BadJson, "k").is_err());
+    }
+
+    #[test]
+    fn a_pass_without_a_usable_sample_ends_even_when_all_may_be_bad() {
+        let mut log = FaultLog::new(1.0);
+        log.fault("a.tar", FaultKind::NoImage, "k").unwrap();
+        assert!(matches!(log.epoch(), Err(DataError::NothingUsable { .. })));
     }
 }

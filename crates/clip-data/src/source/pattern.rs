@@ -3,6 +3,15 @@ use std::path::{Path, PathBuf};
 use super::{ShardItem, ShardReader};
 use crate::DataError;
 
+/// What a shard holds, judged by its tar headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCount {
+    /// Samples with an image and some text; their contents may still prove bad.
+    pub samples: u64,
+    /// Samples and faults: what a reader yields, and what one epoch draws.
+    pub items: u64,
+}
+
 /// An ordered list of shards, all of which exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardSet {
@@ -37,10 +46,13 @@ impl ShardSet {
                     let before = paths.len();
                     let found = glob::glob(&name).map_err(|error| bad(&error.to_string()))?;
                     for path in found {
-                        paths.push(path.map_err(|error| {
+                        let path = path.map_err(|error| {
                             let path = error.path().to_owned();
                             DataError::io("read", path)(error.into())
-                        })?);
+                        })?;
+                        if path.is_file() {
+                            paths.push(path);
+                        }
                     }
                     if paths.len() == before {
                         return Err(bad("no file matches"));
@@ -69,16 +81,23 @@ impl ShardSet {
         &self.paths
     }
 
-    /// Samples of each shard, counted from the tar headers alone. Broken ones count too.
+    /// The name of a shard as reports show it.
+    pub fn name(&self, shard: usize) -> String {
+        self.paths[shard].display().to_string()
+    }
+
+    /// Counts every shard from its tar headers alone, seeking over the bodies.
     ///
     /// # Errors
     /// [`DataError::Io`] if a shard can't be opened.
-    pub fn count(&self) -> Result<Vec<u64>, DataError> {
+    pub fn count(&self) -> Result<Vec<ShardCount>, DataError> {
         let count = |path: &PathBuf| {
-            let reader = ShardReader::open(path, 0)?.headers_only();
-            Ok(reader
-                .filter(|item| matches!(item, ShardItem::Sample(_)))
-                .count() as u64)
+            let mut count = ShardCount::default();
+            for item in ShardReader::open(path, 0)?.headers_only() {
+                count.items += 1;
+                count.samples += u64::from(matches!(item, ShardItem::Sample(_)));
+            }
+            Ok(count)
         };
         self.paths.iter().map(count).collect()
     }

@@ -1,0 +1,128 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{DataError, RandomResizedCrop};
+
+/// How shards become batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Samples a batch. 256: the largest that trains small models on a CPU in 3 GiB.
+    pub batch: usize,
+    /// Side of the images in pixels. 224, as the paper's base models.
+    pub image_size: usize,
+    /// Most tokens of a caption, start and end included. 77, as in the paper.
+    pub context_length: usize,
+    /// Decides order, crops and the captions drawn. 0.
+    pub seed: u64,
+    /// Samples among which the next is drawn. 2,000: two shards of the usual size mix, in some 100 MB of photographs.
+    pub shuffle_buffer: usize,
+    /// Encoded bytes that the shuffle buffer may hold; beyond, samples are read again when they are drawn.
+    /// 512 MiB: five times what photographs off the web need. The order doesn't depend on it.
+    pub shuffle_bytes: usize,
+    /// Threads that decode. 0: one a core.
+    pub workers: usize,
+    /// Batches ready before they are asked for. 2: one at work, one to hide a slow shard.
+    pub prefetch: usize,
+    /// Share of bad samples above which the stream stops. 0.1: web crawls lose a few per cent, broken shards more.
+    pub max_bad_share: f64,
+    /// Share of an image's area that training sees. 0.9 to 1, as in `OpenCLIP`.
+    pub crop_scale: (f32, f32),
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self {
+            batch: 256,
+            image_size: 224,
+            context_length: 77,
+            seed: 0,
+            shuffle_buffer: 2_000,
+            shuffle_bytes: 512 << 20,
+            workers: 0,
+            prefetch: 2,
+            max_bad_share: 0.1,
+            crop_scale: RandomResizedCrop::default().scale,
+        }
+    }
+}
+
+impl LoaderConfig {
+    /// Checks that every setting is in range.
+    ///
+    /// # Errors
+    /// [`DataError::BadSetting`] with the first that isn't.
+    pub fn validate(&self) -> Result<(), DataError> {
+        let (low, high) = self.crop_scale;
+        let checks = [
+            (
+                "batch",
+                self.batch.to_string(),
+                self.batch > 0,
+                "must be at least 1",
+            ),
+            (
+                "image_size",
+                self.image_size.to_string(),
+                // Far beyond any model, and safe to multiply.
+                (1..=8192).contains(&self.image_size),
+                "must be between 1 and 8192 pixels",
+            ),
+            (
+                "context_length",
+                self.context_length.to_string(),
+                self.context_length >= 3,
+                "must hold the start token, a word and the end token: at least 3",
+            ),
+            (
+                "max_bad_share",
+                self.max_bad_share.to_string(),
+                (0.0..=1.0).contains(&self.max_bad_share),
+                "must be between 0 and 1",
+            ),
+            (
+                "crop_scale",
+                format!("{low}, {high}"),
+                0.0 < low && low <= high && high <= 1.0,
+                "must be two shares of the area in rising order, above 0 and at most 1",
+            ),
+        ];
+        for (name, value, good, reason) in checks {
+            if !good {
+                return Err(DataError::BadSetting {
+                    name,
+                    value,
+                    reason,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        LoaderConfig::default().validate().unwrap();
+        let name = |config: LoaderConfig| config.validate().unwrap_err().to_string();
+        let batch = LoaderConfig {
+            batch: 0,
+            ..LoaderConfig::default()
+        };
+        assert_eq!(name(batch), "batch = 0: must be at least 1");
+        let share = LoaderConfig {
+            max_bad_share: f64::NAN,
+            ..LoaderConfig::default()
+        };
+        assert!(name(share).contains("max_bad_share"));
+    }
+}

@@ -1,0 +1,208 @@
+use std::sync::Arc;
+
+use burn::{
+    data::dataloader::{DataLoader, DataLoaderIterator},
+    tensor::Device,
+};
+
+use super::{
+    LoaderConfig,
+    batch::EvalBatch,
+    iter::{BatchIter, Message, Shared, lock},
+    pipeline::{Ordered, Pipeline},
+};
+use crate::{
+    DataError, FaultKind, FaultReport, ImageResizer, RawSample, ShardItem, ShardSet, decode,
+    faults::FaultLog,
+    sequence::{Located, Plan, Sequence},
+};
+
+/// What every sample must have to be of use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EvalNeeds {
+    /// Captions or a class.
+    #[default]
+    Either,
+    /// At least one caption, for retrieval.
+    Captions,
+    /// A class, for zero-shot classification and probes.
+    Classes,
+}
+
+/// Samples one after the other in shard order, the image's centre; the last batch may be smaller.
+///
+/// Of the configuration it reads `batch`, `image_size`, `workers`, `prefetch` and `max_bad_share`.
+#[derive(Clone)]
+pub struct EvalLoader {
+    plan: Arc<Plan>,
+    config: LoaderConfig,
+    needs: EvalNeeds,
+    shared: Shared,
+}
+
+impl EvalLoader {
+    /// Counts the shards.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], [`DataError::BadSetting`].
+    pub fn new(
+        shards: ShardSet,
+        needs: EvalNeeds,
+        config: LoaderConfig,
+    ) -> Result<Self, DataError> {
+        config.validate()?;
+        Ok(Self {
+            plan: Arc::new(Plan::new(shards)?),
+            config,
+            needs,
+            shared: Shared::default(),
+        })
+    }
+
+    /// What was counted up to the last batch that was taken, over all iterations.
+    pub fn faults(&self) -> FaultReport {
+        lock(&self.shared).faults.clone()
+    }
+
+    fn start(&self) -> Result<Pipeline<Message<EvalBatch>>, DataError> {
+        let config = &self.config;
+        let shards = self.plan.shards.paths().len();
+        let source = Sequence::new(Arc::clone(&self.plan), (0..shards).collect());
+        let needs = self.needs;
+        let mut resizer = ImageResizer::new(config.image_size);
+        let assembler = Assembler {
+            names: (0..shards)
+                .map(|shard| self.plan.shards.name(shard))
+                .collect(),
+            size: config.batch,
+            image_size: config.image_size,
+            log: FaultLog::new(config.max_bad_share),
+        };
+        Pipeline::start(
+            config.threads(),
+            config.prefetch,
+            source,
+            move |located| Prepared::new(located, needs, &mut resizer),
+            move |ordered, send| assembler.run(ordered, send),
+        )
+    }
+}
+
+impl DataLoader<EvalBatch> for EvalLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<EvalBatch> + 'a> {
+        let total = self.num_items();
+        Box::new(BatchIter::new(
+            self.start(),
+            Arc::clone(&self.shared),
+            total,
+        ))
+    }
+
+    fn num_items(&self) -> usize {
+        self.plan.total() as usize
+    }
+
+    /// The same loader: its batches are on the host.
+    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<EvalBatch>> {
+        Arc::new(self.clone())
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<EvalBatch>> {
+        Arc::new(Self {
+            plan: Arc::new(self.plan.slice(start as u64, end as u64)),
+            shared: Shared::default(),
+            ..self.clone()
+        })
+    }
+}
+
+struct Prepared {
+    shard: usize,
+    outcome: Result<(RawSample, Vec<u8>), (FaultKind, String)>,
+}
+
+impl Prepared {
+    fn new(located: Located, needs: EvalNeeds, resizer: &mut ImageResizer) -> Self {
+        let outcome = match located.item {
+            ShardItem::Fault(kind, key) => Err((kind, key)),
+            ShardItem::Sample(mut sample) => {
+                let lacks = match needs {
+                    EvalNeeds::Captions if sample.captions.is_empty() => Some(FaultKind::NoCaption),
+                    EvalNeeds::Classes if sample.class.is_none() => Some(FaultKind::NoClass),
+                    _ => None,
+                };
+                let image = std::mem::take(&mut sample.image);
+                match lacks.map_or_else(|| decode(&image), Err) {
+                    Ok(image) => Ok((sample, resizer.center_crop(&image))),
+                    Err(kind) => Err((kind, sample.key)),
+                }
+            }
+        };
+        Self {
+            shard: located.shard,
+            outcome,
+        }
+    }
+}
+
+struct Assembler {
+    names: Vec<String>,
+    size: usize,
+    image_size: usize,
+    log: FaultLog,
+}
+
+impl Assembler {
+    fn run(
+        mut self,
+        ordered: &mut Ordered<Prepared>,
+        send: &mut dyn FnMut(Message<EvalBatch>) -> bool,
+    ) {
+        let mut batch = self.empty();
+        for prepared in ordered {
+            let taken = prepared.and_then(|prepared| match prepared.outcome {
+                Ok((sample, pixels)) => {
+                    self.log.good(false);
+                    batch.images.extend_from_slice(&pixels);
+                    batch.keys.push(sample.key);
+                    batch.captions.push(sample.captions);
+                    batch.classes.push(sample.class);
+                    batch.batch += 1;
+                    Ok(())
+                }
+                Err((kind, key)) => self.log.fault(&self.names[prepared.shard], kind, &key),
+            });
+            let full = match taken {
+                Ok(()) if batch.batch < self.size => continue,
+                Ok(()) => Ok(std::mem::replace(&mut batch, self.empty())),
+                Err(error) => Err(error),
+            };
+            let ended = full.is_err();
+            if !send(self.message(Some(full))) || ended {
+                return;
+            }
+        }
+        let last = match self.log.epoch() {
+            Err(error) => Some(Err(error)),
+            Ok(()) if batch.batch > 0 => Some(Ok(batch)),
+            Ok(()) => None,
+        };
+        send(self.message(last));
+    }
+
+    fn message(&mut self, batch: Option<Result<EvalBatch, DataError>>) -> Message<EvalBatch> {
+        Message {
+            batch,
+            faults: self.log.take_fresh(),
+        }
+    }
+
+    fn empty(&self) -> EvalBatch {
+        EvalBatch {
+            images: Vec::with_capacity(self.size.min(1024) * self.image_size * self.image_size * 3),
+            image_size: self.image_size,
+            ..EvalBatch::default()
+        }
+    }
+}

@@ -1,0 +1,205 @@
+use crate::FaultKind;
+
+use super::ShardItem;
+
+/// A sample as it stands in a shard, not decoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawSample {
+    /// Index of the shard in its [`ShardSet`](super::ShardSet).
+    pub shard: usize,
+    /// The member's path up to the first dot of its file name.
+    pub key: String,
+    /// The encoded image.
+    pub image: Vec<u8>,
+    /// Every caption, at least one unless the sample has a class.
+    pub captions: Vec<String>,
+    /// Index of the class, from `cls`.
+    pub class: Option<usize>,
+}
+
+impl RawSample {
+    /// Bytes that the sample holds, near enough to bound memory by.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let captions: usize = self.captions.iter().map(String::len).sum();
+        self.image.len() + captions + self.key.len()
+    }
+}
+
+/// What a member is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Image,
+    Text,
+    Json,
+    Class,
+}
+
+impl Part {
+    pub(super) fn of(extension: &str) -> Option<Self> {
+        let is = |name: &str| extension.eq_ignore_ascii_case(name);
+        if ["jpg", "jpeg", "png", "webp"].iter().any(|name| is(name)) {
+            Some(Self::Image)
+        } else if is("txt") {
+            Some(Self::Text)
+        } else if is("json") {
+            Some(Self::Json)
+        } else if is("cls") {
+            Some(Self::Class)
+        } else {
+            None
+        }
+    }
+}
+
+/// The members of a shard that share a key.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) sample: RawSample,
+    /// Where the group's first header stands in its archive.
+    pub(super) start: u64,
+    extensions: Vec<String>,
+    text: Option<String>,
+    listed: Vec<String>,
+    has_image: bool,
+    has_text: bool,
+    fault: Option<FaultKind>,
+}
+
+impl Group {
+    pub(super) fn new(shard: usize, key: &str, start: u64) -> Self {
+        let mut group = Self {
+            start,
+            ..Self::default()
+        };
+        group.sample.shard = shard;
+        key.clone_into(&mut group.sample.key);
+        group
+    }
+
+    /// Whether a member with this extension stands in the group already.
+    pub(super) fn holds(&self, extension: &str) -> bool {
+        self.extensions.iter().any(|held| held == extension)
+    }
+
+    /// Records a fault; the first one stays, as it is known from the headers alone.
+    pub(super) fn fail(&mut self, kind: FaultKind) {
+        self.fault.get_or_insert(kind);
+    }
+
+    /// Takes a member; `None` for a body that was skipped.
+    pub(super) fn add(&mut self, extension: &str, body: Option<Vec<u8>>) {
+        self.extensions.push(extension.to_owned());
+        let part = Part::of(extension);
+        match part {
+            Some(Part::Image) => self.has_image = true,
+            Some(_) => self.has_text = true,
+            None => return,
+        }
+        let Some(body) = body else { return };
+        match part {
+            Some(Part::Text) => self.text = Some(String::from_utf8_lossy(&body).into_owned()),
+            Some(Part::Class) => match String::from_utf8_lossy(&body).trim().parse() {
+                Ok(class) => self.sample.class = Some(class),
+                Err(_) => self.fail(FaultKind::BadClass),
+            },
+            Some(Part::Json) => match serde_json::from_slice::<serde_json::Value>(&body) {
+                Ok(value) => self.listed = json_captions(&value),
+                Err(_) => self.fail(FaultKind::BadJson),
+            },
+            _ => self.sample.image = body,
+        }
+    }
+
+    /// `None` for a group that has neither an image nor text: not a sample at all.
+    pub(super) fn into_item(mut self, bodies: bool) -> Option<ShardItem> {
+        if !self.has_image && !self.has_text {
+            return None;
+        }
+        let key = std::mem::take(&mut self.sample.key);
+        let fault = |kind, key| Some(ShardItem::Fault(kind, key));
+        if let Some(kind) = self.fault {
+            return fault(kind, key);
+        }
+        if !self.has_image {
+            return fault(FaultKind::NoImage, key);
+        }
+        let had_caption = !self.listed.is_empty() || self.text.is_some();
+        let mut captions = self.listed;
+        captions.retain(|caption| !caption.trim().is_empty());
+        if captions.is_empty() {
+            captions.extend(self.text.filter(|text| !text.trim().is_empty()));
+        }
+        if bodies && captions.is_empty() && self.sample.class.is_none() {
+            return fault(
+                if had_caption {
+                    FaultKind::EmptyCaption
+                } else {
+                    FaultKind::NoCaption
+                },
+                key,
+            );
+        }
+        self.sample.captions = captions;
+        self.sample.key = key;
+        Some(ShardItem::Sample(self.sample))
+    }
+}
+
+/// WebDataset's rule: the key ends at the first dot of the file name.
+pub(super) fn split_key(name: &str) -> (&str, &str) {
+    let name = name.strip_prefix("./").unwrap_or(name);
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    match name[file..].find('.') {
+        Some(dot) => (&name[..file + dot], &name[file + dot + 1..]),
+        None => (name, ""),
+    }
+}
+
+fn json_captions(value: &serde_json::Value) -> Vec<String> {
+    let listed = value.get("captions").and_then(serde_json::Value::as_array);
+    let strings: Vec<String> = listed
+        .into_iter()
+        .flatten()
+        .filter_map(|caption| caption.as_str().map(str::to_owned))
+        .collect();
+    if !strings.is_empty() {
+        return strings;
+    }
+    value
+        .get("caption")
+        .and_then(serde_json::Value::as_str)
+        .map(str::to_owned)
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_ends_at_the_first_dot_of_the_file_name() {
+        assert_eq!(split_key("./d.x/a.b.jpg"), ("d.x/a", "b.jpg"));
+        assert_eq!(split_key("d.x/readme"), ("d.x/readme", ""));
+        assert_eq!(split_key(".hidden"), ("", "hidden"));
+    }
+
+    #[test]
+    fn captions_come_before_caption_and_text() {
+        let captions = |json: &[u8], text: &[u8]| {
+            let mut group = Group::new(0, "k", 0);
+            group.add("jpg", Some(vec![1]));
+            group.add("txt", Some(text.to_vec()));
+            group.add("json", Some(json.to_vec()));
+            match group.into_item(true) {
+                Some(ShardItem::Sample(sample)) => sample.captions,
+                other => panic!("{other:?}"),
+            }
+        };
+        let both = br#"{"captions": ["one", " ", "two"], "caption": "three"}"#;
+        assert_eq!(captions(both, b"four"), ["one", "two"]);
+        assert_eq!(captions(br#"{"caption": "three"}"#, b"four"), ["three"]);
+        assert_eq!(captions(br#"{"caption": ""}"#, b"four"), ["four"]);
+        assert_eq!(captions(br#"{"name": "x"}"#, b"four"), ["four"]);
+    }
+}
