@@ -94,6 +94,15 @@ fn default_vocab_size() -> usize {
     presets::CLIP_VOCAB_SIZE
 }
 
+/// Whether an unknown key leaves the model as this crate builds it: `false`, `null` and 0 switch a feature
+/// off, except that a text projection is there unless it is switched off.
+fn is_implemented(key: &str, value: &Value) -> bool {
+    match key {
+        "proj_type" => value == "linear",
+        _ => matches!(value, Value::Null | Value::Bool(false)) || value.as_f64() == Some(0.0),
+    }
+}
+
 impl ClipConfig {
     /// The configuration of a preset, or of a JSON file when `name` is a path to one.
     ///
@@ -139,10 +148,9 @@ impl ClipConfig {
             ("vision_cfg.", &vision.other),
             ("text_cfg.", &text.other),
         ] {
-            // `false`, `null` and 0 switch a feature off, so what isn't implemented isn't asked for.
-            let asked = other.iter().find(|(_, value)| {
-                !matches!(value, Value::Null | Value::Bool(false)) && **value != 0
-            });
+            let asked = other
+                .iter()
+                .find(|(key, value)| !is_implemented(key, value));
             if let Some((key, value)) = asked {
                 return Err(ModelError::UnsupportedConfig {
                     origin: origin.to_owned(),
@@ -299,6 +307,22 @@ mod tests {
             error,
             "x.json: `vision_cfg.attentional_pool` = true is not implemented"
         );
+        for (key, value) in [
+            ("proj_type", "null"),
+            ("proj_type", "\"none\""),
+            ("attn_drop", "0.1"),
+        ] {
+            let json = json.replace("\"attentional_pool\": true", &format!("\"{key}\": {value}"));
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(&format!("`vision_cfg.{key}` = {value}")),
+                "{error}"
+            );
+        }
+        let zero = json.replace("\"attentional_pool\": true", "\"attn_drop\": 0.0");
+        assert!(ClipConfig::from_json(&zero, "x.json").is_ok());
         let off = json.replace("true", "false");
         assert!(ClipConfig::from_json(&off, "x.json").is_ok());
     }

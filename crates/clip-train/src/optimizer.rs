@@ -1,10 +1,13 @@
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamGroup, ParamId},
-    optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
+    optim::{AdamWConfig, GradientsParams, ModuleOptimizer, OptimizerRecord},
     tensor::{Bytes, Tensor},
 };
 use clip_model::{Clip, MAX_LOGIT_SCALE};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::TrainError;
 
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +42,8 @@ impl Default for OptimizerConfig {
 pub struct Optimizer {
     inner: ModuleOptimizer,
     grad_clip_norm: Option<f64>,
+    /// Of the parameters' order and shapes: saved state is theirs alone.
+    shapes: [u8; 32],
 }
 
 impl Optimizer {
@@ -48,24 +53,26 @@ impl Optimizer {
             .with_beta_1(config.beta_1)
             .with_beta_2(config.beta_2)
             .with_epsilon(config.epsilon);
-        let mut vectors = Vectors::default();
-        model.visit(&mut vectors);
+        let mut parameters = Parameters::default();
+        model.visit(&mut parameters);
         let inner = adamw
             .clone()
             .with_weight_decay(config.weight_decay)
             .init()
             .with_group(
-                ParamGroup::from_ids(vectors.ids),
+                ParamGroup::from_ids(parameters.vectors),
                 adamw.with_weight_decay(0.0).build(),
                 None,
             );
         Self {
             inner,
             grad_clip_norm: config.grad_clip_norm,
+            shapes: parameters.shapes.finalize().into(),
         }
     }
 
-    /// Applies the gradients; returns the model and the norm that all gradients had together.
+    /// Applies the gradients at learning rate `lr`; returns the model and the Euclidean norm that all
+    /// gradients had together before clipping. Waits for the device.
     pub fn step(&mut self, lr: f64, model: Clip, grads: GradientsParams) -> (Clip, f64) {
         let mut norm = SquaredNorm {
             grads: &grads,
@@ -87,39 +94,63 @@ impl Optimizer {
         (model, norm)
     }
 
-    /// The state as bytes; parameters are known by the order in which a model makes them.
+    /// The state as bytes: a digest of the parameters' shapes, then Burn's record.
     ///
     /// # Errors
-    /// The record's own, as text.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, String> {
-        let bytes = self.inner.into_bytes().map_err(|error| error.to_string())?;
-        Ok(bytes.to_vec())
+    /// [`TrainError::OptimizerState`] if Burn can't write its record.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, TrainError> {
+        let record = self
+            .inner
+            .into_bytes()
+            .map_err(|error| state(error.to_string()))?;
+        Ok([&self.shapes[..], &record[..]].concat())
     }
 
-    /// Takes up a state that [`to_bytes`](Self::to_bytes) made.
+    /// Takes up a state that [`to_bytes`](Self::to_bytes) made for a model of the same parameters.
     ///
     /// # Errors
-    /// The record's own, as text, if the bytes aren't one.
-    pub fn load_bytes(self, bytes: Vec<u8>) -> Result<Self, String> {
-        let bytes = Bytes::from_bytes_vec(bytes);
-        let inner = self
-            .inner
-            .from_bytes(bytes)
-            .map_err(|error| error.to_string())?;
+    /// [`TrainError::OptimizerState`] if the bytes are no such state, are cut off, or are another model's.
+    pub fn load_bytes(self, bytes: &[u8]) -> Result<Self, TrainError> {
+        let (shapes, record) = bytes
+            .split_at_checked(self.shapes.len())
+            .ok_or_else(|| state("it is too short".to_owned()))?;
+        if shapes != self.shapes {
+            return Err(state(
+                "it belongs to a model with other parameters".to_owned(),
+            ));
+        }
+        let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(record.to_vec()))
+            .map_err(|error| state(error.to_string()))?;
+        let saved = record.len();
+        let inner = self.inner.load_record(record);
+        // Burn leaves out what it can't read, which would restart those moments at zero.
+        if inner.to_record().len() != saved {
+            return Err(state("some parameters' state can't be read".to_owned()));
+        }
         Ok(Self { inner, ..self })
     }
 }
 
-/// Parameters that are no matrices: gains, biases, the class embedding, `logit_scale`.
-#[derive(Default)]
-struct Vectors {
-    ids: Vec<ParamId>,
+fn state(reason: String) -> TrainError {
+    TrainError::OptimizerState { reason }
 }
 
-impl ModuleVisitor for Vectors {
+/// The parameters that are no matrices (gains, biases, the class embedding, `logit_scale`), and a digest of all shapes.
+#[derive(Default)]
+struct Parameters {
+    vectors: Vec<ParamId>,
+    shapes: Sha256,
+}
+
+impl ModuleVisitor for Parameters {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if D < 2 {
-            self.ids.push(param.id);
+            self.vectors.push(param.id);
+        }
+        self.shapes.update(param.id.val().to_le_bytes());
+        self.shapes.update((D as u64).to_le_bytes());
+        for length in param.lazy_shape().to_vec() {
+            self.shapes.update((length as u64).to_le_bytes());
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn weights_bytes(model: &Clip) -> Vec<u8> {
     let params = named_params(model, true);
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = params
         .into_iter()
-        .filter_map(
+        .map(
             |NamedParam {
                  name,
                  shape,
@@ -27,7 +27,11 @@ pub fn weights_bytes(model: &Clip) -> Vec<u8> {
                  data,
                  ..
              }| {
-                let values: Vec<f32> = data?.convert::<f32>().try_to_vec::<f32>().ok()?;
+                // invariant: values were asked for above, and every parameter is a float.
+                let data = data.expect("invariant: values were asked for");
+                let values = data.convert::<f32>().try_to_vec::<f32>();
+                // invariant: `convert` has just made them f32.
+                let values = values.expect("invariant: converted to f32");
                 let values = if transposed {
                     transpose(&values, shape[1], shape[0])
                 } else {
@@ -37,7 +41,7 @@ pub fn weights_bytes(model: &Clip) -> Vec<u8> {
                     .iter()
                     .flat_map(|value| value.to_le_bytes())
                     .collect();
-                Some((name, shape, bytes))
+                (name, shape, bytes)
             },
         )
         .collect();
@@ -140,7 +144,16 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
             path: path.to_owned(),
             source,
         }
-    })
+    })?;
+    // The rename lasts once its folder is on disk. Not every system lets a folder be opened, and the
+    // file's content is safe already, so a refusal is no failure.
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
 }
 
 /// A scalar may be stored as `[]` or `[1]`.
