@@ -1,11 +1,154 @@
+use std::path::PathBuf;
+
 /// What can go wrong in training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was being done: `read`, `write`, `create`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file of the run could not be written; the message names it.
+    #[error(transparent)]
+    Record(#[from] std::io::Error),
+    /// A setting is unknown, of the wrong kind or out of range.
+    #[error("{origin}: {reason}")]
+    Config {
+        /// The file or flag.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A run can't be continued with settings that change what its state means.
+    #[error(
+        "{path} can't be resumed with other settings: {changes}; \
+         start a new run in another directory, or leave these settings as they were"
+    )]
+    ChangedConfig {
+        /// The run's directory.
+        path: PathBuf,
+        /// `key: old -> new`.
+        changes: String,
+    },
+    /// The directory holds a run already.
+    #[error(
+        "{path} already holds a run; continue it with `--resume {path}`, or choose another `--out`"
+    )]
+    RunExists {
+        /// The run's directory.
+        path: PathBuf,
+    },
+    /// There is no run to continue.
+    #[error("{path} holds no run to resume ({missing} is missing); check the path, or start a run")]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+        /// The file that every run has.
+        missing: String,
+    },
+    /// Another process trains in the directory.
+    #[error("another process is training in {path}; wait for it, or choose another `--out`")]
+    RunLocked {
+        /// The run's directory.
+        path: PathBuf,
+    },
+    /// A checkpoint isn't what was written.
+    #[error("checkpoint {path} is damaged: {reason}")]
+    DamagedCheckpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No checkpoint of a run can be used.
+    #[error(
+        "no checkpoint in {path} can be used: {damaged}; \
+         start a new run in another directory, with the model of one of them as you find it"
+    )]
+    NoUsableCheckpoint {
+        /// The folder of checkpoints.
+        path: PathBuf,
+        /// What is wrong with each.
+        damaged: String,
+    },
     /// An optimizer's saved state can't be written or taken up.
     #[error("optimizer state: {reason}; resume from another checkpoint, or start a new run")]
     OptimizerState {
         /// What is wrong with it.
         reason: String,
     },
+    /// The shards aren't those that the run began with.
+    #[error(
+        "the training shards hold {got} samples, but the run began with {expected}; \
+         resume with the shards that it began with"
+    )]
+    ChangedData {
+        /// Samples of an epoch when the run began.
+        expected: u64,
+        /// Samples of an epoch now.
+        got: u64,
+    },
+    /// Loss or gradient stopped being a number.
+    #[error(
+        "the {what} of step {step} is {value}: training has diverged. The last checkpoint is from \
+         before it; lower `lr` or lengthen `warmup_steps`, or set `optimizer.grad_clip_norm = 1.0`"
+    )]
+    Diverged {
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// The step, counted from 1.
+        step: u64,
+        /// The value.
+        value: f64,
+    },
+    /// A setting that training doesn't support yet.
+    #[error("`{key}` = {value} can't be trained with: {reason}")]
+    Unsupported {
+        /// The model configuration's key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Why, and what would work.
+        reason: &'static str,
+    },
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] clip_model::ModelError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] clip_data::DataError),
+    /// The loader gave no batch.
+    #[error("{0}")]
+    Batches(burn::data::dataset::DatasetError),
+    /// An evaluation during the run failed.
+    #[error("evaluation after step {step} failed")]
+    Evaluation {
+        /// Steps done.
+        step: u64,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Burn's training loop failed.
+    #[error("{0}")]
+    Learner(String),
+}
+
+impl TrainError {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
 }

@@ -1,15 +1,19 @@
-//! Training CLIP: the exact contrastive step, its optimizer and schedule, and how a run is seen:
-//! progress, metrics, TensorBoard events and `report.html`.
+//! Training CLIP: the exact contrastive step, its optimizer and schedule, a run with its configuration and
+//! checkpoints, and how it is seen: progress, metrics, TensorBoard events and `report.html`.
 
+pub mod checkpoint;
+pub mod config;
 mod error;
 mod optimizer;
 pub mod progress;
 pub mod report;
+mod run;
 mod schedule;
 mod step;
 pub mod tensorboard;
 
 pub use error::TrainError;
 pub use optimizer::{Optimizer, OptimizerConfig};
+pub use run::{ContrastiveLearner, Evaluate, RunDir, Trained, Training};
 pub use schedule::CosineSchedule;
 pub use step::{ContrastiveStep, StepGradients};

@@ -1,4 +1,7 @@
+use std::{panic::resume_unwind, sync::mpsc, thread};
+
 use burn::{
+    module::Module,
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{Int, Tensor},
 };
@@ -9,9 +12,10 @@ use clip_model::{
 
 /// Gradients of the whole batch's contrastive loss, the batch encoded in chunks that fit in memory.
 ///
-/// With several chunks each is encoded twice: first for its features alone, from which the loss and
-/// its gradient by every feature follow, then again to carry that gradient back to the parameters.
-/// The result is that of one chunk, beyond rounding.
+/// As many chunks as there are threads are encoded at the same time. If those are all, each keeps its graph until the
+/// loss is known. Otherwise each chunk is encoded twice: first for its features alone, from which the loss and its
+/// gradient by every feature follow, then again to carry that gradient back to the parameters. The result is that of
+/// one chunk, beyond rounding.
 ///
 /// # References
 /// Gao et al. 2021, [Scaling Deep Contrastive Learning Batch Size under Memory Limited
@@ -20,14 +24,30 @@ use clip_model::{
 pub struct ContrastiveStep {
     loss: InfoNce,
     chunk: usize,
+    threads: usize,
 }
 
 /// What one step found.
 pub struct StepGradients {
     /// The batch's loss, in nats.
     pub loss: f32,
+    /// The factor between cosines and logits that the loss was computed with, `exp(logit_scale)`.
+    pub temperature_factor: f32,
     /// By every parameter, `logit_scale` included.
     pub grads: GradientsParams,
+}
+
+/// Some rows of a batch.
+struct Chunk {
+    start: usize,
+    images: Tensor<4>,
+    tokens: Tensor<2, Int>,
+}
+
+/// `[rows, embed_dim]`, not normalised, off the graph.
+struct Features {
+    image: Tensor<2>,
+    text: Tensor<2>,
 }
 
 impl ContrastiveStep {
@@ -37,7 +57,22 @@ impl ContrastiveStep {
     /// If `chunk` is 0.
     pub fn new(loss: InfoNce, chunk: usize) -> Self {
         assert!(chunk > 0, "a chunk needs at least one pair");
-        Self { loss, chunk }
+        Self {
+            loss,
+            chunk,
+            threads: 1,
+        }
+    }
+
+    /// Encodes as many chunks at the same time. On a CPU, what an operation does on one core alone then keeps the
+    /// others busy all the same; a GPU is filled by one.
+    ///
+    /// # Panics
+    /// If `threads` is 0.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        assert!(threads > 0, "a step needs at least one thread");
+        self.threads = threads;
+        self
     }
 
     /// The loss and its gradients. Waits for the device.
@@ -52,56 +87,158 @@ impl ContrastiveStep {
         tokens: Tensor<2, Int>,
     ) -> StepGradients {
         let [batch, ..] = images.dims();
-        let chunks: Vec<(usize, usize)> = (0..batch)
-            .step_by(self.chunk)
-            .map(|start| (start, self.chunk.min(batch - start)))
+        // Threads are of no use to each other unless they have equal work.
+        let rows = self.chunk.min(batch.div_ceil(self.threads));
+        let chunks: Vec<Chunk> = (0..batch)
+            .step_by(rows)
+            .map(|start| {
+                let rows = rows.min(batch - start);
+                Chunk {
+                    start,
+                    images: images.clone().narrow(0, start, rows),
+                    tokens: tokens.clone().narrow(0, start, rows),
+                }
+            })
             .collect();
-        let part = |(start, rows): (usize, usize)| {
-            (
-                images.clone().narrow(0, start, rows),
-                tokens.clone().narrow(0, start, rows),
-            )
-        };
         let logit_scale = model.logit_scale.val().inner();
-
-        let mut total = GradientsAccumulator::new();
-        let found = if let [whole] = chunks[..] {
-            let (images, tokens) = part(whole);
-            let (image, text) = (model.encode_image(images), model.encode_text(tokens));
-            let found =
-                self.loss
-                    .with_gradients(image.clone().inner(), text.clone().inner(), logit_scale);
-            total.accumulate(model, back(model, image, text, &found, whole));
-            found
-        } else {
-            let inference = burn::module::Module::valid(model);
-            let (image, text): (Vec<_>, Vec<_>) = chunks
-                .iter()
-                .map(|chunk| {
-                    let (images, tokens) = part(*chunk);
-                    (
-                        inference.encode_image(images.inner()),
-                        inference.encode_text(tokens.inner()),
-                    )
-                })
+        let loss = |features: Vec<Features>| {
+            let (image, text) = features
+                .into_iter()
+                .map(|part| (part.image, part.text))
                 .unzip();
-            let found =
-                self.loss
-                    .with_gradients(Tensor::cat(image, 0), Tensor::cat(text, 0), logit_scale);
-            for chunk in &chunks {
-                let (images, tokens) = part(*chunk);
-                let (image, text) = (model.encode_image(images), model.encode_text(tokens));
-                total.accumulate(model, back(model, image, text, &found, *chunk));
-            }
-            found
+            self.loss
+                .with_gradients(cat(image), cat(text), logit_scale.clone())
         };
+        let (found, parts) = if chunks.len() <= self.threads {
+            in_one_pass(model, chunks, loss)
+        } else {
+            self.in_two_passes(model, chunks, loss)
+        };
+        let mut total = GradientsAccumulator::new();
+        for part in parts {
+            total.accumulate(model, part);
+        }
         let mut grads = total.grads();
         grads.register(model.logit_scale.id, found.logit_scale);
         StepGradients {
             loss: found.loss.into_scalar(),
+            temperature_factor: logit_scale.exp().into_scalar(),
             grads,
         }
     }
+
+    fn in_two_passes(
+        &self,
+        model: &Clip,
+        chunks: Vec<Chunk>,
+        loss: impl FnOnce(Vec<Features>) -> ContrastiveGradients,
+    ) -> (ContrastiveGradients, Vec<GradientsParams>) {
+        let inference = model.valid();
+        let features = self.each(&chunks, |chunk| Features {
+            image: inference.encode_image(chunk.images.clone().inner()),
+            text: inference.encode_text(chunk.tokens.clone().inner()),
+        });
+        let found = loss(features);
+        let parts = self.each(&chunks, |chunk| {
+            let replica = replica(model);
+            let image = replica.encode_image(chunk.images.clone());
+            let text = replica.encode_text(chunk.tokens.clone());
+            back(&replica, image, text, &found, chunk.start)
+        });
+        (found, parts)
+    }
+
+    /// Does the same to each chunk, on all threads; results are in the chunks' order.
+    fn each<T: Send>(&self, chunks: &[Chunk], work: impl Fn(&Chunk) -> T + Sync) -> Vec<T> {
+        if self.threads == 1 {
+            return chunks.iter().map(work).collect();
+        }
+        let mut done = Vec::with_capacity(chunks.len());
+        for wave in chunks.chunks(self.threads) {
+            thread::scope(|scope| {
+                let threads: Vec<_> = wave
+                    .iter()
+                    .map(|chunk| scope.spawn(|| work(chunk)))
+                    .collect();
+                done.extend(threads.into_iter().map(joined));
+            });
+        }
+        done
+    }
+}
+
+/// Encodes every chunk once, all at the same time; their graphs wait for the loss.
+fn in_one_pass(
+    model: &Clip,
+    chunks: Vec<Chunk>,
+    loss: impl FnOnce(Vec<Features>) -> ContrastiveGradients,
+) -> (ContrastiveGradients, Vec<GradientsParams>) {
+    let encode = |model: &Clip, chunk: &Chunk| {
+        let image = model.encode_image(chunk.images.clone());
+        let text = model.encode_text(chunk.tokens.clone());
+        let features = Features {
+            image: image.clone().inner(),
+            text: text.clone().inner(),
+        };
+        (image, text, features)
+    };
+    if let [whole] = &chunks[..] {
+        let (image, text, features) = encode(model, whole);
+        let found = loss(vec![features]);
+        let grads = back(model, image, text, &found, 0);
+        return (found, vec![grads]);
+    }
+    thread::scope(|scope| {
+        let threads: Vec<_> = chunks
+            .into_iter()
+            .map(|chunk| {
+                let (send_features, features) = mpsc::channel();
+                let (found, receive_found) = mpsc::channel::<ContrastiveGradients>();
+                let thread = scope.spawn(move || {
+                    let replica = replica(model);
+                    let (image, text, features) = encode(&replica, &chunk);
+                    // Either end closes only when the other thread panicked, which `joined` passes on.
+                    let sent = send_features.send(features).ok();
+                    let found = sent.and_then(|()| receive_found.recv().ok())?;
+                    Some(back(&replica, image, text, &found, chunk.start))
+                });
+                (thread, features, found)
+            })
+            .collect();
+        let features = threads
+            .iter()
+            .map_while(|(_, features, _)| features.recv().ok());
+        let features: Vec<Features> = features.collect();
+        let found = (features.len() == threads.len()).then(|| loss(features));
+        let mut grads = Vec::with_capacity(threads.len());
+        for (_, _, send) in &threads {
+            // A closed end is a panicked thread, as above.
+            let _ = found.clone().map(|found| send.send(found));
+        }
+        for (thread, _, send) in threads {
+            drop(send);
+            grads.extend(joined(thread));
+        }
+        // invariant: without it a thread has panicked, and `joined` has not come back.
+        (
+            found.expect("invariant: every thread sent its features"),
+            grads,
+        )
+    })
+}
+
+/// What a thread returned; its panic goes on in this one.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// The same parameters in a graph of their own: threads that share a graph wait for each other.
+fn replica(model: &Clip) -> Clip {
+    model.clone().fork(&model.device())
+}
+
+fn cat(parts: Vec<Tensor<2>>) -> Tensor<2> {
+    Tensor::cat(parts, 0)
 }
 
 /// Gradients by the parameters of `sum(features * their gradient)` over one chunk.
@@ -110,10 +247,10 @@ fn back(
     image: Tensor<2>,
     text: Tensor<2>,
     found: &ContrastiveGradients,
-    (start, rows): (usize, usize),
+    start: usize,
 ) -> GradientsParams {
     let by = |features: &Tensor<2>, grad: &Tensor<2>| {
-        let grad = grad.clone().narrow(0, start, rows);
+        let grad = grad.clone().narrow(0, start, features.dims()[0]);
         (features.clone() * Tensor::from_inner(grad)).sum()
     };
     let sum = by(&image, &found.image) + by(&text, &found.text);
@@ -123,7 +260,7 @@ fn back(
 #[cfg(test)]
 mod tests {
     use burn::{
-        module::{Module, ModuleVisitor, Param},
+        module::{ModuleVisitor, Param},
         tensor::{Device, TensorData},
     };
     use clip_model::{ClipConfig, weights::weights_bytes};
@@ -174,12 +311,12 @@ mod tests {
         }
     }
 
-    fn gradients(chunk: usize) -> (f32, Vec<Vec<f32>>) {
+    fn gradients(chunk: usize, threads: usize) -> (f32, Vec<Vec<f32>>) {
         let device = Device::flex().autodiff();
         let model = model(&device);
         let (images, tokens) = batch(12, &device);
-        let step =
-            ContrastiveStep::new(InfoNce::default(), chunk).gradients(&model, images, tokens);
+        let step = ContrastiveStep::new(InfoNce::default(), chunk).with_threads(threads);
+        let step = step.gradients(&model, images, tokens);
         let mut flat = Flat(&step.grads, Vec::new());
         model.visit(&mut flat);
         (step.loss, flat.1)
@@ -200,13 +337,19 @@ mod tests {
     }
 
     #[test]
-    fn chunks_change_nothing() {
-        let (loss, whole) = gradients(12);
-        for chunk in [1, 4, 5] {
-            let (chunked_loss, chunked) = gradients(chunk);
+    fn chunks_and_threads_change_nothing() {
+        let (loss, whole) = gradients(12, 1);
+        for (chunk, threads) in [(1, 1), (4, 1), (5, 1), (12, 2), (12, 5), (4, 3), (2, 3)] {
+            let (chunked_loss, chunked) = gradients(chunk, threads);
             assert!((loss - chunked_loss).abs() < ROUNDING * loss);
             assert_same(&whole, &chunked, ROUNDING);
         }
+    }
+
+    #[test]
+    fn threads_give_the_same_bits_every_time() {
+        let first = gradients(12, 3);
+        assert!((0..5).all(|_| gradients(12, 3) == first));
     }
 
     #[test]
@@ -223,7 +366,7 @@ mod tests {
         let plain = GradientsParams::from_grads(loss.backward(), &model);
         let mut flat = Flat(&plain, Vec::new());
         model.visit(&mut flat);
-        let (ours, grads) = gradients(12);
+        let (ours, grads) = gradients(12, 1);
         assert!((ours - value).abs() < ROUNDING * value);
         // Burn's own softmax sums in yet another order.
         assert_same(&flat.1, &grads, 10.0 * ROUNDING);

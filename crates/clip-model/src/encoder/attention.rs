@@ -1,7 +1,11 @@
 use burn::{
     module::Module,
     nn::Linear,
-    tensor::{Tensor, activation, module::attention, ops::AttentionModuleOptions},
+    tensor::{
+        Tensor, activation,
+        module::{attention, linear},
+        ops::AttentionModuleOptions,
+    },
 };
 
 use crate::Init;
@@ -71,10 +75,16 @@ impl MultiHeadAttention {
     pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
         let [batch, tokens, width] = x.dims();
         let head_width = width / self.heads;
-        let qkv = self.in_proj.forward(x);
+        let rows = x.reshape([batch * tokens, width]); // one product, not one a sequence
+        let (weight, bias) = (&self.in_proj.weight, &self.in_proj.bias);
+        // Slices of the weights, not of the product: the backward pass of a slice fills a tensor as large as what
+        // was sliced, and weights are smaller than activations.
         let [query, key, value] = [0, 1, 2].map(|part| {
-            qkv.clone()
-                .narrow(2, part * width, width)
+            let weight = weight.val().narrow(1, part * width, width);
+            let bias = bias
+                .as_ref()
+                .map(|bias| bias.val().narrow(0, part * width, width));
+            linear(rows.clone(), weight, bias)
                 .reshape([batch, tokens, self.heads, head_width])
                 .swap_dims(1, 2)
         });
@@ -90,8 +100,8 @@ impl MultiHeadAttention {
                 AttentionModuleOptions::default(),
             )
         };
-        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, width]);
-        self.out_proj.forward(mixed)
+        let mixed = mixed.swap_dims(1, 2).reshape([batch * tokens, width]);
+        self.out_proj.forward(mixed).reshape([batch, tokens, width])
     }
 }
 

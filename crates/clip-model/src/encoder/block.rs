@@ -41,8 +41,10 @@ impl Mlp {
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`, and so is the result
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.c_proj
-            .forward(self.activation.forward(self.c_fc.forward(x)))
+        let [batch, tokens, width] = x.dims();
+        let rows = x.reshape([batch * tokens, width]); // one product, not one a sequence
+        let hidden = self.activation.forward(self.c_fc.forward(rows));
+        self.c_proj.forward(hidden).reshape([batch, tokens, width])
     }
 }
 

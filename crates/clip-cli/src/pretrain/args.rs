@@ -1,0 +1,240 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clip_train::{
+    RunDir,
+    config::{ConfigLayers, RunConfig},
+};
+
+/// Train a model from image-caption shards.
+///
+/// Without --train, a dataset of coloured shapes is made and learned, which takes minutes on a CPU. Settings come from
+/// the run that is resumed, then --config, then --set, then the other flags, each above the one before; the run's
+/// directory keeps the result in config.toml.
+#[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
+pub(crate) struct PretrainArgs {
+    /// Shards to train on: paths with {000000..000123}, globs, and lists joined by `::`
+    #[arg(long, value_name = "SHARDS")]
+    train: Option<String>,
+    /// Shards to evaluate retrieval on
+    #[arg(long, value_name = "SHARDS")]
+    val: Option<String>,
+    /// The model: a preset, or a JSON file with OpenCLIP's keys
+    #[arg(long, value_name = "NAME|FILE")]
+    preset: Option<String>,
+    /// Settings in a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, such as optimizer.weight_decay=0.1; may be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where everything goes [default: runs/PRESET-NUMBER]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Decides weights, order, crops and captions
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Passes over the training data
+    #[arg(long)]
+    epochs: Option<f64>,
+    /// Optimizer steps, instead of epochs
+    #[arg(long, conflicts_with = "epochs")]
+    steps: Option<u64>,
+    /// Pairs of a batch
+    #[arg(long)]
+    batch: Option<usize>,
+    /// The highest learning rate
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Steps from one checkpoint to the next
+    #[arg(long, value_name = "N")]
+    checkpoint_steps: Option<u64>,
+    /// Go on with the run in DIR; `auto`: with the run in --out if there is one, else start it
+    #[arg(long, value_name = "auto|DIR")]
+    resume: Option<String>,
+    /// Lines instead of the dashboard, on a terminal too
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// One JSON object as the last line of stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where a run goes and what it begins with.
+pub(crate) struct Choice {
+    pub(crate) out: PathBuf,
+    pub(crate) resume: bool,
+    pub(crate) layers: ConfigLayers,
+    /// Whether the user named training shards, here or in a file.
+    pub(crate) own_data: bool,
+}
+
+impl PretrainArgs {
+    /// Flags and files as one set of settings; `recipe` is that of the self-made dataset.
+    pub(crate) fn choose(&self, recipe: &str) -> Result<Choice> {
+        let (out, resume) = self.directory()?;
+        if resume {
+            let layers = self.lay(RunDir::config_layers(&out)?)?;
+            return Ok(Choice {
+                out,
+                resume,
+                layers,
+                own_data: true,
+            });
+        }
+        let layers = self.lay(ConfigLayers::default())?;
+        let own_data = !layers.resolve()?.data.train.is_empty();
+        let layers = if own_data {
+            layers
+        } else {
+            self.lay(ConfigLayers::default().text(recipe, "the recipe of the shapes")?)?
+        };
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None => next_free(&layers.resolve()?.preset)?,
+        };
+        Ok(Choice {
+            out,
+            resume,
+            layers,
+            own_data,
+        })
+    }
+
+    /// The directory that `--out` and `--resume` mean, and whether its run goes on.
+    fn directory(&self) -> Result<(PathBuf, bool)> {
+        match self.resume.as_deref() {
+            Some("auto") => {
+                let out = self
+                    .out
+                    .clone()
+                    .context("`--resume auto` needs `--out DIR`, the directory to look in")?;
+                let resume = RunDir::holds_run(&out);
+                Ok((out, resume))
+            }
+            Some(dir) => {
+                let dir = PathBuf::from(dir);
+                if let Some(out) = self.out.as_ref().filter(|out| **out != dir) {
+                    anyhow::bail!(
+                        "`--resume {}` goes on in that directory: leave out `--out {}`",
+                        dir.display(),
+                        out.display()
+                    );
+                }
+                Ok((dir, true))
+            }
+            None => Ok((PathBuf::new(), false)),
+        }
+    }
+
+    fn lay(&self, mut layers: ConfigLayers) -> Result<ConfigLayers> {
+        if let Some(path) = &self.config {
+            layers = layers.file(path)?;
+        }
+        for setting in &self.set {
+            layers = layers.set(setting)?;
+        }
+        if self.epochs.is_some() {
+            layers = layers.without("steps");
+        }
+        let texts = [
+            ("data.train", "--train", &self.train),
+            ("data.val", "--val", &self.val),
+            ("preset", "--preset", &self.preset),
+        ];
+        for (key, flag, value) in texts {
+            if let Some(value) = value {
+                layers = layers.value(key, value.clone(), flag)?;
+            }
+        }
+        let whole = |value: Option<u64>| value.map(|value| value as i64);
+        let numbers = [
+            ("seed", "--seed", whole(self.seed)),
+            ("steps", "--steps", whole(self.steps)),
+            ("batch", "--batch", whole(self.batch.map(|batch| batch as u64))),
+            (
+                "checkpoint.steps",
+                "--checkpoint-steps",
+                whole(self.checkpoint_steps),
+            ),
+        ];
+        for (key, flag, value) in numbers {
+            if let Some(value) = value {
+                layers = layers.value(key, value, flag)?;
+            }
+        }
+        for (key, flag, value) in [("epochs", "--epochs", self.epochs), ("lr", "--lr", self.lr)] {
+            if let Some(value) = value {
+                layers = layers.value(key, value, flag)?;
+            }
+        }
+        Ok(layers)
+    }
+}
+
+/// `runs/PRESET-0001`, or the first number after it that is free.
+fn next_free(preset: &str) -> Result<PathBuf> {
+    let name = Path::new(preset).file_stem().unwrap_or_default();
+    let name = name.to_string_lossy();
+    (1..10_000)
+        .map(|number| Path::new("runs").join(format!("{name}-{number:04}")))
+        .find(|path| !path.exists())
+        .context("runs/ is full: give a directory with --out")
+}
+
+/// The settings, checked.
+pub(crate) fn resolved(layers: &ConfigLayers) -> Result<RunConfig> {
+    let config = layers.resolve()?;
+    config.validate()?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: PretrainArgs,
+    }
+
+    fn choose(args: &[&str]) -> Result<Choice> {
+        let args = std::iter::once("clip").chain(args.iter().copied());
+        Cli::parse_from(args)
+            .args
+            .choose("preset = \"ViT-Nano-8-64\"\nepochs = 5.0\nsteps = 9\n")
+    }
+
+    #[test]
+    fn own_shards_leave_the_recipe_of_the_shapes_behind() {
+        let shapes = choose(&["--lr", "0.002"]).unwrap();
+        let config = resolved(&shapes.layers).unwrap();
+        assert!(!shapes.own_data);
+        assert_eq!((config.preset.as_str(), config.lr), ("ViT-Nano-8-64", 0.002));
+
+        let own = choose(&["--train", "a.tar", "--set", "batch=64", "--batch", "128"]).unwrap();
+        let config = resolved(&own.layers).unwrap();
+        assert!(own.own_data);
+        assert_eq!((config.epochs, config.batch), (32.0, 128));
+    }
+
+    #[test]
+    fn epochs_replace_the_steps_of_a_file() {
+        let config = resolved(&choose(&["--epochs", "2"]).unwrap().layers).unwrap();
+        assert_eq!((config.epochs, config.steps), (2.0, None));
+    }
+
+    #[test]
+    fn resume_auto_needs_a_place_to_look() {
+        let error = choose(&["--resume", "auto"]).err().unwrap().to_string();
+        assert!(error.contains("--out DIR"), "{error}");
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().to_str().unwrap();
+        let choice = choose(&["--resume", "auto", "--out", out]).unwrap();
+        assert!(!choice.resume);
+        assert_eq!(choice.out, dir.path());
+    }
+}

@@ -1,0 +1,189 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Checkpoint, RunState,
+    unit::{read, sync_folder, write},
+};
+use crate::TrainError;
+
+const PREFIX: &str = "step-";
+const PARTIAL: &str = ".partial";
+
+/// The checkpoints of a run, of which the newest few are kept.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `folder`, which need not exist; `keep` of them stay when a newer one is written.
+    pub fn new(folder: PathBuf, keep: usize) -> Self {
+        Self { folder, keep }
+    }
+
+    /// Writes a checkpoint, then removes those that are too old. Until the new one is whole and on the disk, the old
+    /// ones stand.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`], for example when the disk is full; nothing half-written is left then.
+    pub fn save(
+        &self,
+        state: &RunState,
+        weights: &[u8],
+        optimizer: &[u8],
+    ) -> Result<PathBuf, TrainError> {
+        fs::create_dir_all(&self.folder).map_err(TrainError::io("create", &self.folder))?;
+        let name = format!("{PREFIX}{:08}", state.step);
+        let path = self.folder.join(&name);
+        let partial = self.folder.join(format!("{name}{PARTIAL}"));
+        // What a killed process left there is no checkpoint.
+        remove(&partial)?;
+        let written = write(&partial, state, weights, optimizer).and_then(|()| {
+            // The same step again: it was damaged, or is about to be replaced by what equals it.
+            remove(&path)?;
+            fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
+        });
+        if written.is_err() {
+            // The error that matters is the one above.
+            let _ = remove(&partial);
+        }
+        written?;
+        sync_folder(&self.folder);
+        let steps = self.steps()?;
+        for old in steps.iter().rev().skip(self.keep) {
+            remove(&self.path(*old))?;
+        }
+        Ok(path)
+    }
+
+    /// The newest checkpoint that is whole, and what is wrong with newer ones. `None` if there is none at all.
+    ///
+    /// # Errors
+    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, [`TrainError::Io`] if the folder can't be read.
+    pub fn latest(&self) -> Result<Option<(Checkpoint, Vec<TrainError>)>, TrainError> {
+        let mut damaged = Vec::new();
+        for step in self.steps()?.into_iter().rev() {
+            match read(&self.path(step)) {
+                Ok(checkpoint) => return Ok(Some((checkpoint, damaged))),
+                Err(error) => damaged.push(error),
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(None);
+        }
+        let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        Err(TrainError::NoUsableCheckpoint {
+            path: self.folder.clone(),
+            damaged: damaged.join("; "),
+        })
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("{PREFIX}{step:08}"))
+    }
+
+    /// Steps with a checkpoint, rising.
+    fn steps(&self) -> Result<Vec<u64>, TrainError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(TrainError::io("read", &self.folder)(error)),
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(TrainError::io("read", &self.folder))?;
+            let name = entry.file_name();
+            let step = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            steps.extend(step.and_then(|step| step.parse::<u64>().ok()));
+        }
+        steps.sort_unstable();
+        Ok(steps)
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), TrainError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(TrainError::io("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: u64) -> RunState {
+        RunState {
+            step,
+            samples: 256 * step,
+            ..RunState::default()
+        }
+    }
+
+    fn checkpoints(keep: usize) -> (tempfile::TempDir, Checkpoints) {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(dir.path().join("checkpoints"), keep);
+        (dir, checkpoints)
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_the_last_is_found() {
+        let (_dir, checkpoints) = checkpoints(2);
+        assert!(checkpoints.latest().unwrap().is_none());
+        for step in [9, 10, 100] {
+            checkpoints
+                .save(&state(step), b"weights", b"moments")
+                .unwrap();
+        }
+        assert_eq!(checkpoints.steps().unwrap(), [10, 100]);
+        let (found, damaged) = checkpoints.latest().unwrap().unwrap();
+        assert_eq!(found.state, state(100));
+        assert_eq!(fs::read(found.weights).unwrap(), b"weights");
+        assert_eq!(found.optimizer, b"moments");
+        assert!(damaged.is_empty());
+    }
+
+    #[test]
+    fn whatever_is_torn_the_one_before_is_used() {
+        for file in ["model.safetensors", "optimizer.bin", "state.json"] {
+            for length in [0, 4] {
+                let (_dir, checkpoints) = checkpoints(2);
+                checkpoints.save(&state(1), b"weights", b"moments").unwrap();
+                let newest = checkpoints.save(&state(2), b"weights", b"moments").unwrap();
+                let torn = fs::read(newest.join(file)).unwrap()[..length].to_vec();
+                fs::write(newest.join(file), torn).unwrap();
+                let (found, damaged) = checkpoints.latest().unwrap().unwrap();
+                assert_eq!(found.state.step, 1, "{file} cut to {length}");
+                assert!(damaged[0].to_string().contains(file), "{damaged:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_flipped_bit_is_found() {
+        let (_dir, checkpoints) = checkpoints(2);
+        let path = checkpoints.save(&state(1), b"weights", b"moments").unwrap();
+        fs::write(path.join("model.safetensors"), b"weightr").unwrap();
+        let error = checkpoints.latest().unwrap_err().to_string();
+        assert!(error.contains("model.safetensors"), "{error}");
+    }
+
+    #[test]
+    fn a_killed_writers_remains_are_no_checkpoint() {
+        let (_dir, checkpoints) = checkpoints(2);
+        checkpoints.save(&state(1), b"weights", b"moments").unwrap();
+        let remains = checkpoints.folder.join("step-00000002.partial");
+        fs::create_dir(&remains).unwrap();
+        fs::write(remains.join("model.safetensors"), b"wei").unwrap();
+        assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 1);
+        checkpoints.save(&state(2), b"weights", b"moments").unwrap();
+        assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 2);
+        assert!(!remains.exists());
+    }
+}

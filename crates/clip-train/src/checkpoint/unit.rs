@@ -1,0 +1,145 @@
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use clip_data::{Cursor, FaultReport};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::TrainError;
+
+/// Raised when a reader of the old form would misunderstand the new one.
+const FORMAT: u32 = 1;
+const STATE: &str = "state.json";
+const WEIGHTS: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.bin";
+
+/// Where a run stands, beside its weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Pairs trained on.
+    pub samples: u64,
+    /// The position in the training data after the last step.
+    pub cursor: Cursor,
+    /// Samples of an epoch, by which other shards are told from those that the run began with.
+    pub samples_per_epoch: u64,
+    /// Samples that couldn't be used so far.
+    pub faults: FaultReport,
+    /// Wall time of all parts of the run, in seconds.
+    pub seconds: f64,
+}
+
+/// A whole checkpoint, read and verified.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Where the run stood.
+    pub state: RunState,
+    /// The file of weights, as [`clip_model::weights::load_weights`] reads it.
+    pub weights: PathBuf,
+    /// The optimizer's state, as [`Optimizer::load_bytes`](crate::Optimizer::load_bytes) reads it.
+    pub optimizer: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateFile {
+    format: u32,
+    #[serde(flatten)]
+    state: RunState,
+    files: BTreeMap<String, FileSum>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FileSum {
+    bytes: u64,
+    sha256: String,
+}
+
+impl FileSum {
+    fn of(bytes: &[u8]) -> Self {
+        Self {
+            bytes: bytes.len() as u64,
+            sha256: format!("{:x}", Sha256::digest(bytes)),
+        }
+    }
+}
+
+/// Writes a checkpoint's files into a new folder, and makes sure that they are on the disk.
+pub(super) fn write(
+    folder: &Path,
+    state: &RunState,
+    weights: &[u8],
+    optimizer: &[u8],
+) -> Result<(), TrainError> {
+    fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
+    let mut files = BTreeMap::new();
+    for (name, bytes) in [(WEIGHTS, weights), (OPTIMIZER, optimizer)] {
+        write_synced(&folder.join(name), bytes)?;
+        files.insert(name.to_owned(), FileSum::of(bytes));
+    }
+    let state = StateFile {
+        format: FORMAT,
+        state: state.clone(),
+        files,
+    };
+    // invariant: plain values under string keys.
+    let json = serde_json::to_vec_pretty(&state).expect("invariant: plain values");
+    write_synced(&folder.join(STATE), &json)?;
+    sync_folder(folder);
+    Ok(())
+}
+
+/// Reads a checkpoint and compares every byte with its checksums.
+pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
+    let damaged = |reason: String| TrainError::DamagedCheckpoint {
+        path: folder.to_owned(),
+        reason,
+    };
+    let read = |name: &str| {
+        fs::read(folder.join(name)).map_err(|error| damaged(format!("cannot read {name}: {error}")))
+    };
+    let state: StateFile = serde_json::from_slice(&read(STATE)?)
+        .map_err(|error| damaged(format!("{STATE}: {error}")))?;
+    if state.format != FORMAT {
+        return Err(damaged(format!(
+            "its format is {}, and this program reads {FORMAT}",
+            state.format
+        )));
+    }
+    let mut optimizer = Vec::new();
+    for name in [WEIGHTS, OPTIMIZER] {
+        let bytes = read(name)?;
+        if state.files.get(name) != Some(&FileSum::of(&bytes)) {
+            return Err(damaged(format!(
+                "{name} has not the size and checksum that {STATE} tells"
+            )));
+        }
+        if name == OPTIMIZER {
+            optimizer = bytes;
+        }
+    }
+    Ok(Checkpoint {
+        state: state.state,
+        weights: folder.join(WEIGHTS),
+        optimizer,
+    })
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(TrainError::io("write", path))
+}
+
+/// Not every system lets a folder be opened; what it holds is synced already, so a refusal is no failure.
+pub(super) fn sync_folder(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+}

@@ -1,0 +1,78 @@
+use serde_json::Value;
+
+use super::RunConfig;
+
+/// How a configuration differs from the one that a run began with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// `key: old -> new` of settings that may change between the parts of a run.
+    pub harmless: Vec<String>,
+    /// The same of settings on which the order of samples or the weights' meaning rest.
+    pub corrupting: Vec<String>,
+}
+
+/// Keys that decide which samples a position means, or what the weights are.
+const FIXED: [&str; 6] = [
+    "preset",
+    "seed",
+    "batch",
+    "data.train",
+    "data.shuffle_buffer",
+    "data.crop_scale",
+];
+
+impl Changes {
+    /// What `new` changes in `old`.
+    pub fn between(old: &RunConfig, new: &RunConfig) -> Self {
+        let [old, new] = [old, new].map(|config| {
+            // invariant: a configuration is a tree of plain values under string keys.
+            serde_json::to_value(config).expect("invariant: plain values")
+        });
+        let mut changes = Self::default();
+        changes.walk("", &old, &new);
+        changes
+    }
+
+    fn walk(&mut self, path: &str, old: &Value, new: &Value) {
+        if let (Value::Object(old), Value::Object(new)) = (old, new) {
+            let absent = old.keys().filter(|key| !new.contains_key(*key));
+            for key in new.keys().chain(absent) {
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                let [old, new] = [old, new].map(|side| side.get(key).unwrap_or(&Value::Null));
+                self.walk(&path, old, new);
+            }
+        } else if old != new {
+            let change = format!("{path}: {old} -> {new}");
+            if FIXED.contains(&path) {
+                self.corrupting.push(change);
+            } else {
+                self.harmless.push(change);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_samples_may_not_change_and_the_length_may() {
+        let old = RunConfig::default();
+        let mut new = old.clone();
+        assert_eq!(Changes::between(&old, &new), Changes::default());
+        new.batch = 128;
+        new.steps = Some(10);
+        new.data.workers = 3;
+        let changes = Changes::between(&old, &new);
+        assert_eq!(changes.corrupting, ["batch: 256 -> 128"]);
+        assert_eq!(
+            changes.harmless,
+            ["steps: null -> 10", "data.workers: 0 -> 3"]
+        );
+    }
+}

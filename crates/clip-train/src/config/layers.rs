@@ -1,0 +1,162 @@
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::RunConfig;
+use crate::TrainError;
+
+/// Settings laid over each other, later ones above earlier ones.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigLayers(Table);
+
+impl ConfigLayers {
+    /// Lays the settings of a TOML text over what is there; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] with the line, for broken TOML, unknown keys and values of the wrong kind.
+    pub fn text(mut self, text: &str, origin: &str) -> Result<Self, TrainError> {
+        let refused = |error: toml::de::Error| TrainError::Config {
+            origin: origin.to_owned(),
+            reason: error.to_string().trim_end().to_owned(),
+        };
+        // Read as a whole configuration first: only here are lines known.
+        toml::from_str::<RunConfig>(text).map_err(refused)?;
+        merge(&mut self.0, toml::from_str(text).map_err(refused)?);
+        Ok(self)
+    }
+
+    /// Lays the settings of a TOML file over what is there.
+    ///
+    /// # Errors
+    /// As [`text`](Self::text), and [`TrainError::Io`].
+    pub fn file(self, path: &Path) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
+        self.text(&text, &path.display().to_string())
+    }
+
+    /// Lays one setting over what is there: `optimizer.weight_decay=0.1`. A value that isn't TOML is a string.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a setting without `=`, an unknown key, or a value of the wrong kind.
+    pub fn set(self, setting: &str) -> Result<Self, TrainError> {
+        let origin = format!("--set {setting}");
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(TrainError::Config {
+                origin,
+                reason: "expected KEY=VALUE, such as optimizer.weight_decay=0.1".to_owned(),
+            });
+        };
+        let (key, value) = (key.trim(), value.trim());
+        let value = value
+            .parse::<Value>()
+            .unwrap_or_else(|_| Value::String(value.to_owned()));
+        self.value(key, value, &origin)
+    }
+
+    /// Lays one value over what is there, under a key with dots.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn value(
+        mut self,
+        key: &str,
+        value: impl Into<Value>,
+        origin: &str,
+    ) -> Result<Self, TrainError> {
+        let table = key.rsplit('.').fold(value.into(), |inner, part| {
+            Value::Table(Table::from_iter([(part.to_owned(), inner)]))
+        });
+        let Value::Table(table) = table else {
+            return Ok(self);
+        };
+        merge(&mut self.0, table);
+        self.resolve().map(|_| ()).map_err(|error| match error {
+            TrainError::Config { reason, .. } => TrainError::Config {
+                origin: origin.to_owned(),
+                reason,
+            },
+            other => other,
+        })?;
+        Ok(self)
+    }
+
+    /// Forgets what was set under a top-level key.
+    pub fn without(mut self, key: &str) -> Self {
+        self.0.remove(key);
+        self
+    }
+
+    /// The configuration, with defaults where nothing was set.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for values that don't fit.
+    pub fn resolve(&self) -> Result<RunConfig, TrainError> {
+        let config = RunConfig::deserialize(self.0.clone());
+        config.map_err(|error| TrainError::Config {
+            origin: "the configuration".to_owned(),
+            reason: error.to_string().trim_end().replace('\n', " "),
+        })
+    }
+}
+
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_settings_lie_above_earlier_ones() {
+        let config = ConfigLayers::default()
+            .text("lr = 1e-3\n[optimizer]\nbeta_2 = 0.95\n", "recipe")
+            .and_then(|layers| layers.set("optimizer.weight_decay=0.1"))
+            .and_then(|layers| layers.set("preset = ViT-B-32"))
+            .and_then(|layers| layers.value("lr", 2e-3, "--lr"))
+            .and_then(|layers| layers.resolve())
+            .unwrap();
+        assert_eq!((config.lr, config.preset.as_str()), (2e-3, "ViT-B-32"));
+        assert_eq!(config.optimizer.beta_2, 0.95);
+        assert_eq!(config.optimizer.weight_decay, 0.1);
+        assert_eq!(config.batch, RunConfig::default().batch);
+    }
+
+    #[test]
+    fn a_resolved_configuration_reads_back() {
+        let mut config = RunConfig::default();
+        config.data.zeroshot.push(super::super::LabelledSet {
+            name: "seen".to_owned(),
+            ..Default::default()
+        });
+        let layers = ConfigLayers::default().text(&config.to_toml().unwrap(), "saved");
+        assert_eq!(layers.unwrap().resolve().unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let layers = ConfigLayers::default;
+        let error = layers()
+            .text("lr = 1\nleraning = 2\n", "a.toml")
+            .unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("a.toml") && error.contains("leraning") && error.contains('2'),
+            "{error}"
+        );
+        let error = layers().set("optimizer.beta=1").unwrap_err().to_string();
+        assert!(error.contains("--set optimizer.beta=1"), "{error}");
+        let error = layers().set("batch").unwrap_err().to_string();
+        assert!(error.contains("KEY=VALUE"), "{error}");
+        let error = layers().set("batch=many").unwrap_err().to_string();
+        assert!(error.contains("batch"), "{error}");
+    }
+}

@@ -1,0 +1,117 @@
+use burn::{
+    data::dataloader::{DataLoader, DataLoaderIterator, Progress},
+    data::dataset::DatasetError,
+    module::Module,
+    optim::GradientsParams,
+    tensor::{Device, Int, Tensor, TensorData},
+    train::{InferenceStep, TrainOutput, TrainStep},
+};
+use clip_data::ImageTextBatch;
+use clip_model::{Clip, ImageNorm};
+use std::sync::Arc;
+
+use crate::{
+    ContrastiveStep, Optimizer,
+    progress::{EvalOutput, StepOutput},
+};
+
+/// CLIP as Burn's learner trains it: batches of bytes in, gradients of the whole batch's loss out.
+#[derive(Module, Debug)]
+pub struct ContrastiveLearner {
+    /// The model.
+    pub clip: Clip,
+    #[module(skip)]
+    step: ContrastiveStep,
+    #[module(skip)]
+    norm: ImageNorm,
+}
+
+impl ContrastiveLearner {
+    /// `clip` is on a device with autodiff.
+    pub fn new(clip: Clip, step: ContrastiveStep, norm: ImageNorm) -> Self {
+        Self { clip, step, norm }
+    }
+
+    /// Takes one optimizer step; returns the norm that all gradients had together before clipping.
+    pub(super) fn update(
+        &mut self,
+        optimizer: &mut Optimizer,
+        lr: f64,
+        grads: GradientsParams,
+    ) -> f64 {
+        let (clip, norm) = optimizer.step(lr, self.clip.clone(), grads);
+        self.clip = clip;
+        norm
+    }
+}
+
+impl TrainStep for ContrastiveLearner {
+    type Input = ImageTextBatch;
+    type Output = StepOutput;
+
+    /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
+    fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
+        let device = self.clip.device();
+        let shape = [batch.batch, batch.tokens_per_caption];
+        let images = self.norm.to_tensor(batch.images, batch.image_size, &device);
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(batch.tokens, shape), &device);
+        let found = self.step.gradients(&self.clip, images, tokens);
+        TrainOutput {
+            grads: found.grads,
+            item: StepOutput {
+                loss: f64::from(found.loss),
+                logit_scale: f64::from(found.temperature_factor),
+                lr: f64::NAN,
+                images_per_s: f64::NAN,
+                data_wait: f64::NAN,
+                grad_norm: f64::NAN,
+                batch: batch.batch,
+            },
+        }
+    }
+}
+
+/// An evaluation works on a whole set, not on batches, so what it found passes through.
+impl InferenceStep for ContrastiveLearner {
+    type Input = EvalOutput;
+    type Output = EvalOutput;
+
+    fn step(&self, found: EvalOutput) -> EvalOutput {
+        found
+    }
+}
+
+/// The validation loader that Burn asks for: evaluations don't come from one.
+pub(super) struct NoBatches;
+
+impl DataLoader<EvalOutput> for NoBatches {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<EvalOutput> + 'a> {
+        Box::new(Self)
+    }
+
+    fn num_items(&self) -> usize {
+        0
+    }
+
+    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<EvalOutput>> {
+        Arc::new(Self)
+    }
+
+    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<EvalOutput>> {
+        Arc::new(Self)
+    }
+}
+
+impl Iterator for NoBatches {
+    type Item = Result<EvalOutput, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        None
+    }
+}
+
+impl DataLoaderIterator<EvalOutput> for NoBatches {
+    fn progress(&self) -> Progress {
+        Progress::new(0, 0, None)
+    }
+}

@@ -1,0 +1,11 @@
+//! A training run: its directory, and the loop that Burn's learner drives.
+
+mod dir;
+mod learner;
+mod strategy;
+mod train;
+mod unlogged;
+
+pub use dir::RunDir;
+pub use learner::ContrastiveLearner;
+pub use train::{Evaluate, Trained, Training};

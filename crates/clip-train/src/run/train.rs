@@ -1,0 +1,261 @@
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use burn::{
+    optim::AdamWConfig,
+    tensor::Device,
+    train::{
+        Interrupter, Learner, SupervisedTraining, TrainingStrategy, renderer::MetricsRenderer,
+    },
+};
+use clip_data::{FaultReport, TrainLoader};
+use clip_model::{Clip, ClipConfig, ImageNorm, loss::InfoNce, weights::load_weights};
+
+use super::{
+    ContrastiveLearner, RunDir, learner::NoBatches, strategy::ContrastiveStrategy,
+    unlogged::Unlogged,
+};
+use crate::{
+    ContrastiveStep, Optimizer, TrainError,
+    checkpoint::{Checkpoints, RunState},
+    config::RunConfig,
+    progress::{
+        BatchLossMetric, DataWaitMetric, Display, EvalOutput, GradNormMetric,
+        ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, MetricsLog, NamedMetric,
+        RunPlan, renderer_for_run,
+    },
+    tensorboard::EventWriter,
+};
+
+/// Tries a half-trained model on validation data.
+pub trait Evaluate {
+    /// The keys of what [`evaluate`](Self::evaluate) will find, as [`EvalOutput::named`] gives them.
+    fn keys(&self) -> Vec<String>;
+
+    /// Evaluates `model`, which is on a device without autodiff.
+    ///
+    /// # Errors
+    /// Whatever stops the evaluation, which stops the run.
+    fn evaluate(
+        &mut self,
+        model: &Clip,
+    ) -> Result<EvalOutput, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// A run about to start or to go on.
+pub struct Training<'a> {
+    /// Its settings.
+    pub config: &'a RunConfig,
+    /// The model's architecture.
+    pub model: &'a ClipConfig,
+    /// How images are normalised.
+    pub norm: ImageNorm,
+    /// Where to train, without autodiff.
+    pub device: Device,
+    /// Where everything goes.
+    pub run: &'a RunDir,
+    /// The training data, at its beginning.
+    pub loader: TrainLoader,
+    /// What is tried during the run, if anything.
+    pub evaluator: Option<Box<dyn Evaluate>>,
+    /// How progress is shown.
+    pub display: Display,
+    /// Stops the run after the step at hand, with a checkpoint.
+    pub interrupter: Interrupter,
+}
+
+/// A run that ended, by itself or because it was asked to.
+#[derive(Debug)]
+pub struct Trained {
+    /// The model, on the device without autodiff.
+    pub model: Clip,
+    /// Where the run stands.
+    pub state: RunState,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Whether it was stopped before its last step; a checkpoint is there to go on from.
+    pub interrupted: bool,
+    /// What the last evaluation found.
+    pub evaluation: Option<EvalOutput>,
+}
+
+impl Training<'_> {
+    /// Trains to the end of the run, from its newest whole checkpoint if it has one.
+    ///
+    /// # Errors
+    /// What the data, the disk or an evaluation refuses, and [`TrainError::Diverged`]. The checkpoints stay.
+    pub fn train(self) -> Result<Trained, TrainError> {
+        self.config.validate()?;
+        if self.model.vision_cfg.patch_dropout > 0.0 {
+            return Err(TrainError::Unsupported {
+                key: "vision_cfg.patch_dropout",
+                value: self.model.vision_cfg.patch_dropout.to_string(),
+                reason: "patches are never dropped in training yet; set it to 0",
+            });
+        }
+        let samples_per_epoch = self.loader.samples_per_epoch();
+        let total_steps = self.config.total_steps(samples_per_epoch);
+        let checkpoints = self.run.checkpoints(self.config.checkpoint.keep);
+        let resumed = self.resume(&checkpoints, samples_per_epoch)?;
+        let resume_step = resumed.from_checkpoint.then_some(resumed.state.step);
+
+        let (metrics, _) = MetricsLog::open(&self.run.metrics(), resume_step)?;
+        let events = EventWriter::create(self.run.path(), resume_step)?;
+        let plan = RunPlan {
+            steps_done: resumed.state.step,
+            ..RunPlan::new(
+                total_steps,
+                samples_per_epoch as f64 / self.config.batch as f64,
+            )
+        };
+        let (renderer, notes) = renderer_for_run(self.display, plan, self.interrupter.clone());
+        for note in &resumed.notes {
+            notes.say(note);
+        }
+        let chunk = match self.config.chunk {
+            0 => self.config.batch,
+            chunk => chunk,
+        };
+        let learner = ContrastiveLearner::new(
+            resumed.model,
+            ContrastiveStep::new(InfoNce::default(), chunk)
+                .with_threads(self.config.threads.max(1)),
+            self.norm,
+        );
+        let loader = self.loader.starting_at(resumed.state.cursor)?;
+        let keys = self
+            .evaluator
+            .as_ref()
+            .map_or(Vec::new(), |evaluator| evaluator.keys());
+        let strategy = Arc::new(ContrastiveStrategy {
+            plan: super::strategy::Plan {
+                total_steps,
+                schedule: self.config.schedule(total_steps),
+                eval_every: self.config.eval_every(total_steps),
+                checkpoint_every: self.config.checkpoint_every(total_steps),
+                samples_per_epoch,
+                batch: self.config.batch as u64,
+            },
+            loader: loader.clone(),
+            notes: notes.clone(),
+            work: Mutex::new(Some(super::strategy::Work {
+                state: resumed.state,
+                earlier_faults: resumed.faults,
+                optimizer: resumed.optimizer,
+                evaluator: self.evaluator,
+                checkpoints,
+                metrics,
+                events,
+            })),
+            outcome: Mutex::new(None),
+        });
+        let interrupter = self.interrupter.clone();
+        launch(
+            self.run,
+            learner,
+            loader,
+            keys,
+            renderer,
+            strategy.clone(),
+            interrupter,
+        );
+        notes.release();
+        strategy.outcome()
+    }
+
+    fn resume(
+        &self,
+        checkpoints: &Checkpoints,
+        samples_per_epoch: u64,
+    ) -> Result<Resumed, TrainError> {
+        let device = self.device.clone().autodiff();
+        let model = self.model.init(self.config.seed, &device);
+        let optimizer = Optimizer::new(&self.config.optimizer, &model);
+        let Some((found, damaged)) = checkpoints.latest()? else {
+            return Ok(Resumed {
+                state: RunState {
+                    samples_per_epoch,
+                    ..RunState::default()
+                },
+                model,
+                optimizer,
+                faults: FaultReport::default(),
+                from_checkpoint: false,
+                notes: Vec::new(),
+            });
+        };
+        if found.state.samples_per_epoch != samples_per_epoch {
+            return Err(TrainError::ChangedData {
+                expected: found.state.samples_per_epoch,
+                got: samples_per_epoch,
+            });
+        }
+        let mut notes: Vec<String> = damaged
+            .iter()
+            .map(|error| format!("{error}; using the one before"))
+            .collect();
+        let pace = Duration::from_secs_f64(found.state.seconds);
+        notes.push(format!(
+            "resuming after step {} ({} samples, {:.0} s)",
+            found.state.step,
+            found.state.samples,
+            pace.as_secs_f64()
+        ));
+        Ok(Resumed {
+            model: load_weights(model, &found.weights)?,
+            optimizer: optimizer.load_bytes(&found.optimizer)?,
+            faults: found.state.faults.clone(),
+            state: found.state,
+            from_checkpoint: true,
+            notes,
+        })
+    }
+}
+
+/// A run as it stands before its next step.
+struct Resumed {
+    state: RunState,
+    model: Clip,
+    optimizer: Optimizer,
+    faults: FaultReport,
+    from_checkpoint: bool,
+    notes: Vec<String>,
+}
+
+/// Hands everything to Burn's training, which shows metrics and comes back when the strategy is done.
+fn launch(
+    run: &RunDir,
+    learner: ContrastiveLearner,
+    loader: TrainLoader,
+    keys: Vec<String>,
+    renderer: Box<dyn MetricsRenderer>,
+    strategy: Arc<ContrastiveStrategy>,
+    interrupter: Interrupter,
+) {
+    let epochs = strategy.plan.epochs();
+    let mut training = SupervisedTraining::<ContrastiveLearner>::new(
+        run.path(),
+        Arc::new(loader),
+        Arc::new(NoBatches),
+    )
+    .with_application_logger(None)
+    .with_metric_logger(Unlogged)
+    .with_interrupter(interrupter)
+    .renderer(renderer)
+    .num_epochs(epochs)
+    .metric_train_numeric(BatchLossMetric::new())
+    .metric_train_numeric(LogitScaleMetric::new())
+    .metric_train_numeric(LearningRateMetric::new())
+    .metric_train_numeric(ImagesPerSecondMetric::new())
+    .metric_train_numeric(DataWaitMetric::new())
+    .metric_train_numeric(GradNormMetric::new())
+    .with_training_strategy(TrainingStrategy::Custom(strategy));
+    for key in keys {
+        training = training.metric_valid_numeric(NamedMetric::new(key));
+    }
+    // Burn's learner carries an optimizer and a schedule for its own loops; the strategy has CLIP's.
+    let optimizer = AdamWConfig::new().init();
+    training.launch(Learner::new(learner, optimizer, 0.0));
+}
