@@ -9,7 +9,7 @@ pub enum DataError {
     /// A file could not be read or written.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was being done: `read`, `write`, `create`, `rename`.
+        /// What was being done: `read`, `write`, `create`, `rename`, `remove`, `lock`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -105,6 +105,17 @@ pub enum DataError {
     NothingUsable {
         /// The shards with most bad samples, with their kinds.
         worst: String,
+    },
+    /// A folder that a dataset is to be made in holds something else.
+    #[error(
+        "{path} holds `{file}`, which isn't part of a dataset made here, so nothing in it is replaced; \
+         give another folder, or move that file away"
+    )]
+    ForeignFolder {
+        /// The folder.
+        path: PathBuf,
+        /// A file in it that must stay.
+        file: String,
     },
     /// A tokenizer can't be made or read.
     #[error("tokenizer {origin}: {reason}")]

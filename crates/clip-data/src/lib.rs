@@ -10,6 +10,7 @@ mod faults;
 mod loader;
 mod order;
 mod sequence;
+pub mod shapes;
 mod source;
 mod stream;
 #[cfg(test)]
