@@ -1,8 +1,100 @@
-//! The `clip` program. It has no command yet: the libraries come first.
+//! The `clip` program: pretrain, evaluate and use CLIP models.
+//!
+//! Results go to stdout, progress and logs to stderr. It exits with 0 when all is done, 1 when something failed,
+//! 2 on wrong usage and 130 when interrupted.
+
+mod classes;
+mod classify;
+mod device;
+mod devices;
+mod embed;
+mod eval;
+mod interrupt;
+mod logger;
+mod model;
+mod output;
+mod pictures;
+mod weights;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::device::DeviceName;
+
+/// Pretrain, evaluate and use CLIP models.
+#[derive(Parser)]
+#[command(name = "clip", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// Flags of every command.
+#[derive(clap::Args)]
+struct Global {
+    /// Where to compute: cpu, wgpu, vulkan, metal or cuda, and `:N` for the N-th of several from 0; by default
+    /// the strongest backend of this build. `clip devices` lists them.
+    #[arg(long, global = true, value_name = "NAME[:N]")]
+    device: Option<DeviceName>,
+    /// Say more on stderr; twice, for searching defects.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing on stderr but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start each device of this build and list it; fails where there is none.
+    Devices(devices::Args),
+    /// Evaluate a model on shards.
+    #[command(subcommand)]
+    Eval(eval::Eval),
+    /// Say how probable each of your labels is for images.
+    Classify(classify::Args),
+    /// Write the features of images and texts to a safetensors file.
+    Embed(embed::Args),
+    /// Look into weights.
+    #[command(subcommand)]
+    Weights(weights::Weights),
+}
+
 fn main() -> ExitCode {
-    eprintln!("clip has no commands yet; use the libraries (see README.md)");
-    ExitCode::FAILURE
+    let cli = Cli::parse();
+    logger::init(cli.global.verbose, cli.global.quiet);
+    match interrupt::install().and_then(|()| run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the results has seen enough, as in `clip ... | head`.
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let device = cli.global.device;
+    match cli.command {
+        Command::Devices(args) => devices::run(&args),
+        Command::Eval(eval) => eval::run(&eval, device),
+        Command::Classify(args) => classify::run(&args, device),
+        Command::Embed(args) => embed::run(&args, device),
+        Command::Weights(weights) => weights::run(&weights),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

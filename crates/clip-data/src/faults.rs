@@ -98,6 +98,29 @@ impl FaultReport {
         }
     }
 
+    /// What was counted after `earlier`, a report of the same loader.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut fresh = Self {
+            samples: self.samples - earlier.samples,
+            truncated_captions: self.truncated_captions - earlier.truncated_captions,
+            epochs: self.epochs - earlier.epochs,
+            shards: self.shards.clone(),
+        };
+        for (shard, kinds) in &earlier.shards {
+            let Some(own) = fresh.shards.get_mut(shard) else {
+                continue;
+            };
+            for (kind, count) in kinds {
+                if let Some(own) = own.get_mut(kind) {
+                    *own -= count;
+                }
+            }
+            own.retain(|_, count| *count > 0);
+        }
+        fresh.shards.retain(|_, kinds| !kinds.is_empty());
+        fresh
+    }
+
     /// The `count` shards with the most bad samples, such as `a.tar (3 no caption)`.
     pub fn worst_shards(&self, count: usize) -> String {
         let mut shards: Vec<_> = self
@@ -241,6 +264,8 @@ mod tests {
         assert!(json.contains(r#""a.tar":{"no_caption":2}"#), "{json}");
         assert_eq!(serde_json::from_str::<FaultReport>(&json).unwrap(), sum);
         assert_eq!(sum.kinds()[&FaultKind::NoCaption], 2);
+        assert_eq!(sum.since(&report), report);
+        assert_eq!(sum.since(&sum), FaultReport::default());
     }
 
     #[test]

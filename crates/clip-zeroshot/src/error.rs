@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::TensorReadError;
+use clip_model::weights::CONFIG_FILE;
 
 /// What can go wrong between prompts and features on one side and an evaluation on the other.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,91 @@ pub enum ZeroShotError {
     /// A file could not be written as a whole.
     #[error(transparent)]
     Model(#[from] clip_model::ModelError),
+    /// Shards, captions or a tokenizer can't be read.
+    #[error(transparent)]
+    Data(#[from] clip_data::DataError),
+    /// A loader's thread failed.
+    #[error(transparent)]
+    Loader(#[from] burn::data::dataset::DatasetError),
+    /// Nothing of that name is a model.
+    #[error(
+        "there is no model `{name}`: give a model directory (with {CONFIG_FILE}), a configuration file, or \
+         one of the presets {}",
+        presets.join(", ")
+    )]
+    UnknownModel {
+        /// The name asked for.
+        name: String,
+        /// The presets that exist.
+        presets: Vec<String>,
+    },
+    /// A configuration without weights asks for a vocabulary that is made by training.
+    #[error(
+        "`{name}` has no vocabulary yet: its {vocab_size} tokens are learned from the captions that it is trained on. \
+         Train it with `clip pretrain` and give the model directory, or a preset with CLIP's own vocabulary"
+    )]
+    NoVocabulary {
+        /// The preset or configuration file.
+        name: String,
+        /// Tokens that it asks for.
+        vocab_size: usize,
+    },
+    /// A model directory lacks a file.
+    #[error("{path} is no whole model directory, it has no {file}: {remedy}")]
+    IncompleteModel {
+        /// The directory.
+        path: PathBuf,
+        /// The file that it lacks.
+        file: &'static str,
+        /// Where to get it.
+        remedy: &'static str,
+    },
+    /// A model and a tokenizer don't belong together.
+    #[error(
+        "the tokenizer of {origin} has {tokenizer} tokens, but the model's `text_cfg.vocab_size` is {model}: \
+         give the model the tokenizer that it was trained with"
+    )]
+    WrongTokenizer {
+        /// The model.
+        origin: String,
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the model's token embedding.
+        model: usize,
+    },
+    /// A sample of a shard has no label.
+    #[error("sample `{key}` has no {what}: leave it out, or take the labels from elsewhere")]
+    Unlabelled {
+        /// The sample's key.
+        key: String,
+        /// `class (a .cls file)` or `caption`.
+        what: &'static str,
+    },
+    /// A sample's class number has no name.
+    #[error(
+        "sample `{key}` has class {class}, but there are only {classes} class names, from 0: give the names that \
+         belong to these shards"
+    )]
+    UnnamedClass {
+        /// The sample's key.
+        key: String,
+        /// Its class.
+        class: usize,
+        /// How many names there are.
+        classes: usize,
+    },
+    /// A sample's caption is none of the class names.
+    #[error(
+        "sample `{key}` has the caption `{caption}`, which is none of the {classes} class names: add it to them"
+    )]
+    UnknownCaption {
+        /// The sample's key.
+        key: String,
+        /// Its first caption.
+        caption: String,
+        /// How many names there are.
+        classes: usize,
+    },
     /// Nothing was evaluated.
     #[error("no samples to evaluate: are the shards empty, or without labels?")]
     NoSamples,

@@ -43,7 +43,6 @@ impl HeadKey {
 pub struct ClassifierHead {
     weights: Tensor<2>,
     names: Vec<String>,
-    key: HeadKey,
 }
 
 impl ClassifierHead {
@@ -116,27 +115,11 @@ impl ClassifierHead {
             put_column(&mut weights, class, classes, mean);
         }
 
-        let key = HeadKey::new(encoder, names, templates);
-        let head = |weights, key| Self {
+        let head = |weights| Self {
             weights: from_host(weights, [embed_dim, classes], &device),
             names: names.as_slice().to_vec(),
-            key,
         };
-        let singles = singles
-            .into_iter()
-            .zip(templates.as_slice())
-            .map(|(weights, template)| {
-                let templates = crate::hash::hash_texts([template.as_str()]);
-                head(
-                    weights,
-                    HeadKey {
-                        templates,
-                        ..key.clone()
-                    },
-                )
-            })
-            .collect();
-        Ok((head(weights, key.clone()), singles))
+        Ok((head(weights), singles.into_iter().map(head).collect()))
     }
 
     /// The head from a file if that has the right key, else a new one, written to the file.
@@ -157,16 +140,17 @@ impl ClassifierHead {
             return Ok((head, true));
         }
         let head = Self::build(encoder, names, templates)?;
-        head.save(path)?;
+        head.save(path, &key)?;
         Ok((head, false))
     }
 
-    /// Writes the head as a safetensors file, whole or not at all.
+    /// Writes the head as a safetensors file, whole or not at all. `key` says what it was built from; it is not
+    /// part of a head because the model's hash costs a pass over its weights.
     ///
     /// # Errors
     /// [`ZeroShotError::Model`] when the folder can't be written.
-    pub fn save(&self, path: &Path) -> Result<(), ZeroShotError> {
-        head_file::save(path, self.weights.clone(), &self.names, &self.key)
+    pub fn save(&self, path: &Path, key: &HeadKey) -> Result<(), ZeroShotError> {
+        head_file::save(path, self.weights.clone(), &self.names, key)
     }
 
     /// Reads a head that [`save`](Self::save) wrote, which must have been built from what `expected` says.
@@ -175,11 +159,11 @@ impl ClassifierHead {
     /// [`ZeroShotError::Io`], [`ZeroShotError::CorruptHead`], or [`ZeroShotError::StaleHead`] naming what
     /// has changed since.
     pub fn load(path: &Path, expected: &HeadKey, device: &Device) -> Result<Self, ZeroShotError> {
-        let head = Self::load_any(path, device)?;
+        let (head, key) = Self::load_any(path, device)?;
         for (what, expected, got) in [
-            ("model weights", &expected.model, &head.key.model),
-            ("class names", &expected.names, &head.key.names),
-            ("templates", &expected.templates, &head.key.templates),
+            ("model weights", &expected.model, &key.model),
+            ("class names", &expected.names, &key.names),
+            ("templates", &expected.templates, &key.templates),
         ] {
             if expected != got {
                 return Err(ZeroShotError::StaleHead {
@@ -193,17 +177,13 @@ impl ClassifierHead {
         Ok(head)
     }
 
-    /// Reads a head that [`save`](Self::save) wrote, whatever it was built from; see [`key`](Self::key).
+    /// Reads a head that [`save`](Self::save) wrote, and what it was built from.
     ///
     /// # Errors
     /// [`ZeroShotError::Io`] or [`ZeroShotError::CorruptHead`].
-    pub fn load_any(path: &Path, device: &Device) -> Result<Self, ZeroShotError> {
+    pub fn load_any(path: &Path, device: &Device) -> Result<(Self, HeadKey), ZeroShotError> {
         let (weights, names, key) = head_file::load(path, device)?;
-        Ok(Self {
-            weights,
-            names,
-            key,
-        })
+        Ok((Self { weights, names }, key))
     }
 
     /// One column for each class, L2-normalised.
@@ -217,11 +197,6 @@ impl ClassifierHead {
     /// The classes' names, in the order of the columns.
     pub fn names(&self) -> &[String] {
         &self.names
-    }
-
-    /// What the head was built from.
-    pub fn key(&self) -> &HeadKey {
-        &self.key
     }
 
     /// Moves the head to where the image features are.

@@ -8,8 +8,9 @@
 //! | zero-shot retrieval (table 13) | [`retrieve`] |
 //! | linear probe (3.2, A.3) | [`probe`] |
 //!
-//! A text encoder comes in through [`TextEncoder`]; images come in as features, so nothing here knows a
-//! data set. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
+//! The statistics know no model: a text encoder comes in through [`TextEncoder`], images come in as features.
+//! [`ClipEncoders`] is the bridge to them from a model and from shards ([`ShardFeatures`],
+//! [`evaluate_retrieval`], [`evaluate_zeroshot`]). Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
 //!
 //! # References
 //! Radford et al. 2021, [Learning Transferable Visual Models From Natural Language
@@ -18,6 +19,7 @@
 mod ablation;
 mod bootstrap;
 mod classify;
+mod clip_encoders;
 mod encoder;
 mod error;
 mod evaluate;
@@ -25,14 +27,18 @@ mod features;
 mod hash;
 mod head;
 mod head_file;
+mod model_source;
 pub mod probe;
 mod prompts;
 mod ranking;
 mod retrieval;
+mod shard_evaluation;
+mod shard_features;
 
 pub use ablation::{AblationReport, TemplateAblation, TemplateScore};
 pub use bootstrap::Bootstrap;
 pub use classify::{Classifier, Prediction};
+pub use clip_encoders::ClipEncoders;
 pub use encoder::{PROMPT_BATCH, TextEncoder, encode_all};
 pub use error::ZeroShotError;
 pub use evaluate::{ClassAccuracy, ConfusionMatrix, ZeroShotEvaluator, ZeroShotReport};
@@ -41,3 +47,5 @@ pub use head::{ClassifierHead, HeadKey};
 pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};
 pub use ranking::TiedRank;
 pub use retrieval::{Retrieval, RetrievalReport, retrieve};
+pub use shard_evaluation::{LabelSource, evaluate_retrieval, evaluate_zeroshot};
+pub use shard_features::ShardFeatures;

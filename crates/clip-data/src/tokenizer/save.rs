@@ -33,15 +33,21 @@ impl Tokenizer {
     /// # Errors
     /// [`DataError::Io`].
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        let mut json = self
-            .inner
-            .to_string(false)
-            .map_err(|error| DataError::Tokenizer {
-                origin: path.display().to_string(),
-                reason: error.to_string(),
-            })?;
+        write_atomically(path, &self.to_json()?)
+    }
+
+    /// What [`Tokenizer::save`] writes: all that decides the ids of a text.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`].
+    pub fn to_json(&self) -> Result<String, DataError> {
+        let json = self.inner.to_string(false);
+        let mut json = json.map_err(|error| DataError::Tokenizer {
+            origin: "as JSON".to_owned(),
+            reason: error.to_string(),
+        })?;
         json.push('\n');
-        write_atomically(path, &json)
+        Ok(json)
     }
 
     /// Writes the files from which OpenCLIP makes this tokenizer for a model directory: `tokenizer.json` and

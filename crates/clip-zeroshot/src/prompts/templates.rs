@@ -122,6 +122,28 @@ impl Templates {
         Ok(Self { templates })
     }
 
+    /// Templates from a list, such as those on a command line.
+    ///
+    /// # Errors
+    /// As [`Templates::from_text`]; the line is the template's position, from 1.
+    pub fn from_list<T: AsRef<str>>(templates: &[T], origin: &str) -> Result<Self, ZeroShotError> {
+        let templates = templates.iter().zip(1..).map(|(template, line)| {
+            Template::parse(template.as_ref()).map_err(|reason| ZeroShotError::BadLine {
+                origin: origin.to_owned(),
+                line,
+                reason,
+            })
+        });
+        let templates = templates.collect::<Result<Vec<_>, _>>()?;
+        if templates.is_empty() {
+            return Err(ZeroShotError::Nothing {
+                origin: origin.to_owned(),
+                what: "template",
+            });
+        }
+        Ok(Self { templates })
+    }
+
     /// The templates, in their order.
     pub fn as_slice(&self) -> &[Template] {
         &self.templates
@@ -171,6 +193,8 @@ mod tests {
             error.starts_with("t.txt, line 2: template `a photo` has no `{}`"),
             "{error}"
         );
+        let listed = Templates::from_list(&["{}", "a"], "--template").unwrap_err();
+        assert!(listed.to_string().starts_with("--template, line 2"));
         for broken in ["a {", "a } {}", "a {b c}", "a {{}}"] {
             assert!(Template::parse(broken).is_err(), "{broken}");
         }

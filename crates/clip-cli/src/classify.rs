@@ -1,0 +1,107 @@
+//! `clip classify`: probabilities of your own labels.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, Prediction};
+use serde_json::json;
+
+use crate::{
+    classes::{self, TemplateArgs},
+    device::DeviceName,
+    model::ModelArgs,
+    output,
+    pictures::{BATCH, Pictures},
+};
+
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("names").required(true).args(["labels", "classes"])))]
+pub(crate) struct Args {
+    /// Image files: jpg, png or webp.
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// The labels, joined by commas.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    labels: Vec<String>,
+    /// The labels, one a line of a file, or a Python or JSON list.
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    #[command(flatten)]
+    templates: TemplateArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Labels shown of each image, the most probable first.
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    top: usize,
+    /// Print one JSON object an image.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
+    let templates = args.templates.read()?;
+    let names = match &args.classes {
+        Some(path) => classes::read_names(path, false)?,
+        None => ClassNames::from_list(&args.labels, "--labels")?,
+    };
+    let encoders = args.model.load(device)?;
+    let classifier = classes::classifier(&encoders, &names, &templates, None)?;
+    let mut pictures = Pictures::new(encoders.image_size());
+    let mut bad = 0;
+    for paths in args.images.chunks(BATCH) {
+        let (mut read, mut pixels) = (Vec::new(), Vec::new());
+        for path in paths {
+            match pictures.read(path) {
+                Ok(image) => {
+                    pixels.extend(image);
+                    read.push(path.display().to_string());
+                }
+                Err(error) => {
+                    output::print_error(&error.into());
+                    bad += 1;
+                }
+            }
+        }
+        if !read.is_empty() {
+            let found = predict(&encoders, &classifier, pixels, args.top)?;
+            for (path, found) in read.iter().zip(&found) {
+                print(path, found, args.json)?;
+            }
+        }
+    }
+    if bad > 0 {
+        bail!(
+            "{bad} of {} images could not be classified",
+            args.images.len()
+        );
+    }
+    Ok(())
+}
+
+fn predict(
+    encoders: &ClipEncoders,
+    classifier: &Classifier,
+    pixels: Vec<u8>,
+    top: usize,
+) -> Result<Vec<Vec<Prediction>>> {
+    Ok(classifier.top_k(encoders.encode_images(pixels), top)?)
+}
+
+fn print(path: &str, found: &[Prediction], as_json: bool) -> Result<()> {
+    if as_json {
+        let labels: Vec<_> = found
+            .iter()
+            .map(|found| json!({ "label": found.name, "probability": found.probability }))
+            .collect();
+        return output::line(&json!({ "image": path, "labels": labels }).to_string());
+    }
+    output::line(path)?;
+    let rows: Vec<_> = found
+        .iter()
+        .map(|found| {
+            let percent = format!("{:5.1}%", 100.0 * found.probability);
+            [format!(" {percent}"), found.name.clone()]
+        })
+        .collect();
+    output::table(&rows)
+}

@@ -1,0 +1,125 @@
+//! `clip embed`: features to a file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::Tensor;
+use clip_model::{l2_normalize, weights::write_atomically};
+use clip_zeroshot::{ClipEncoders, PROMPT_BATCH, encode_all};
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::json;
+
+use crate::{
+    device::DeviceName,
+    model::ModelArgs,
+    output,
+    pictures::{BATCH, Pictures},
+};
+
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("inputs").required(true).multiple(true).args(["images", "texts"])))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Image files: jpg, png or webp. Their features become `image_features`, `[images, embed_dim]`.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// A file with one text a line. Their features become `text_features`, `[lines, embed_dim]`.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// The safetensors file to write: L2-normalised features as f32.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Print one JSON object with the shapes.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A tensor of the file.
+struct Features {
+    name: &'static str,
+    shape: [usize; 2],
+    bytes: Vec<u8>,
+}
+
+impl Features {
+    /// Normalised, and on the host.
+    fn new(name: &'static str, features: Tensor<2>) -> Result<Self> {
+        let shape = features.dims();
+        let values = l2_normalize(features).try_into_vec_as::<f32>()?;
+        ensure!(
+            values.iter().all(|value| value.is_finite()),
+            "{name} are not finite: the model's weights are damaged"
+        );
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        Ok(Self { name, shape, bytes })
+    }
+}
+
+pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
+    let texts = args.texts.as_deref().map(read_lines).transpose()?;
+    let encoders = args.model.load(device)?;
+    let mut tensors = Vec::new();
+    if !args.images.is_empty() {
+        let features = encode_images(&encoders, &args.images)?;
+        tensors.push(Features::new("image_features", features)?);
+    }
+    if let Some(texts) = &texts {
+        let truncated = encoders.count_truncated(texts);
+        if truncated > 0 {
+            log::warn!(
+                "{truncated} of {} texts are longer than {} tokens: the model does not see their ends",
+                texts.len(),
+                encoders.context_length()
+            );
+        }
+        let features = encode_all(&encoders, texts, PROMPT_BATCH)?;
+        tensors.push(Features::new("text_features", features)?);
+    }
+    let views = tensors.iter().map(|tensor| {
+        let view = TensorView::new(Dtype::F32, tensor.shape.to_vec(), &tensor.bytes);
+        // invariant: the bytes were just made from a tensor of that shape.
+        (tensor.name, view.expect("invariant: bytes fit their shape"))
+    });
+    write_atomically(&args.out, &safetensors::serialize(views, None)?)?;
+    if args.json {
+        let mut shapes = json!({ "out": args.out.display().to_string() });
+        for tensor in &tensors {
+            shapes[tensor.name] = json!(tensor.shape);
+        }
+        return output::line(&shapes.to_string());
+    }
+    for Features { name, shape, .. } in &tensors {
+        output::line(&format!("{name} {shape:?}"))?;
+    }
+    Ok(())
+}
+
+fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read {}: give a UTF-8 file with one text a line",
+            path.display()
+        )
+    })?;
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    ensure!(
+        !lines.is_empty(),
+        "{} holds no text: write one a line",
+        path.display()
+    );
+    Ok(lines)
+}
+
+fn encode_images(encoders: &ClipEncoders, paths: &[PathBuf]) -> Result<Tensor<2>> {
+    let mut pictures = Pictures::new(encoders.image_size());
+    let mut parts = Vec::new();
+    for paths in paths.chunks(BATCH) {
+        let mut pixels = Vec::new();
+        for path in paths {
+            pixels.extend(pictures.read(path)?);
+        }
+        parts.push(encoders.encode_images(pixels));
+    }
+    Ok(Tensor::cat(parts, 0))
+}

@@ -1,0 +1,76 @@
+//! What the program prints: results on stdout, errors on stderr. Never `println!`, which panics on a closed pipe.
+
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::Result;
+use unicode_width::UnicodeWidthStr;
+
+/// Prints a line of results.
+pub(crate) fn line(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")
+        .and_then(|()| stdout.flush())
+        .map_err(Closed::or_error)
+}
+
+/// Prints rows with their columns aligned.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Result<()> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.width().max(*width);
+        }
+    }
+    for row in rows {
+        let mut text = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            text.push_str(cell);
+            // What a terminal shows, which `{:width$}` does not count.
+            text.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
+        }
+        line(text.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints an error and its causes. A cause that its error has quoted already is not repeated.
+pub(crate) fn print_error(error: &anyhow::Error) {
+    let mut stderr = io::stderr().lock();
+    let mut said = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if said.contains(&text) {
+            continue;
+        }
+        let lead = if said.is_empty() { "error" } else { "  cause" };
+        // Nobody is left to tell that stderr is closed.
+        let _ = writeln!(stderr, "{lead}: {text}");
+        said.push_str(&text);
+    }
+}
+
+/// Whoever read stdout has closed it.
+#[derive(Debug)]
+struct Closed;
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stdout is closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+impl Closed {
+    fn or_error(error: io::Error) -> anyhow::Error {
+        if error.kind() == ErrorKind::BrokenPipe {
+            return Self.into();
+        }
+        anyhow::Error::new(error).context("cannot write to stdout")
+    }
+}
+
+/// Whether the program failed because nobody reads its results any more.
+pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
+    error.is::<Closed>()
+}

@@ -1,0 +1,194 @@
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor, TensorData},
+};
+use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
+use clip_model::{Clip, ClipConfig, ImageNorm, weights::weights_bytes};
+
+use crate::{Sha256Hex, TextEncoder, ZeroShotError};
+
+/// A model ready for use: both encoders with all that must precede them, tokens and normalised pixels.
+///
+/// It is cheap to make from the parts of a run, on the half-trained model too; [`load`](Self::load) makes it from
+/// a model directory. It works without autodiff, whatever the model was given with.
+pub struct ClipEncoders {
+    pub(crate) config: ClipConfig,
+    pub(crate) model: Clip,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) norm: ImageNorm,
+    device: Device,
+    hash: OnceLock<String>,
+}
+
+impl ClipEncoders {
+    /// Joins a model with the tokenizer and the normalisation that it was trained with.
+    ///
+    /// # Errors
+    /// [`ZeroShotError::WrongTokenizer`] when the tokenizer's vocabulary is not the model's.
+    pub fn new(
+        config: &ClipConfig,
+        model: &Clip,
+        tokenizer: impl Into<Arc<Tokenizer>>,
+        norm: ImageNorm,
+    ) -> Result<Self, ZeroShotError> {
+        Self::named("the model", config.clone(), model, tokenizer.into(), norm)
+    }
+
+    /// As [`new`](Self::new); `origin` names the model in the error.
+    pub(crate) fn named(
+        origin: &str,
+        config: ClipConfig,
+        model: &Clip,
+        tokenizer: Arc<Tokenizer>,
+        norm: ImageNorm,
+    ) -> Result<Self, ZeroShotError> {
+        if tokenizer.vocab_size() != config.text_cfg.vocab_size {
+            return Err(ZeroShotError::WrongTokenizer {
+                origin: origin.to_owned(),
+                tokenizer: tokenizer.vocab_size(),
+                model: config.text_cfg.vocab_size,
+            });
+        }
+        let model = model.valid();
+        Ok(Self {
+            config,
+            device: model.device(),
+            model,
+            tokenizer,
+            norm,
+            hash: OnceLock::new(),
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ClipConfig {
+        &self.config
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// Side of the images that the model takes, in pixels.
+    pub fn image_size(&self) -> usize {
+        self.config.vision_cfg.image_size
+    }
+
+    /// Most tokens of a text, start and end included.
+    pub fn context_length(&self) -> usize {
+        self.config.text_cfg.context_length
+    }
+
+    /// Where the model computes, without autodiff.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The factor between cosines and logits, `exp(logit_scale)`. Waits for the device.
+    pub fn temperature_factor(&self) -> f32 {
+        self.model.temperature_factor()
+    }
+
+    /// A loader of shards at the model's image size, `config` deciding the rest.
+    ///
+    /// # Errors
+    /// Those of [`EvalLoader::new`].
+    pub fn loader(
+        &self,
+        shards: ShardSet,
+        needs: EvalNeeds,
+        config: LoaderConfig,
+    ) -> Result<EvalLoader, ZeroShotError> {
+        let config = LoaderConfig {
+            image_size: self.image_size(),
+            context_length: self.context_length(),
+            ..config
+        };
+        Ok(EvalLoader::new(shards, needs, config)?)
+    }
+
+    /// Image features, not normalised. The bytes travel to the device and are normalised there.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[batch, image_size, image_size, 3]`, red, green and blue from 0 to 255
+    /// - returns `[batch, embed_dim]`
+    ///
+    /// # Panics
+    /// If the bytes are not those of whole images of [`image_size`](Self::image_size).
+    pub fn encode_images(&self, pixels: Vec<u8>) -> Tensor<2> {
+        let side = self.image_size();
+        assert!(
+            !pixels.is_empty() && pixels.len().is_multiple_of(side * side * 3),
+            "{} bytes are no whole images of {side} by {side} pixels",
+            pixels.len()
+        );
+        let images = self.norm.to_tensor(pixels, side, &self.device);
+        self.model.encode_image(images)
+    }
+
+    /// How many of some texts are longer than the context, so that the model does not see their ends.
+    pub fn count_truncated<T: AsRef<str>>(&self, texts: &[T]) -> usize {
+        let cut = |text: &&T| {
+            self.tokenizer
+                .encode(text.as_ref(), self.context_length())
+                .truncated
+        };
+        texts.iter().filter(cut).count()
+    }
+}
+
+impl TextEncoder for ClipEncoders {
+    /// Texts are padded to the longest of them: what follows a text's end changes nothing.
+    fn encode_texts(&self, texts: &[String]) -> Result<Tensor<2>, ZeroShotError> {
+        let encoded: Vec<Vec<u32>> = texts
+            .iter()
+            .map(|text| self.tokenizer.encode(text, self.context_length()).ids)
+            .collect();
+        let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
+        if longest == 0 {
+            return Err(ZeroShotError::NoSamples);
+        }
+        let mut tokens = vec![0i32; texts.len() * longest];
+        for (row, ids) in tokens.chunks_exact_mut(longest).zip(&encoded) {
+            for (place, &id) in row.iter_mut().zip(ids) {
+                *place = id as i32;
+            }
+        }
+        let tokens = TensorData::new(tokens, [texts.len(), longest]);
+        let tokens = Tensor::<2, Int>::from_data(tokens, &self.device);
+        Ok(self.model.encode_text(tokens))
+    }
+
+    /// Computed the first time it is asked for: it costs a pass over all weights.
+    fn model_hash(&self) -> String {
+        let hash = || {
+            let config = serde_json::to_vec(&self.config).unwrap_or_default();
+            let tokenizer = self.tokenizer.to_json().unwrap_or_default();
+            Sha256Hex::default()
+                .part(&weights_bytes(&self.model))
+                .part(&config)
+                .part(tokenizer.as_bytes())
+                .finish()
+        };
+        self.hash.get_or_init(hash).clone()
+    }
+
+    fn text_length(&self, text: &str) -> usize {
+        self.tokenizer.encode(text, self.context_length()).ids.len()
+    }
+}
+
+impl fmt::Debug for ClipEncoders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClipEncoders")
+            .field("config", &self.config)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,103 @@
+use std::{path::Path, sync::Arc};
+
+use burn::tensor::Device;
+use clip_data::Tokenizer;
+use clip_model::{
+    ClipConfig, ImageNorm, ModelError,
+    presets::{self, CLIP_VOCAB_SIZE},
+    weights::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
+};
+
+use crate::{ClipEncoders, ZeroShotError};
+
+/// Seed of a preset's random weights.
+const PRESET_SEED: u64 = 0;
+
+impl ClipEncoders {
+    /// Loads a model by name: a model directory in OpenCLIP's layout, or a preset or a configuration file, which
+    /// then gets random weights and CLIP's own vocabulary.
+    ///
+    /// A directory without `tokenizer.json` is one of CLIP's own vocabulary, as for OpenCLIP, if its
+    /// `vocab_size` allows it.
+    ///
+    /// # Errors
+    /// [`ZeroShotError::UnknownModel`], [`ZeroShotError::IncompleteModel`] naming the missing file, or what is
+    /// wrong with one of the files.
+    pub fn load(name: &str, device: &Device) -> Result<Self, ZeroShotError> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            Self::load_dir(path, device)
+        } else {
+            Self::init_random(name, device)
+        }
+    }
+
+    fn load_dir(path: &Path, device: &Device) -> Result<Self, ZeroShotError> {
+        let missing = |file, remedy| ZeroShotError::IncompleteModel {
+            path: path.to_owned(),
+            file,
+            remedy,
+        };
+        let has = |file: &str| path.join(file).is_file();
+        if !has(CONFIG_FILE) {
+            let remedy = "give a directory that `clip pretrain` wrote, or one in OpenCLIP's layout";
+            return Err(missing(CONFIG_FILE, remedy));
+        }
+        if !has(WEIGHTS_FILE) {
+            let remedy = "copy the weights there, in OpenCLIP's parameter names";
+            return Err(missing(WEIGHTS_FILE, remedy));
+        }
+        let dir = ModelDir::open(path)?;
+        let text = &dir.config.text_cfg;
+        let tokenizer = if has(TOKENIZER_FILE) {
+            Tokenizer::load(&path.join(TOKENIZER_FILE))?
+        } else if text.vocab_size == CLIP_VOCAB_SIZE && text.hf_tokenizer_name.is_none() {
+            Tokenizer::clip()
+        } else {
+            let remedy = "copy there the tokenizer that the model was trained with";
+            return Err(missing(TOKENIZER_FILE, remedy));
+        };
+        let model = dir.load(&device.clone().without_autodiff())?;
+        let origin = path.display().to_string();
+        Self::named(&origin, dir.config, &model, Arc::new(tokenizer), dir.norm)
+    }
+
+    fn init_random(name: &str, device: &Device) -> Result<Self, ZeroShotError> {
+        let config = ClipConfig::load(name).map_err(|error| match error {
+            ModelError::UnknownPreset { name, known } => ZeroShotError::UnknownModel {
+                name,
+                presets: known,
+            },
+            error => error.into(),
+        })?;
+        if config.text_cfg.vocab_size != CLIP_VOCAB_SIZE {
+            return Err(ZeroShotError::NoVocabulary {
+                name: name.to_owned(),
+                vocab_size: config.text_cfg.vocab_size,
+            });
+        }
+        let what = if presets::json(name).is_some() {
+            "preset"
+        } else {
+            "configuration"
+        };
+        log::warn!("{what} {name}: the weights are random, so results are chance");
+        let model = config.init(PRESET_SEED, &device.clone().without_autodiff());
+        let (tokenizer, norm) = (Arc::new(Tokenizer::clip()), ImageNorm::default());
+        Self::named(name, config, &model, tokenizer, norm)
+    }
+
+    /// Writes a model directory that [`load`](Self::load) and OpenCLIP read, each file whole or not at all.
+    ///
+    /// # Errors
+    /// [`ZeroShotError::Model`] or [`ZeroShotError::Data`] when the folder can't be written.
+    pub fn save(&self, path: &Path) -> Result<(), ZeroShotError> {
+        let mut config = self.config.clone();
+        let mut keys = self.tokenizer.open_clip_text_cfg();
+        let name = keys.get("hf_tokenizer_name").and_then(|name| name.as_str());
+        config.text_cfg.hf_tokenizer_name = name.map(str::to_owned);
+        config.text_cfg.tokenizer_kwargs = keys.remove("tokenizer_kwargs");
+        ModelDir::save(path, &config, self.norm, &self.model)?;
+        Ok(self.tokenizer.save_dir(path)?)
+    }
+}
