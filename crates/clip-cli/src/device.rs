@@ -143,6 +143,17 @@ pub(crate) struct Started {
     pub(crate) what: String,
 }
 
+impl Started {
+    /// Parts of a batch worth encoding at the same time: a processor runs much of a step on one core alone, a GPU is
+    /// filled by one part.
+    pub(crate) fn threads(&self) -> usize {
+        match self.name.backend {
+            Backend::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
+            Backend::Cuda | Backend::Metal | Backend::Vulkan | Backend::Wgpu => 1,
+        }
+    }
+}
+
 /// Starts a device: the one that is named, or the first of the strongest backend of this build.
 ///
 /// # Errors

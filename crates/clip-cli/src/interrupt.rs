@@ -1,11 +1,54 @@
 //! Ctrl-C, and a request to terminate: the program ends with 130.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context, Result};
+use burn::train::Interrupter;
 
 /// What a shell reports for a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
-/// From now on an interruption ends the program at once. Files are renamed when complete, so none is left torn.
+/// The training that an interruption asks to stop.
+static TRAINING: Mutex<Option<Interrupter>> = Mutex::new(None);
+
+/// From now on an interruption ends the program at once, except while something trains: then it ends the step at
+/// hand and writes a checkpoint, and a second one ends the program. Files are renamed when complete, so none is torn.
 pub(crate) fn install() -> Result<()> {
-    ctrlc::set_handler(|| std::process::exit(INTERRUPTED)).context("cannot watch for Ctrl-C")
+    ctrlc::set_handler(|| {
+        let training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*training {
+            Some(interrupter) if !interrupter.should_stop() => {
+                log::info!(
+                    "stopping after this step, with a checkpoint; once more to quit at once"
+                );
+                interrupter.stop(Some("interrupted"));
+            }
+            _ => std::process::exit(i32::from(INTERRUPTED)),
+        }
+    })
+    .context("cannot watch for Ctrl-C")
 }
+
+/// Lets an interruption stop a training through what is returned, until [`training_ended`].
+pub(crate) fn training_begins() -> Interrupter {
+    let interrupter = Interrupter::new();
+    *TRAINING.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupter.clone());
+    interrupter
+}
+
+/// From now on an interruption ends the program at once.
+pub(crate) fn training_ended() {
+    *TRAINING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// The program did what Ctrl-C asked for.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}

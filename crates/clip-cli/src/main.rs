@@ -14,6 +14,7 @@ mod logger;
 mod model;
 mod output;
 mod pictures;
+mod pretrain;
 mod weights;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Pretrain(Box<pretrain::Args>),
     /// Start each device of this build and list it; fails where there is none.
     Devices(devices::Args),
     /// Evaluate a model on shards.
@@ -71,6 +73,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the results has seen enough, as in `clip ... | head`.
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<interrupt::Interrupted>() => {
+            ExitCode::from(interrupt::INTERRUPTED)
+        }
         Err(error) => {
             output::print_error(&error);
             ExitCode::FAILURE
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let device = cli.global.device;
     match cli.command {
+        Command::Pretrain(args) => pretrain::run(&args, device),
         Command::Devices(args) => devices::run(&args),
         Command::Eval(eval) => eval::run(&eval, device),
         Command::Classify(args) => classify::run(&args, device),

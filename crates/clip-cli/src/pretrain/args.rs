@@ -152,7 +152,11 @@ impl PretrainArgs {
         let numbers = [
             ("seed", "--seed", whole(self.seed)),
             ("steps", "--steps", whole(self.steps)),
-            ("batch", "--batch", whole(self.batch.map(|batch| batch as u64))),
+            (
+                "batch",
+                "--batch",
+                whole(self.batch.map(|batch| batch as u64)),
+            ),
             (
                 "checkpoint.steps",
                 "--checkpoint-steps",
@@ -213,7 +217,10 @@ mod tests {
         let shapes = choose(&["--lr", "0.002"]).unwrap();
         let config = resolved(&shapes.layers).unwrap();
         assert!(!shapes.own_data);
-        assert_eq!((config.preset.as_str(), config.lr), ("ViT-Nano-8-64", 0.002));
+        assert_eq!(
+            (config.preset.as_str(), config.lr),
+            ("ViT-Nano-8-64", 0.002)
+        );
 
         let own = choose(&["--train", "a.tar", "--set", "batch=64", "--batch", "128"]).unwrap();
         let config = resolved(&own.layers).unwrap();

@@ -1,49 +1,122 @@
 //! `clip pretrain`: from shards to a trained, evaluated model directory and its report.
 
 mod args;
+mod memory;
 mod prepare;
+mod report;
+mod summary;
+mod validation;
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use burn::{tensor::Device, train::Interrupter};
-use clip_data::{FaultReport, TrainLoader};
+use clip_data::{ShardSet, TrainLoader};
 use clip_model::{ClipConfig, ImageNorm};
-use clip_train::{RunDir, Training, progress::Display};
+use clip_train::{RunDir, Trained, Training, config::RunConfig, progress::Display};
+use clip_zeroshot::ClipEncoders;
 
-pub(crate) use args::PretrainArgs;
+use crate::{
+    device::{self, DeviceName},
+    interrupt::{self, Interrupted},
+};
 
-/// Trains as the flags say.
-pub(crate) fn run(args: &PretrainArgs, device: &Device) -> Result<()> {
-    let choice = args.choose("")?;
+pub(crate) use args::PretrainArgs as Args;
+use validation::Validation;
+
+/// What the self-made dataset is learned with.
+const SHAPES_RECIPE: &str = include_str!("../../../../datasets/shapes/recipe.toml");
+
+/// Trains as the flags say, and leaves a model directory and a report.
+pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
+    let choice = args.choose(SHAPES_RECIPE)?;
     let mut config = args::resolved(&choice.layers)?;
-    if config.threads == 0 {
-        config.threads = std::thread::available_parallelism().map_or(1, usize::from);
-    }
     let model = ClipConfig::load(&config.preset)?;
+    // Everything that can be refused is looked at before anything is made.
+    if choice.own_data {
+        ShardSet::parse(&config.data.train).context("training data")?;
+    }
+    let started = device::open(name)?;
+    if config.threads == 0 {
+        config.threads = started.threads();
+    }
     let run = if choice.resume {
         RunDir::open(&choice.out)?
     } else {
         RunDir::create(&choice.out)?
     };
-    let shards = clip_data::ShardSet::parse(&config.data.train).context("--train")?;
+    if !choice.own_data {
+        prepare::shapes(&mut config, &model)?;
+    }
+    let shards = ShardSet::parse(&config.data.train).context("training data")?;
     let tokenizer = prepare::tokenizer(&run, &model, &shards)?;
-    let loader = TrainLoader::new(shards, tokenizer, config.loader(&model))?;
-    run.save_config(&config)?;
-    let began = Instant::now();
+    let norm = ImageNorm::default();
+    let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
+    let validation =
+        Validation::open(&config, &model, norm, &tokenizer).context("validation data")?;
+    for change in run.save_config(&config)?.harmless {
+        log::info!("changed since the run began: {change}");
+    }
+    summary::announce(&config, &model, &run, &started, &loader);
+
+    let latest = validation
+        .as_ref()
+        .map(Validation::latest)
+        .unwrap_or_default();
+    let retrieval_loader = validation.as_ref().and_then(Validation::retrieval_loader);
+    let interrupter = interrupt::training_begins();
     let trained = Training {
         config: &config,
         model: &model,
-        norm: ImageNorm::default(),
-        device: device.clone(),
+        norm,
+        device: started.device.clone(),
         run: &run,
         loader,
-        evaluator: None,
-        display: if args.plain { Display::Plain } else { Display::Auto },
-        interrupter: Interrupter::new(),
+        evaluator: validation.map(|validation| Box::new(validation) as _),
+        display: if args.plain {
+            Display::Plain
+        } else {
+            Display::Auto
+        },
+        interrupter,
     }
-    .train()?;
-    let _: FaultReport = trained.state.faults;
-    eprintln!("{} s", began.elapsed().as_secs_f64());
-    Ok(())
+    .train();
+    interrupt::training_ended();
+    let trained = trained?;
+    if trained.interrupted {
+        log::info!(
+            "stopped after step {} of {}; go on with: clip pretrain --resume {}",
+            trained.state.step,
+            trained.total_steps,
+            run.path().display()
+        );
+        return Err(Interrupted.into());
+    }
+    ClipEncoders::new(&model, &trained.model, tokenizer, norm)?.save(&run.model())?;
+    let device = format!("{} ({})", started.name, started.what);
+    let found = latest.get();
+    let report = report::report(
+        &run,
+        &config,
+        &model,
+        &device,
+        &trained,
+        &found,
+        retrieval_loader.as_ref(),
+    )?;
+    report.write(&run.report())?;
+    let end = Ended {
+        config: &config,
+        run: &run,
+        trained: &trained,
+        images_per_s: report.facts.images_per_s,
+    };
+    summary::tell(&end, &found, args.json)
+}
+
+/// A run that reached its last step.
+struct Ended<'a> {
+    config: &'a RunConfig,
+    run: &'a RunDir,
+    trained: &'a Trained,
+    images_per_s: Option<f64>,
 }

@@ -1,9 +1,15 @@
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use anyhow::Result;
-use clip_data::{ShardItem, ShardReader, ShardSet, Tokenizer};
+use anyhow::{Context, Result};
+use clip_data::{
+    ShardItem, ShardReader, ShardSet, Tokenizer,
+    shapes::{ShapesConfig, generate},
+};
 use clip_model::{ClipConfig, presets::CLIP_VOCAB_SIZE};
-use clip_train::RunDir;
+use clip_train::{
+    RunDir,
+    config::{LabelledSet, RunConfig},
+};
 
 /// Captions that a vocabulary is learned from at most: word frequencies don't change after that many.
 const TOKENIZER_CAPTIONS: usize = 1_000_000;
@@ -43,4 +49,42 @@ fn captions(shards: &ShardSet) -> Result<Vec<String>> {
         }
     }
     Ok(captions)
+}
+
+/// Makes the dataset of coloured shapes, or finds it where it was made before, and trains and evaluates on it.
+pub(super) fn shapes(config: &mut RunConfig, model: &ClipConfig) -> Result<()> {
+    let shapes = ShapesConfig {
+        image_size: model.vision_cfg.image_size.clamp(64, 224),
+        ..ShapesConfig::default()
+    };
+    let dir = cache_dir()?.join(format!("shapes-{}", shapes.image_size));
+    log::info!(
+        "no --train: learning from coloured shapes, made in {}",
+        dir.display()
+    );
+    let dataset = generate(&shapes, &dir)?;
+    let labelled = |name: &str, shards: String| LabelledSet {
+        name: name.to_owned(),
+        shards,
+        classes: dataset.classes.clone(),
+        templates: dataset.templates.clone(),
+    };
+    config.data.zeroshot = vec![
+        labelled("seen", dataset.zeroshot_seen.clone()),
+        labelled("unseen", dataset.zeroshot_unseen.clone()),
+    ];
+    config.data.train = dataset.train;
+    if config.data.val.is_empty() {
+        config.data.val = dataset.val;
+    }
+    Ok(())
+}
+
+/// Where things are kept that can be made again.
+fn cache_dir() -> Result<PathBuf> {
+    let own = std::env::var_os("CLIP_CACHE_DIR").map(PathBuf::from);
+    own.or_else(|| dirs::cache_dir().map(|dir| dir.join("clip")))
+        .context(
+            "this account has no cache folder: name one in the environment variable CLIP_CACHE_DIR",
+        )
 }

@@ -51,6 +51,8 @@ pub struct Facts {
     pub epochs: Option<f64>,
     /// Samples seen.
     pub samples: Option<u64>,
+    /// Samples read from the training shards, those left out included.
+    pub samples_read: Option<u64>,
     /// Pairs in a batch.
     pub batch: Option<usize>,
     /// Training throughput, in images/s.
@@ -151,8 +153,6 @@ pub struct Candidate {
 pub struct BadShard {
     /// Path or address.
     pub shard: String,
-    /// Samples read from it.
-    pub samples: u64,
     /// Samples left out.
     pub bad: u64,
     /// How many of each kind.

@@ -28,7 +28,7 @@ pub(crate) fn page(report: &Report) -> String {
         results::predictions(&report.predictions),
         results::retrieval(&report.retrieval),
         results::zeroshot(&report.zeroshot),
-        results::bad_samples(&report.bad_samples),
+        results::bad_samples(&report.bad_samples, facts.samples_read),
         use_it(report),
         configuration(report.config.as_deref()),
     ];

@@ -227,21 +227,22 @@ fn card(html: &mut String, prediction: &Prediction) {
     html.push_str("</article>");
 }
 
-pub(crate) fn bad_samples(shards: &[BadShard]) -> String {
+/// `read` are all samples that were read, those left out included.
+pub(crate) fn bad_samples(shards: &[BadShard], read: Option<u64>) -> String {
     let mut worst: Vec<&BadShard> = shards.iter().filter(|shard| shard.bad > 0).collect();
     if worst.is_empty() {
         return String::new();
     }
     worst.sort_by(|a, b| b.bad.cmp(&a.bad).then_with(|| a.shard.cmp(&b.shard)));
-    let (bad, samples) = shards.iter().fold((0, 0), |(bad, samples), shard| {
-        (bad + shard.bad, samples + shard.samples)
+    let bad: u64 = shards.iter().map(|shard| shard.bad).sum();
+    let of_all = read.map_or(String::new(), |read| {
+        let share = percent(bad as f64 / read.max(1) as f64);
+        format!(" of {} ({share})", human_count(read))
     });
     let shown = worst.len().min(SHARDS_SHOWN);
     let mut body = format!(
-        "<p class=\"lead\">{} of {} samples ({}) in {} shards couldn't be used and were left out.{}</p>",
+        "<p class=\"lead\">{}{of_all} samples couldn't be used and were left out; they stand in {} shards.{}</p>",
         human_count(bad),
-        human_count(samples),
-        percent(bad as f64 / samples.max(1) as f64),
         human_count(worst.len() as u64),
         if shown < worst.len() {
             format!(" The {shown} worst:")
@@ -263,13 +264,12 @@ pub(crate) fn bad_samples(shards: &[BadShard]) -> String {
             vec![
                 format!("<code>{}</code>", escape(&shard.shard)),
                 human_count(shard.bad),
-                human_count(shard.samples),
                 kinds.collect::<Vec<_>>().join(", "),
                 examples.collect::<Vec<_>>().join(", "),
             ]
         })
         .collect();
-    let columns = ["Shard", "Left out", "Samples", "Why", "Such as"];
+    let columns = ["Shard", "Left out", "Why", "Such as"];
     body.push_str(&table("Samples left out, by shard", &columns, &rows));
     section("bad-samples", "Samples left out", &body)
 }
@@ -299,7 +299,7 @@ mod tests {
             examples: vec![attack.into()],
             ..BadShard::default()
         };
-        let html = predictions(&[prediction]) + &bad_samples(&[shard]);
+        let html = predictions(&[prediction]) + &bad_samples(&[shard], Some(10));
         assert!(
             !html.contains("<script") && !html.contains("<img"),
             "{html}"
@@ -362,9 +362,8 @@ mod tests {
     fn shards_without_bad_samples_need_no_section() {
         let good = BadShard {
             shard: "a.tar".into(),
-            samples: 10,
             ..BadShard::default()
         };
-        assert_eq!(bad_samples(&[good]), "");
+        assert_eq!(bad_samples(&[good], None), "");
     }
 }

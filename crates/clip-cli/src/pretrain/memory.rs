@@ -1,0 +1,9 @@
+/// The most memory that this process has had at once, in bytes; `None` where the system doesn't tell it as a file.
+pub(super) fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes = line.split_whitespace().next()?.parse::<u64>().ok()?;
+    Some(1024 * kibibytes)
+}

@@ -1,0 +1,172 @@
+use anyhow::Result;
+use burn::{data::dataloader::DataLoader, tensor::activation::softmax};
+use clip_data::{EvalLoader, FaultReport};
+use clip_model::{ClipConfig, l2_normalize};
+use clip_train::{
+    RunDir, Trained,
+    config::RunConfig,
+    report::{
+        BadShard, Candidate, ClassAccuracy, Picture, Prediction, Report, Retrieval, ZeroShot,
+    },
+};
+
+use super::validation::{Found, FoundRetrieval, FoundZeroShot};
+
+/// Images shown with what the model says of them.
+const SHOWN: usize = 16;
+/// Captions shown for each.
+const CANDIDATES: usize = 5;
+
+/// The run's page, from its metrics and what its last evaluation found.
+pub(super) fn report(
+    run: &RunDir,
+    config: &RunConfig,
+    model: &ClipConfig,
+    device: &str,
+    trained: &Trained,
+    found: &Found,
+    loader: Option<&EvalLoader>,
+) -> Result<Report> {
+    let mut report = Report::from_metrics_jsonl(&run.metrics())?;
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let facts = &mut report.facts;
+    facts.preset = Some(config.preset.clone());
+    facts.parameters = Some(model.num_params() as u64);
+    facts.train_data = given(&config.data.train);
+    facts.val_data = given(&config.data.val);
+    facts.samples_read = Some(trained.state.faults.samples);
+    facts.seed = Some(config.seed);
+    facts.total_steps = Some(trained.total_steps);
+    facts.backend = Some(device.to_owned());
+    facts.wall_s = Some(trained.state.seconds);
+    facts.peak_memory = super::memory::peak_bytes();
+    facts.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    report.retrieval = found
+        .retrieval
+        .iter()
+        .map(|retrieval| Retrieval {
+            dataset: config.data.val.clone(),
+            images: retrieval.report.images,
+            captions: retrieval.report.captions,
+            values: found.output().retrieval,
+        })
+        .collect();
+    report.zeroshot = found.zeroshot.iter().map(zeroshot).collect();
+    if let (Some(retrieval), Some(loader)) = (&found.retrieval, loader) {
+        report.predictions = predictions(retrieval, loader, trained)?;
+    }
+    report.bad_samples = bad_shards(&trained.state.faults);
+    report.config = Some(config.to_toml()?);
+    report.model_dir = Some(run.model().display().to_string());
+    Ok(report)
+}
+
+fn zeroshot(found: &FoundZeroShot) -> ZeroShot {
+    let report = &found.report;
+    let interval = |[low, high]: [f64; 2]| Some((low, high));
+    ZeroShot {
+        dataset: found.name.clone(),
+        images: report.samples,
+        classes: found.classes,
+        templates: found.templates,
+        top1: report.top1,
+        top1_ci95: interval(report.ci95),
+        top5: Some(report.top5),
+        top5_ci95: interval(report.top5_ci95),
+        per_class: report
+            .per_class
+            .iter()
+            .filter_map(|class| {
+                Some(ClassAccuracy {
+                    name: class.name.clone(),
+                    images: class.samples,
+                    top1: class.accuracy?,
+                })
+            })
+            .collect(),
+    }
+}
+
+/// Images from all over the validation set, with the captions of the whole set that the model finds likeliest.
+fn predictions(
+    found: &FoundRetrieval,
+    loader: &EvalLoader,
+    trained: &Trained,
+) -> Result<Vec<Prediction>> {
+    let images = found.shards.keys.len();
+    let shown: Vec<usize> = (0..SHOWN.min(images))
+        .map(|place| place * images / SHOWN.min(images))
+        .collect();
+    let captions = l2_normalize(found.captions.clone()).transpose();
+    let factor = trained.model.temperature_factor();
+    let mut pictures = pictures(loader, &shown)?.into_iter();
+    let mut predictions = Vec::with_capacity(shown.len());
+    for image in shown {
+        let feature = found.shards.images.clone().narrow(0, image, 1);
+        let logits = l2_normalize(feature).matmul(captions.clone()) * factor;
+        let probabilities = softmax(logits, 1).try_into_vec_as::<f32>()?;
+        let mut order: Vec<usize> = (0..probabilities.len()).collect();
+        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        let right = |caption: usize| found.shards.image_of_caption[caption] == image;
+        let candidates: Vec<Candidate> = order
+            .iter()
+            .take(CANDIDATES)
+            .map(|&caption| Candidate {
+                text: found.shards.captions[caption].clone(),
+                probability: f64::from(probabilities[caption]),
+                right: right(caption),
+            })
+            .collect();
+        let truth = found.shards.first_caption(image).map(str::to_owned);
+        predictions.push(Prediction {
+            key: found.shards.keys[image].clone(),
+            image: pictures.next().unwrap_or_default(),
+            truth: truth.filter(|_| !candidates.iter().any(|candidate| candidate.right)),
+            candidates,
+            rank: order
+                .iter()
+                .position(|&caption| right(caption))
+                .map(|place| place + 1),
+            among: Some(order.len()),
+        });
+    }
+    Ok(predictions)
+}
+
+/// The images at rising places of a set, as the model saw them.
+fn pictures(loader: &EvalLoader, places: &[usize]) -> Result<Vec<Picture>> {
+    let mut pictures = Vec::with_capacity(places.len());
+    let mut before = 0;
+    for batch in loader.iter() {
+        let batch = batch?;
+        let bytes = batch.image_size * batch.image_size * 3;
+        let within = before..before + batch.batch;
+        for place in places.iter().filter(|place| within.contains(*place)) {
+            let start = (place - before) * bytes;
+            pictures.push(Picture {
+                width: batch.image_size as u32,
+                height: batch.image_size as u32,
+                rgb: batch.images[start..start + bytes].to_vec(),
+            });
+        }
+        before = within.end;
+        if pictures.len() == places.len() {
+            break;
+        }
+    }
+    Ok(pictures)
+}
+
+fn bad_shards(faults: &FaultReport) -> Vec<BadShard> {
+    let shards = faults.shards.iter();
+    let shards = shards.map(|(shard, kinds)| BadShard {
+        shard: shard.clone(),
+        bad: kinds.values().sum(),
+        kinds: kinds
+            .iter()
+            .map(|(kind, count)| (kind.to_string(), *count))
+            .collect(),
+        examples: Vec::new(),
+    });
+    shards.collect()
+}

@@ -1,0 +1,108 @@
+use anyhow::Result;
+use clip_data::TrainLoader;
+use clip_model::ClipConfig;
+use clip_train::{
+    RunDir,
+    config::RunConfig,
+    progress::{human_count, human_duration},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Ended, memory, validation::Found};
+use crate::{device::Started, output};
+
+/// Says what is about to happen.
+pub(super) fn announce(
+    config: &RunConfig,
+    model: &ClipConfig,
+    run: &RunDir,
+    started: &Started,
+    loader: &TrainLoader,
+) {
+    let samples = loader.samples_per_epoch();
+    log::info!(
+        "{} ({} parameters) on {} ({}); {} samples, batch {}, {} steps; everything goes to {}",
+        config.preset,
+        human_count(model.num_params() as u64),
+        started.name,
+        started.what,
+        human_count(samples),
+        config.batch,
+        config.total_steps(samples),
+        run.path().display()
+    );
+}
+
+/// Prints what came of it: for people, or as one JSON object.
+pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
+    let state = &end.trained.state;
+    let output = found.output();
+    let peak = memory::peak_bytes();
+    if json {
+        let object = |values: &[(String, f64)]| {
+            let values = values
+                .iter()
+                .map(|(key, value)| (key.clone(), json!(value)));
+            Value::Object(values.collect::<Map<_, _>>())
+        };
+        let line = json!({
+            "model_dir": end.run.model(),
+            "steps": state.step,
+            "samples": state.samples,
+            "images_per_s": end.images_per_s,
+            "peak_rss_mb": peak.map(|bytes| bytes as f64 / 1e6),
+            "retrieval": object(&output.retrieval),
+            "zeroshot": object(&output.zeroshot),
+        });
+        return output::line(&line.to_string());
+    }
+    output::line(&format!(
+        "trained {} steps in {}{}",
+        state.step,
+        human_duration(state.seconds),
+        peak.map_or(String::new(), |bytes| format!(
+            ", peak memory {:.2} GiB",
+            bytes as f64 / 1_073_741_824.0
+        ))
+    ))?;
+    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+    if let Some(retrieval) = &found.retrieval {
+        let report = &retrieval.report;
+        let row = |name: &str, values: [f64; 3]| {
+            let [r1, r5, r10] = values.map(percent);
+            [name.to_owned(), r1, r5, r10]
+        };
+        output::table(&[
+            ["retrieval", "R@1", "R@5", "R@10"].map(str::to_owned),
+            row(
+                "image to text",
+                [report.i2t_r1, report.i2t_r5, report.i2t_r10],
+            ),
+            row(
+                "text to image",
+                [report.t2i_r1, report.t2i_r5, report.t2i_r10],
+            ),
+        ])?;
+    }
+    for set in &found.zeroshot {
+        output::line(&format!(
+            "zero-shot, {}: top-1 {} of {} images among {} classes",
+            set.name,
+            percent(set.report.top1),
+            set.report.samples,
+            set.classes
+        ))?;
+    }
+    let model = end.run.model();
+    output::line(&format!("model   {}", model.display()))?;
+    output::line(&format!("report  {}", end.run.report().display()))?;
+    output::line(&format!(
+        "use it  clip classify IMAGE --labels \"{}\" --model {}",
+        if end.config.data.zeroshot.is_empty() {
+            "a dog,a cat"
+        } else {
+            "red circle,blue star"
+        },
+        model.display()
+    ))
+}

@@ -1,0 +1,204 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::Tensor;
+use clip_data::{EvalLoader, EvalNeeds, ShardSet, Tokenizer};
+use clip_model::{Clip, ClipConfig, ImageNorm};
+use clip_train::{Evaluate, config::RunConfig, progress::EvalOutput};
+use clip_zeroshot::{
+    Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, LabelSource,
+    PROMPT_BATCH, RetrievalReport, ShardFeatures, Templates, ZeroShotError, ZeroShotReport,
+    encode_all, evaluate_zeroshot, retrieve,
+};
+
+/// What a run is evaluated on, read once and used at each evaluation.
+pub(super) struct Validation {
+    config: ClipConfig,
+    norm: ImageNorm,
+    tokenizer: Arc<Tokenizer>,
+    retrieval: Option<EvalLoader>,
+    labelled: Vec<Labelled>,
+    latest: Latest,
+}
+
+/// A labelled set with the names of its classes.
+struct Labelled {
+    name: String,
+    loader: EvalLoader,
+    classes: ClassNames,
+    templates: Templates,
+}
+
+/// What the last evaluation found, for the report.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) retrieval: Option<FoundRetrieval>,
+    pub(super) zeroshot: Vec<FoundZeroShot>,
+}
+
+pub(super) struct FoundRetrieval {
+    pub(super) report: RetrievalReport,
+    pub(super) shards: ShardFeatures,
+    /// `[captions, embed_dim]`, not normalised.
+    pub(super) captions: Tensor<2>,
+}
+
+pub(super) struct FoundZeroShot {
+    pub(super) name: String,
+    pub(super) classes: usize,
+    pub(super) templates: usize,
+    pub(super) report: ZeroShotReport,
+}
+
+/// The last evaluation, which outlives the run's loop.
+#[derive(Clone, Default)]
+pub(super) struct Latest(Arc<Mutex<Found>>);
+
+impl Latest {
+    pub(super) fn get(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Validation {
+    /// Opens the shards and files that the run is evaluated on; `None` if there are none.
+    pub(super) fn open(
+        run: &RunConfig,
+        config: &ClipConfig,
+        norm: ImageNorm,
+        tokenizer: &Arc<Tokenizer>,
+    ) -> anyhow::Result<Option<Self>> {
+        let loader = |shards: &str, needs| {
+            EvalLoader::new(ShardSet::parse(shards)?, needs, run.eval_loader(config))
+        };
+        let retrieval = match run.data.val.as_str() {
+            "" => None,
+            shards => Some(loader(shards, EvalNeeds::Captions)?),
+        };
+        let labelled = run.data.zeroshot.iter().map(|set| {
+            Ok(Labelled {
+                name: set.name.clone(),
+                loader: loader(&set.shards, EvalNeeds::Classes)?,
+                classes: ClassNames::from_file(&set.classes, Duplicates::Refuse)?,
+                templates: Templates::from_file(&set.templates)?,
+            })
+        });
+        let labelled = labelled.collect::<anyhow::Result<Vec<_>>>()?;
+        if retrieval.is_none() && labelled.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            config: config.clone(),
+            norm,
+            tokenizer: Arc::clone(tokenizer),
+            retrieval,
+            labelled,
+            latest: Latest::default(),
+        }))
+    }
+
+    /// Where the last evaluation can be read, during and after the run.
+    pub(super) fn latest(&self) -> Latest {
+        self.latest.clone()
+    }
+
+    /// The loader of the retrieval set, if there is one.
+    pub(super) fn retrieval_loader(&self) -> Option<EvalLoader> {
+        self.retrieval.clone()
+    }
+
+    fn find(&self, model: &Clip) -> Result<Found, ZeroShotError> {
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let encoders = ClipEncoders::new(&self.config, model, tokenizer, self.norm)?;
+        let mut found = Found::default();
+        if let Some(loader) = &self.retrieval {
+            let shards = encoders.encode_shards(loader)?;
+            let captions = encode_all(&encoders, &shards.captions, PROMPT_BATCH)?;
+            let images = shards.images.clone();
+            let report = retrieve(images, captions.clone(), &shards.image_of_caption)?.report;
+            found.retrieval = Some(FoundRetrieval {
+                report,
+                shards,
+                captions,
+            });
+        }
+        for set in &self.labelled {
+            let head = ClassifierHead::build(&encoders, &set.classes, &set.templates)?;
+            let classifier = Classifier::new(head, encoders.temperature_factor());
+            let shards = encoders.encode_shards(&set.loader)?;
+            let source = LabelSource::Class;
+            let evaluator = evaluate_zeroshot(&shards, &classifier, source, Bootstrap::default())?;
+            found.zeroshot.push(FoundZeroShot {
+                name: set.name.clone(),
+                classes: set.classes.len(),
+                templates: set.templates.len(),
+                report: evaluator.report()?,
+            });
+        }
+        Ok(found)
+    }
+}
+
+impl Evaluate for Validation {
+    fn keys(&self) -> Vec<String> {
+        // Those that say most: a dashboard has room for few.
+        let retrieval = self
+            .retrieval
+            .iter()
+            .flat_map(|_| ["i2t_r1", "i2t_r10", "t2i_r10"]);
+        let zeroshot = self
+            .labelled
+            .iter()
+            .map(|set| format!("zeroshot_{}", top1(&set.name)));
+        retrieval.map(str::to_owned).chain(zeroshot).collect()
+    }
+
+    fn evaluate(
+        &mut self,
+        model: &Clip,
+    ) -> Result<EvalOutput, Box<dyn std::error::Error + Send + Sync>> {
+        let found = self.find(model)?;
+        let output = found.output();
+        *self.latest.get() = found;
+        Ok(output)
+    }
+}
+
+impl Found {
+    /// The numbers, under the keys of `metrics.jsonl`.
+    pub(super) fn output(&self) -> EvalOutput {
+        let report = self.retrieval.as_ref().map(|found| &found.report);
+        let retrieval = report.map(|report| {
+            [
+                ("i2t_r1", report.i2t_r1),
+                ("i2t_r5", report.i2t_r5),
+                ("i2t_r10", report.i2t_r10),
+                ("t2i_r1", report.t2i_r1),
+                ("t2i_r5", report.t2i_r5),
+                ("t2i_r10", report.t2i_r10),
+                ("i2t_median_rank", report.i2t_median_rank),
+                ("t2i_median_rank", report.t2i_median_rank),
+            ]
+        });
+        let retrieval = retrieval.into_iter().flatten();
+        EvalOutput {
+            loss: None,
+            retrieval: retrieval
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+            zeroshot: self
+                .zeroshot
+                .iter()
+                .map(|set| (top1(&set.name), set.report.top1))
+                .collect(),
+        }
+    }
+}
+
+/// The key of a set's accuracy: `top1_seen`, or `top1` for a set without a name.
+fn top1(name: &str) -> String {
+    if name.is_empty() {
+        "top1".to_owned()
+    } else {
+        format!("top1_{name}")
+    }
+}
