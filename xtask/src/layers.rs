@@ -17,7 +17,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
         "clip-cli",
         &["clip-data", "clip-model", "clip-train", "clip-zeroshot"],
     ),
-    ("clip-tests", &[]),
+    ("clip-tests", &["clip-data", "clip-model", "clip-zeroshot"]),
     ("xtask", &[]),
 ];
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clip_zeroshot::{
     ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, HeadKey, Sha256Hex, Templates,
 };
@@ -49,6 +49,8 @@ pub(crate) fn classifier(
     let head = match cache {
         None => ClassifierHead::build(encoders, names, templates)?,
         Some(folder) => {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("cannot create the folder {}", folder.display()))?;
             let path = folder.join(file_name(&HeadKey::new(encoders, names, templates)));
             let device = encoders.device();
             let (head, used) =

@@ -39,9 +39,15 @@ pub(crate) struct ShardArgs {
 }
 
 impl ShardArgs {
+    /// Finds the shards, before a model is loaded for them.
+    pub(crate) fn find(&self) -> Result<ShardSet> {
+        Ok(ShardSet::parse(&self.data)?)
+    }
+
     /// Encodes every image of the shards; what could not be used is counted and logged.
     pub(crate) fn encode(
         &self,
+        shards: ShardSet,
         encoders: &ClipEncoders,
         needs: EvalNeeds,
     ) -> Result<ShardFeatures> {
@@ -50,7 +56,7 @@ impl ShardArgs {
             max_bad_share: self.max_bad_share,
             ..LoaderConfig::default()
         };
-        let loader = encoders.loader(ShardSet::parse(&self.data)?, needs, config)?;
+        let loader = encoders.loader(shards, needs, config)?;
         let features = encoders.encode_shards(&loader)?;
         let faults = &features.faults;
         if faults.bad() > 0 {

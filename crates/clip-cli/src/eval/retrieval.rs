@@ -31,8 +31,9 @@ struct Found {
 }
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
+    let shards = args.shards.find()?;
     let encoders = args.model.load(device)?;
-    let features = args.shards.encode(&encoders, EvalNeeds::Captions)?;
+    let features = args.shards.encode(shards, &encoders, EvalNeeds::Captions)?;
     let report = evaluate_retrieval(&encoders, &features)?.report;
     if args.json {
         let skipped = features.faults.bad();

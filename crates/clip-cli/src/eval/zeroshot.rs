@@ -79,8 +79,9 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         None | Some(LabelsFrom::Cls) => (LabelSource::Class, EvalNeeds::Classes),
         Some(LabelsFrom::Caption) => (LabelSource::Caption, EvalNeeds::Captions),
     };
+    let shards = args.shards.find()?;
     let encoders = args.model.load(device)?;
-    let features = args.shards.encode(&encoders, needs)?;
+    let features = args.shards.encode(shards, &encoders, needs)?;
     let names = named.map_or_else(|| names_of(&features), Ok)?;
     let cache = args.head_cache.as_deref();
     let classifier = classes::classifier(&encoders, &names, &templates, cache)?;

@@ -1,0 +1,7 @@
+//! The `clip` program as its users meet it: arguments in; results, messages and exit codes out.
+
+mod evaluation;
+mod mistakes;
+mod process;
+mod support;
+mod use_model;

@@ -1,0 +1,252 @@
+use crate::support::Folder;
+
+/// Runs each command, which must fail with 1, print nothing and say all of the words.
+fn refused(folder: &Folder, cases: &[(&[&str], &[&str])]) {
+    for (args, words) in cases {
+        let ran = folder.clip(args);
+        assert_eq!(
+            (ran.code, ran.out.as_str()),
+            (Some(1), ""),
+            "{args:?}: {ran:?}"
+        );
+        assert!(
+            ran.err.lines().any(|line| line.starts_with("error: ")),
+            "{ran:?}"
+        );
+        for word in *words {
+            assert!(
+                ran.err.contains(word),
+                "{args:?}: `{word}` is not in {}",
+                ran.err
+            );
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let folder = Folder::new();
+    for args in [
+        &[][..],
+        &["fly"],
+        &["eval", "retrieval"],
+        &["classify", "0.png", "--model", "model"],
+        &[
+            "classify",
+            "0.png",
+            "--model",
+            "model",
+            "--labels",
+            "a",
+            "--classes",
+            "names.txt",
+        ],
+        &["embed", "--model", "model", "--out", "x"],
+        &["eval", "zeroshot", "--model", "model", "--data", "a.tar"],
+        &[
+            "eval",
+            "zeroshot",
+            "--model",
+            "model",
+            "--data",
+            "a.tar",
+            "--labels-from",
+            "cls",
+        ],
+        &["devices", "--device", "abacus"],
+        &["devices", "-v", "-q"],
+    ] {
+        let ran = folder.clip(args);
+        assert_eq!(
+            (ran.code, ran.out.as_str()),
+            (Some(2), ""),
+            "{args:?}: {ran:?}"
+        );
+    }
+}
+
+#[test]
+fn a_model_that_is_not_there_or_not_whole_is_named() {
+    let folder = Folder::new();
+    let eval = |model| ["eval", "retrieval", "--data", "a.tar", "--model", model];
+    std::fs::create_dir(folder.path("empty")).unwrap();
+    std::fs::create_dir(folder.path("half")).unwrap();
+    for file in ["open_clip_config.json", "tokenizer.json"] {
+        std::fs::copy(
+            folder.path("model").join(file),
+            folder.path("half").join(file),
+        )
+        .unwrap();
+    }
+    refused(
+        &folder,
+        &[
+            (&eval("ViT-Z"), &["no model `ViT-Z`", "ViT-B-32"]),
+            (
+                &eval("ViT-Nano-8-64"),
+                &["no vocabulary yet", "clip pretrain"],
+            ),
+            (
+                &eval("empty"),
+                &["empty is no whole model", "open_clip_config.json"],
+            ),
+            (&eval("half"), &["half", "open_clip_model.safetensors"]),
+            (
+                &["weights", "inspect", "half"],
+                &["half", "open_clip_model.safetensors"],
+            ),
+            (&["weights", "inspect", "ViT-Z"], &["ViT-Z", "ViT-B-32"]),
+        ],
+    );
+    folder.write("half/open_clip_model.safetensors", b"torn");
+    refused(
+        &folder,
+        &[
+            (
+                &eval("half"),
+                &["open_clip_model.safetensors", "not a readable safetensors"],
+            ),
+            (
+                &["weights", "inspect", "half"],
+                &["not a readable safetensors"],
+            ),
+        ],
+    );
+    folder.write("half/tokenizer.json", b"{}");
+    refused(&folder, &[(&eval("half"), &["tokenizer.json"])]);
+    folder.write("half/open_clip_config.json", b"{");
+    refused(&folder, &[(&eval("half"), &["open_clip_config.json"])]);
+}
+
+#[test]
+fn shards_that_cannot_be_read_are_named() {
+    let folder = Folder::new();
+    folder.write("empty.tar", b"");
+    folder.write("text.tar", &[b'x'; 4096]);
+    let eval = |data| ["eval", "retrieval", "--model", "model", "--data", data];
+    refused(
+        &folder,
+        &[
+            (&eval(""), &["empty; give tar files"]),
+            (&eval("gone.tar"), &["gone.tar does not exist"]),
+            (&eval("a.tar::{0..2}.tar"), &["0.tar does not exist"]),
+            (&eval("*.zip"), &["no file matches"]),
+            (&eval("empty.tar"), &["no usable sample"]),
+            (&eval("text.tar"), &["text.tar"]),
+        ],
+    );
+}
+
+#[test]
+fn names_and_templates_that_do_not_fit_are_named() {
+    let folder = Folder::new();
+    folder.write("two.txt", b"red\ngreen\n");
+    folder.write("twice.txt", b"red\ngreen\nred\n");
+    folder.write("bad.txt", b"a photo\n");
+    let eval = |classes| {
+        [
+            "eval",
+            "zeroshot",
+            "--model",
+            "model",
+            "--data",
+            "a.tar",
+            "--classes",
+            classes,
+        ]
+    };
+    let by_name = [&eval("two.txt")[..], &["--labels-from", "caption"]].concat();
+    let template = [&eval("names.txt")[..], &["--templates", "bad.txt"]].concat();
+    refused(
+        &folder,
+        &[
+            (&eval("gone.txt"), &["cannot read gone.txt"]),
+            (
+                &eval("two.txt"),
+                &["sample `2` has class 2", "only 2 class names"],
+            ),
+            (&by_name, &["sample `2` has the caption `blue`"]),
+            (&eval("twice.txt"), &["twice.txt, line 3"]),
+            (&template, &["bad.txt, line 1", "{}"]),
+            (
+                &["classify", "0.png", "--model", "model", "--labels", "a,,b"],
+                &["--labels, line 2", "empty"],
+            ),
+        ],
+    );
+    let allowed = [&eval("twice.txt")[..], &["--allow-duplicates"]].concat();
+    assert_eq!(folder.clip(&allowed).code, Some(0));
+}
+
+#[test]
+fn inputs_of_embed_are_checked_before_anything_is_written() {
+    let folder = Folder::new();
+    folder.write("note.jpg", b"no image");
+    folder.write("none.txt", b"");
+    let embed = |flag, file| {
+        [
+            "embed",
+            "--model",
+            "model",
+            "--out",
+            "x.safetensors",
+            flag,
+            file,
+        ]
+    };
+    refused(
+        &folder,
+        &[
+            (
+                &embed("--images", "note.jpg"),
+                &["note.jpg is not a usable image"],
+            ),
+            (&embed("--images", "gone.jpg"), &["cannot read gone.jpg"]),
+            (&embed("--texts", "gone.txt"), &["cannot read gone.txt"]),
+            (&embed("--texts", "none.txt"), &["none.txt holds no text"]),
+        ],
+    );
+    assert!(!folder.path("x.safetensors").exists());
+    refused(
+        &folder,
+        &[(
+            &[
+                "embed",
+                "--model",
+                "model",
+                "--images",
+                "0.png",
+                "--out",
+                "gone/x.safetensors",
+            ],
+            &["gone/x.safetensors"],
+        )],
+    );
+}
+
+#[test]
+fn a_backend_that_this_build_lacks_comes_with_its_remedy() {
+    let folder = Folder::new();
+    let eval = |device| {
+        [
+            "eval",
+            "retrieval",
+            "--model",
+            "model",
+            "--data",
+            "a.tar",
+            "--device",
+            device,
+        ]
+    };
+    refused(
+        &folder,
+        &[(&eval("cpu:7"), &["no device `cpu:7`", "clip devices"])],
+    );
+    if !folder.clip(&["devices"]).out.contains("metal") {
+        refused(
+            &folder,
+            &[(&eval("metal"), &["no metal backend", "--backend metal"])],
+        );
+    }
+}

@@ -1,0 +1,84 @@
+use std::process::Stdio;
+
+use crate::support::Folder;
+
+#[test]
+fn devices_lists_what_works() {
+    let folder = Folder::new();
+    let ran = folder.clip(&["devices"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.out.contains(":0  "), "{ran:?}");
+    let device = folder.clip(&["devices", "--json"]);
+    assert!(device.out.starts_with(r#"{"device":""#), "{device:?}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let folder = Folder::new();
+    for args in [
+        &["weights", "inspect", "model"][..],
+        &["devices"],
+        &["--help"],
+    ] {
+        let mut clip = folder.command(args);
+        let mut clip = clip
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(clip.stdout.take());
+        let output = clip.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+    }
+}
+
+#[test]
+fn quiet_leaves_nothing_but_errors_on_stderr() {
+    let folder = Folder::new();
+    let args = [
+        "classify",
+        "0.png",
+        "--labels",
+        "a,b",
+        "--model",
+        "ViT-Mini-16-96",
+    ];
+    let said = folder.clip(&args).err;
+    assert!(
+        said.contains("warning: ") && said.contains("random"),
+        "{said}"
+    );
+    assert_eq!(folder.clip(&[&args[..], &["-q"]].concat()).err, "");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_with_130() {
+    use std::{fs::OpenOptions, process::Command};
+    let folder = Folder::new();
+    let pipe = folder.path("texts");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let args = [
+        "embed", "--model", "model", "--texts", "texts", "--out", "x",
+    ];
+    let mut clip = folder.command(&args).spawn().unwrap();
+    // Opens once clip reads, which then waits for a text.
+    let writer = OpenOptions::new().write(true).open(&pipe).unwrap();
+    let pid = clip.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(clip.wait().unwrap().code(), Some(130));
+    drop(writer);
+}

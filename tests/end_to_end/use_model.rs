@@ -1,0 +1,141 @@
+use clip_zeroshot::TextEncoder;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::support::{Folder, encoders};
+
+#[test]
+fn classify_prints_probabilities_of_own_labels() {
+    let folder = Folder::new();
+    let args = ["classify", "0.png", "1.png", "--model", "model"];
+    let ran = folder.clip(&[&args[..], &["--labels", "red,green,blue", "--json"]].concat());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let lines: Vec<Value> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[1]["image"], "1.png");
+    let labels = lines[0]["labels"].as_array().unwrap();
+    let sum: f64 = labels
+        .iter()
+        .map(|label| label["probability"].as_f64().unwrap())
+        .sum();
+    assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+    assert!(labels[0]["probability"].as_f64() >= labels[1]["probability"].as_f64());
+    let by_file = folder.clip(&[&args[..], &["--classes", "names.txt", "--json"]].concat());
+    assert_eq!(by_file.out, ran.out);
+    let table = folder.clip(&[&args[..], &["--labels", "red,green", "--top", "1"]].concat());
+    assert_eq!(table.out.lines().count(), 4, "{table:?}");
+}
+
+#[test]
+fn a_file_that_is_no_image_costs_only_itself() {
+    let folder = Folder::new();
+    folder.write("note.jpg", b"no image");
+    let ran = folder.clip(&[
+        "classify",
+        "note.jpg",
+        "0.png",
+        "gone.png",
+        "--model",
+        "model",
+        "--labels",
+        "red,green",
+        "--json",
+    ]);
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.out.lines().count(), 1);
+    assert!(ran.out.contains("0.png"), "{ran:?}");
+    assert!(
+        ran.err.contains("error: note.jpg is not a usable image"),
+        "{ran:?}"
+    );
+    assert!(ran.err.contains("cannot read gone.png"), "{ran:?}");
+    assert!(
+        ran.err.contains("2 of 3 images could not be classified"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn embed_writes_normalised_features() {
+    let folder = Folder::new();
+    folder.write("texts.txt", b"a red square\n\nblue\n");
+    let ran = folder.clip(&[
+        "embed",
+        "--model",
+        "model",
+        "--images",
+        "0.png",
+        "1.png",
+        "--texts",
+        "texts.txt",
+        "--out",
+        "x.safetensors",
+        "--json",
+    ]);
+    let shapes = ran.json();
+    assert_eq!(shapes["image_features"], serde_json::json!([2, 16]));
+    assert_eq!(shapes["text_features"], serde_json::json!([3, 16]));
+    let bytes = std::fs::read(folder.path("x.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let values = |name: &str| -> Vec<f32> {
+        let (numbers, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
+        numbers
+            .iter()
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect()
+    };
+    for row in values("image_features").chunks(16) {
+        let norm: f32 = row.iter().map(|value| value * value).sum();
+        assert!((norm - 1.0).abs() < 1e-5, "{norm}");
+    }
+    let texts = ["a red square", "", "blue"].map(str::to_owned);
+    let expected = encoders().encode_texts(&texts).unwrap();
+    let expected = clip_model::l2_normalize(expected)
+        .try_into_vec_as::<f32>()
+        .unwrap();
+    for (got, expected) in values("text_features").iter().zip(&expected) {
+        // Sums in another order, as texts are encoded by length.
+        assert!((got - expected).abs() < 1e-5, "{got} {expected}");
+    }
+    let only = folder.clip(&[
+        "embed",
+        "--model",
+        "model",
+        "--images",
+        "2.png",
+        "--out",
+        "y.safetensors",
+    ]);
+    assert_eq!(only.out, "image_features [1, 16]\n");
+    let left: Vec<_> = std::fs::read_dir(folder.path("")).unwrap().collect();
+    let partial = |name: &std::ffi::OsStr| name.to_string_lossy().contains("partial");
+    assert!(
+        left.into_iter()
+            .all(|entry| !partial(&entry.unwrap().file_name()))
+    );
+}
+
+#[test]
+fn inspect_counts_what_is_there() {
+    let folder = Folder::new();
+    let found = |what: &str| folder.clip(&["weights", "inspect", what, "--json"]).json();
+    let dir = found("model");
+    assert_eq!(dir["params"], encoders().config().num_params());
+    assert_eq!(found("model/open_clip_model.safetensors"), dir);
+    let names: Vec<_> = dir["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| &t["name"])
+        .collect();
+    assert!(
+        names.contains(&&Value::from("visual.conv1.weight")),
+        "{names:?}"
+    );
+    let table = folder.clip(&["weights", "inspect", "model"]);
+    assert!(table.out.contains("visual.conv1.weight"), "{table:?}");
+}
