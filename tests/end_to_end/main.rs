@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod mistakes;
+mod pretrain;
 mod process;
 mod support;
 mod use_model;

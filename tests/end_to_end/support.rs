@@ -76,6 +76,33 @@ impl Folder {
         self.write(name, &tar.into_inner().unwrap());
     }
 
+    /// Samples of which the first are bad: by turns without a caption, and with an image that isn't one.
+    pub(crate) fn broken(&self, name: &str, samples: usize, bad: usize) {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut file = |name: String, body: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(body.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, body).unwrap();
+        };
+        for sample in 0..samples {
+            let broken = sample < bad;
+            match (broken, sample % 2) {
+                (true, 0) => file(format!("{sample}.png"), &picture(sample % 20)),
+                (true, _) => {
+                    file(format!("{sample}.png"), b"no image");
+                    file(format!("{sample}.txt"), b"red");
+                }
+                (false, _) => {
+                    file(format!("{sample}.png"), &picture(sample % 20));
+                    // A caption in another script is a caption.
+                    file(format!("{sample}.txt"), "красный квадрат".as_bytes());
+                }
+            }
+        }
+        self.write(name, &tar.into_inner().unwrap());
+    }
+
     /// `clip` with arguments, to be run in this folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
@@ -112,7 +139,7 @@ pub(crate) fn encoders() -> ClipEncoders {
 /// A square in the colour of its class, a little different for each sample.
 pub(crate) fn picture(sample: usize) -> Vec<u8> {
     let mut pixel = [20u8; 3];
-    pixel[sample % 3] = 255 - 5 * sample as u8;
+    pixel[sample % 3] = 255 - 5 * (sample % 40) as u8;
     let image = image::RgbImage::from_pixel(20, 18, image::Rgb(pixel));
     let mut png = Cursor::new(Vec::new());
     image.write_to(&mut png, image::ImageFormat::Png).unwrap();
