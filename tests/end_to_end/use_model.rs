@@ -136,6 +136,10 @@ fn inspect_counts_what_is_there() {
         names.contains(&&Value::from("visual.conv1.weight")),
         "{names:?}"
     );
+    // The parameters of open_clip_torch 3.3.0's ViT-B-32; its `state_dict` has as many tensors.
+    let preset = found("ViT-B-32");
+    assert_eq!(preset["params"], 151_277_313);
+    assert_eq!(preset["tensors"].as_array().unwrap().len(), 302);
     let table = folder.clip(&["weights", "inspect", "model"]);
     assert!(table.out.contains("visual.conv1.weight"), "{table:?}");
 }

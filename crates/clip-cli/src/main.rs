@@ -36,6 +36,7 @@ struct Cli {
 
 /// Flags of every command.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Where to compute: cpu, wgpu, vulkan, metal or cuda, and `:N` for the N-th of several from 0; by default
     /// the strongest backend of this build. `clip devices` lists them.

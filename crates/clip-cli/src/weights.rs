@@ -1,12 +1,11 @@
 //! `clip weights`: what weights there are.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use burn::tensor::Device;
 use clip_model::{
     ClipConfig,
-    weights::{WEIGHTS_FILE, weights_bytes},
+    weights::{WEIGHTS_FILE, parameter_shapes},
 };
 use safetensors::SafeTensors;
 use serde::Serialize;
@@ -43,6 +42,18 @@ struct TensorInfo {
     shape: Vec<usize>,
 }
 
+impl Inspected {
+    fn new(tensors: impl Iterator<Item = TensorInfo>) -> Self {
+        let mut tensors: Vec<TensorInfo> = tensors.collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let params = tensors
+            .iter()
+            .map(|tensor| tensor.shape.iter().product::<usize>())
+            .sum();
+        Self { params, tensors }
+    }
+}
+
 pub(crate) fn run(weights: &Weights) -> Result<()> {
     let Weights::Inspect(args) = weights;
     let found = inspect(&args.what)?;
@@ -77,11 +88,13 @@ fn inspect(what: &str) -> Result<Inspected> {
     }
     let config = ClipConfig::load(what)?;
     // Tensors have no place but a device, and any serves.
-    let device: Device = device::open(None)?.device;
-    from_bytes(
-        &weights_bytes(&config.init(0, &device)),
-        &PathBuf::from(what),
-    )
+    let model = config.init_blank(&device::open(None)?.device);
+    let tensors = parameter_shapes(&model).into_iter();
+    Ok(Inspected::new(tensors.map(|(name, shape)| TensorInfo {
+        name,
+        dtype: "F32".to_owned(),
+        shape,
+    })))
 }
 
 fn read(path: &Path) -> Result<Inspected> {
@@ -96,18 +109,11 @@ fn from_bytes(bytes: &[u8], path: &Path) -> Result<Inspected> {
             path.display()
         )
     })?;
-    let mut tensors: Vec<TensorInfo> = file
-        .iter()
-        .map(|(name, tensor)| TensorInfo {
+    Ok(Inspected::new(file.iter().map(|(name, tensor)| {
+        TensorInfo {
             name: name.to_owned(),
             dtype: format!("{:?}", tensor.dtype()),
             shape: tensor.shape().to_vec(),
-        })
-        .collect();
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    let params = tensors
-        .iter()
-        .map(|tensor| tensor.shape.iter().product::<usize>())
-        .sum();
-    Ok(Inspected { params, tensors })
+        }
+    })))
 }

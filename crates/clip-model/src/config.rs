@@ -217,6 +217,11 @@ impl ClipConfig {
         Clip::init(self, &mut Init::new(seed, device))
     }
 
+    /// A model whose weights are still to come from a file, at no cost until then.
+    pub fn init_blank(&self, device: &Device) -> Clip {
+        Clip::init(self, &mut Init::blank(device))
+    }
+
     /// Number of parameters, from the configuration alone.
     pub fn num_params(&self) -> usize {
         let Self {

@@ -15,6 +15,8 @@ pub struct Init {
     rng: ChaCha8Rng,
     device: Device,
     created: u64,
+    /// Whether nothing is drawn, and all is 0.
+    blank: bool,
 }
 
 impl Init {
@@ -24,6 +26,16 @@ impl Init {
             rng: ChaCha8Rng::seed_from_u64(seed),
             device: device.clone(),
             created: 0,
+            blank: false,
+        }
+    }
+
+    /// Draws nothing: every parameter is 0, until a file's values replace it. That takes no time, and on a CPU
+    /// no memory before the values are written.
+    pub fn blank(device: &Device) -> Self {
+        Self {
+            blank: true,
+            ..Self::new(0, device)
         }
     }
 
@@ -34,17 +46,12 @@ impl Init {
 
     /// Normal with mean 0.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
-        let values = (0..shape.iter().product()).map(|_| (self.standard_normal() * std) as f32);
-        let values = values.collect();
-        self.param(shape, values)
+        self.drawn(shape, |init| (init.standard_normal() * std) as f32)
     }
 
     /// Uniform in `[-bound, bound)`.
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
-        let values = (0..shape.iter().product())
-            .map(|_| ((2.0 * self.unit() - 1.0) * bound) as f32)
-            .collect();
-        self.param(shape, values)
+        self.drawn(shape, |init| ((2.0 * init.unit() - 1.0) * bound) as f32)
     }
 
     /// The same value everywhere.
@@ -76,6 +83,20 @@ impl Init {
         layer.gamma = self.constant([width], 1.0);
         layer.beta = Some(self.constant([width], 0.0));
         layer
+    }
+
+    fn drawn<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        mut draw: impl FnMut(&mut Self) -> f32,
+    ) -> Param<Tensor<D>> {
+        let count = shape.iter().product();
+        let values = if self.blank {
+            vec![0.0; count]
+        } else {
+            (0..count).map(|_| draw(self)).collect()
+        };
+        self.param(shape, values)
     }
 
     /// Parameters are numbered as they are made, so that an optimizer's saved state finds its own again.

@@ -77,7 +77,10 @@ impl ModelDir {
     /// # Errors
     /// See [`load_weights`].
     pub fn load(&self, device: &Device) -> Result<Clip, ModelError> {
-        load_weights(self.config.init(0, device), &self.path.join(WEIGHTS_FILE))
+        load_weights(
+            self.config.init_blank(device),
+            &self.path.join(WEIGHTS_FILE),
+        )
     }
 
     /// Writes configuration and weights, each file whole or not at all, and makes the folder if needed.

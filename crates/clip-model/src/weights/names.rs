@@ -17,6 +17,12 @@ pub(crate) struct NamedParam {
     pub(crate) data: Option<TensorData>,
 }
 
+/// Names and shapes of all parameters as OpenCLIP stores them, in the order of the module's fields.
+pub fn parameter_shapes(model: &Clip) -> Vec<(String, Vec<usize>)> {
+    let params = named_params(model, false).into_iter();
+    params.map(|param| (param.name, param.shape)).collect()
+}
+
 /// All parameters, in the order of the module's fields; with their values if `values`.
 pub(crate) fn named_params(model: &Clip, values: bool) -> Vec<NamedParam> {
     let mut visitor = NameVisitor {
@@ -118,6 +124,9 @@ mod tests {
             [32]
         );
         assert_eq!(shape("visual.transformer.resblocks.0.ln_1.weight"), [32]);
+        let blank = ClipConfig::from_json(json, "test").unwrap();
+        let blank = parameter_shapes(&blank.init_blank(&Device::flex()));
+        assert_eq!(blank, parameter_shapes(&model));
         // Six of the text tower and the temperature, eight of the image tower, twelve a block.
         assert_eq!(params.len(), 6 + 8 + 2 * 12);
     }
