@@ -12,7 +12,7 @@ pub struct ShapesConfig {
     pub train: usize,
     /// Images with captions to measure retrieval on. 1,000, as the test set of Flickr30k.
     pub val: usize,
-    /// Images of each of the two zero-shot sets. 1,140: ten for each seen pair and 38 for each unseen one.
+    /// Images of each of the two zero-shot sets. 1,200: 15 for each seen pair and 60 for each unseen one.
     pub zeroshot: usize,
     /// Side of the images in pixels. 64, which the smallest preset reads.
     pub image_size: usize,
@@ -26,7 +26,7 @@ impl Default for ShapesConfig {
             seed: 0,
             train: 20_000,
             val: 1_000,
-            zeroshot: 1_140,
+            zeroshot: 1_200,
             image_size: 64,
             captions: 5,
         }

@@ -1,7 +1,7 @@
 //! Signed distances from a point to a shape's edge: negative within. A shape fills the unit circle or nearly so.
 //!
 //! # References
-//! Formulas of polygon, heart and ellipse: <https://iquilezles.org/articles/distfunctions2d/>.
+//! Formulas of polygon and heart: <https://iquilezles.org/articles/distfunctions2d/>.
 
 use std::f32::consts::{PI, TAU};
 
@@ -15,7 +15,6 @@ pub(super) enum Outline {
     Ring,
     Crescent,
     Heart,
-    Oval,
     Polygon(Vec<Point>),
 }
 
@@ -26,11 +25,9 @@ impl Outline {
             Shape::Ring => Self::Ring,
             Shape::Crescent => Self::Crescent,
             Shape::Heart => Self::Heart,
-            Shape::Oval => Self::Oval,
             Shape::Square => Self::Polygon(regular(4, &[1.1], PI / 4.0)),
             Shape::Triangle => Self::Polygon(regular(3, &[1.08], -PI / 2.0)),
             Shape::Star => Self::Polygon(regular(10, &[1.1, 0.46], -PI / 2.0)),
-            Shape::Hexagon => Self::Polygon(regular(6, &[1.0], 0.0)),
             Shape::Diamond => {
                 Self::Polygon(vec![[0.0, -1.1], [0.62, 0.0], [0.0, 1.1], [-0.62, 0.0]])
             }
@@ -58,7 +55,6 @@ impl Outline {
                 (length(point) - 1.0).max(-bite)
             }
             Self::Heart => heart(point),
-            Self::Oval => oval(point, [1.05, 0.62]),
             Self::Polygon(corners) => polygon(corners, point),
         }
     }
@@ -131,17 +127,6 @@ fn heart([x, y]: Point) -> f32 {
     distance * SCALE
 }
 
-fn oval([x, y]: Point, [width, height]: Point) -> f32 {
-    // Exact at the edge, which is where a pixel asks.
-    let value = length([x / width, y / height]);
-    let slope = length([x / (width * width), y / (height * height)]);
-    if slope < 1e-6 {
-        -height
-    } else {
-        value * (value - 1.0) / slope
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,11 +148,9 @@ mod tests {
         for (shape, expected) in [
             (Shape::Circle, PI * 0.95 * 0.95),
             (Shape::Square, 2.0 * 1.1 * 1.1),
-            (Shape::Hexagon, 1.5 * 3f32.sqrt()),
             (Shape::Diamond, 2.0 * 1.1 * 0.62),
             (Shape::Cross, 4.0 * 0.34 * 2.0 - 4.0 * 0.34 * 0.34),
             (Shape::Ring, PI * (0.98 * 0.98 - 0.54 * 0.54)),
-            (Shape::Oval, PI * 1.05 * 0.62),
         ] {
             let area = area(shape);
             assert!(

@@ -8,7 +8,6 @@ pub(super) type Rgb = [f32; 3];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Tone {
     Light,
-    Dark,
     Middle,
 }
 
@@ -28,10 +27,8 @@ pub(super) fn shade(colour: Colour, draw: &mut Draw) -> Rgb {
         Colour::Blue => [36, 74, 214],
         Colour::Purple => [124, 44, 178],
         Colour::Pink => [252, 128, 184],
-        Colour::Brown => [124, 74, 34],
         Colour::Black => [20, 20, 22],
-        Colour::White => [250, 250, 250],
-        Colour::Gray => [132, 132, 134],
+        Colour::Brown => [124, 74, 34],
     };
     let brightness = draw.between(0.93, 1.07);
     base.map(|channel| {
@@ -44,19 +41,17 @@ pub(super) fn shade(colour: Colour, draw: &mut Draw) -> Rgb {
 pub(super) fn backdrop(objects: &[Rgb], draw: &mut Draw) -> (Tone, Rgb, Rgb) {
     let mut best: Option<(f32, Tone, Rgb, Rgb)> = None;
     for _ in 0..ATTEMPTS {
-        let tone = draw.pick(&[Tone::Light, Tone::Light, Tone::Dark, Tone::Middle]);
+        let tone = draw.pick(&[Tone::Light, Tone::Light, Tone::Light, Tone::Middle]);
         let (saturation, value) = match tone {
             Tone::Light => (draw.between(0.03, 0.16), draw.between(0.88, 0.98)),
-            Tone::Middle => (draw.between(0.05, 0.25), draw.between(0.52, 0.66)),
-            Tone::Dark => (draw.between(0.1, 0.4), draw.between(0.12, 0.26)),
+            Tone::Middle => (draw.between(0.05, 0.2), draw.between(0.7, 0.8)),
         };
         let hue = draw.between(0.0, 6.0);
-        let step = if tone == Tone::Light { -0.11 } else { 0.11 };
         let first = from_hsv(hue, saturation, value);
         let second = from_hsv(
             hue + draw.between(-0.5, 0.5),
             saturation * 1.2,
-            value + step,
+            value - 0.11,
         );
         let contrast = objects
             .iter()
@@ -99,7 +94,7 @@ mod tests {
     fn shades_of_different_colours_never_meet() {
         let mut draw = Draw::new(5, 0, 0);
         let shades: Vec<(Colour, Rgb)> = (0..600)
-            .map(|at| Colour::ALL[at % 12])
+            .map(|at| Colour::ALL[at % 10])
             .map(|colour| (colour, shade(colour, &mut draw)))
             .collect();
         for (at, (colour, a)) in shades.iter().enumerate() {
@@ -116,7 +111,7 @@ mod tests {
     fn one_object_always_stands_out() {
         let mut draw = Draw::new(6, 0, 0);
         for at in 0..1200 {
-            let object = shade(Colour::ALL[at % 12], &mut draw);
+            let object = shade(Colour::ALL[at % 10], &mut draw);
             let (_, first, second) = backdrop(&[object], &mut draw);
             assert!(distance(object, first).min(distance(object, second)) >= MIN_CONTRAST);
         }

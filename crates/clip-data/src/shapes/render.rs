@@ -112,7 +112,6 @@ impl Tone {
     pub(super) fn name(self) -> Option<&'static str> {
         match self {
             Self::Light => Some("light"),
-            Self::Dark => Some("dark"),
             Self::Middle => None,
         }
     }
@@ -126,13 +125,7 @@ mod tests {
 
     #[test]
     fn an_object_has_its_colour_at_its_place() {
-        for shape in [
-            Shape::Circle,
-            Shape::Square,
-            Shape::Heart,
-            Shape::Cross,
-            Shape::Oval,
-        ] {
+        for shape in [Shape::Circle, Shape::Square, Shape::Heart, Shape::Cross] {
             let mut draw = Draw::new(1, 0, shape as u64);
             let mut scene = Scene::new(&[(Colour::Red, shape)], &mut draw);
             scene.background.pattern = Pattern::Plain;

@@ -156,9 +156,9 @@ fn object(pair: (Colour, Shape), count: usize, draw: &mut Draw) -> Object {
     let size = draw.pick(&Size::ALL);
     // Radii of small, medium and large by number of objects: three large ones still fit side by side.
     let radii = match count {
-        1 => [0.13, 0.205, 0.30],
-        2 => [0.105, 0.15, 0.22],
-        _ => [0.095, 0.13, 0.175],
+        1 => [0.16, 0.23, 0.32],
+        2 => [0.13, 0.17, 0.22],
+        _ => [0.115, 0.145, 0.18],
     };
     let turn = shape.max_turn().to_radians();
     Object {

@@ -24,7 +24,7 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
     let config = ShapesConfig {
         train: 1_500,
         val: 100,
-        zeroshot: 570,
+        zeroshot: 400,
         ..ShapesConfig::default()
     };
     let dataset = generate(&config, &dir.path().join("shapes")).unwrap();
@@ -89,7 +89,7 @@ fn zero_shot_samples_have_the_class_of_their_caption() {
         (&MADE.dataset.zeroshot_unseen, split.unseen),
     ] {
         let samples = samples(pattern);
-        assert_eq!(samples.len(), 570);
+        assert_eq!(samples.len(), 400);
         let mut counts = vec![0; names.len()];
         for sample in samples {
             let class = sample.class.unwrap();
@@ -108,7 +108,7 @@ fn zero_shot_samples_have_the_class_of_their_caption() {
                 .any(|pair| class_index(pair.0, pair.1) == class);
             assert_eq!(
                 counts[class],
-                if is_in { 570 / pairs.len() } else { 0 },
+                if is_in { 400 / pairs.len() } else { 0 },
                 "{name}"
             );
         }
@@ -164,7 +164,7 @@ fn the_loaders_read_them_without_a_fault() {
     let unseen = ShardSet::parse(&MADE.dataset.zeroshot_unseen).unwrap();
     let unseen = EvalLoader::new(unseen, EvalNeeds::Classes, config).unwrap();
     let batches = unseen.iter().map(Result::unwrap);
-    assert_eq!(batches.map(|batch| batch.classes.len()).sum::<usize>(), 570);
+    assert_eq!(batches.map(|batch| batch.classes.len()).sum::<usize>(), 400);
 }
 
 #[test]

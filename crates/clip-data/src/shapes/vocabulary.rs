@@ -10,14 +10,12 @@ pub(super) enum Shape {
     Ring,
     Diamond,
     Crescent,
-    Hexagon,
     Arrow,
-    Oval,
 }
 
 impl Shape {
     /// Every shape, in the order of classes.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Circle,
         Self::Square,
         Self::Triangle,
@@ -27,9 +25,7 @@ impl Shape {
         Self::Ring,
         Self::Diamond,
         Self::Crescent,
-        Self::Hexagon,
         Self::Arrow,
-        Self::Oval,
     ];
 
     /// Words for it, the class name first.
@@ -44,26 +40,16 @@ impl Shape {
             Self::Ring => &["ring", "hoop"],
             Self::Diamond => &["diamond", "rhombus"],
             Self::Crescent => &["crescent", "crescent moon"],
-            Self::Hexagon => &["hexagon"],
             Self::Arrow => &["arrow"],
-            Self::Oval => &["oval", "ellipse"],
         }
     }
 
-    /// How far it is turned either way, in degrees, and still is what its name says: a square turned by 45 is a diamond.
+    /// How far it is turned either way, in degrees. A square turned by 45 is a diamond; and to know the others in every
+    /// direction takes a small model longer than the default run lasts.
     pub(super) fn max_turn(self) -> f32 {
         match self {
             Self::Square | Self::Diamond => 12.0,
-            Self::Cross => 18.0,
-            Self::Heart => 25.0,
-            Self::Circle
-            | Self::Triangle
-            | Self::Star
-            | Self::Ring
-            | Self::Crescent
-            | Self::Hexagon
-            | Self::Arrow
-            | Self::Oval => 180.0,
+            _ => 20.0,
         }
     }
 }
@@ -79,15 +65,13 @@ pub(super) enum Colour {
     Blue,
     Purple,
     Pink,
-    Brown,
     Black,
-    White,
-    Gray,
+    Brown,
 }
 
 impl Colour {
     /// Every colour, in the order of classes.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Red,
         Self::Orange,
         Self::Yellow,
@@ -96,10 +80,8 @@ impl Colour {
         Self::Blue,
         Self::Purple,
         Self::Pink,
-        Self::Brown,
         Self::Black,
-        Self::White,
-        Self::Gray,
+        Self::Brown,
     ];
 
     /// Words for it, the class name first.
@@ -113,10 +95,8 @@ impl Colour {
             Self::Blue => &["blue"],
             Self::Purple => &["purple", "violet"],
             Self::Pink => &["pink"],
-            Self::Brown => &["brown"],
             Self::Black => &["black"],
-            Self::White => &["white"],
-            Self::Gray => &["gray", "grey"],
+            Self::Brown => &["brown"],
         }
     }
 }
@@ -136,7 +116,7 @@ impl Size {
     pub(super) fn names(self) -> &'static [&'static str] {
         match self {
             Self::Small => &["small", "little", "tiny"],
-            Self::Medium => &["medium-sized"],
+            Self::Medium => &["medium"],
             Self::Large => &["large", "big"],
         }
     }
