@@ -67,7 +67,7 @@ fn checkpoint(folder: &Folder, out: &str, clip: &mut Child) {
     };
     while !whole(&path) {
         assert!(clip.try_wait().unwrap().is_none(), "the run ended early");
-        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint");
+        assert!(begun.elapsed() < Duration::from_mins(2), "no checkpoint");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -92,7 +92,8 @@ fn a_run_leaves_a_model_that_every_command_uses() {
     );
     assert_eq!(found["model_dir"], "deep/run/model");
     assert!(found["images_per_s"].as_f64().unwrap() > 0.0);
-    let top1 = found["zeroshot"]["top1_squares"].as_f64().unwrap();
+    let top1 = found["zeroshot"]["top1_squares"].clone();
+    assert!(top1.is_number(), "{found}");
 
     // The directory gives what the run found.
     let shards = ["--model", "deep/run/model", "--data", "a.tar", "--json"];
@@ -104,11 +105,11 @@ fn a_run_leaves_a_model_that_every_command_uses() {
     }
     let classes = ["--classes", "names.txt", "--templates", "templates.txt"];
     let again = folder.clip(&[&["eval", "zeroshot"], &shards[..], &classes].concat());
-    assert_eq!(again.json()["top1"].as_f64().unwrap(), top1);
+    assert_eq!(again.json()["top1"], top1);
 
     let lines = metrics(&folder, "deep/run");
     assert_eq!(lines.len(), 12, "ten steps, two evaluations");
-    assert_eq!(lines[11]["zeroshot_top1_squares"].as_f64().unwrap(), top1);
+    assert_eq!(lines[11]["zeroshot_top1_squares"], top1);
     let report = fs::read_to_string(folder.path("deep/run/report.html")).unwrap();
     for part in ["image→text", "squares", "data:image/png"] {
         assert!(report.contains(part), "{part} is not in the report");
@@ -205,7 +206,7 @@ fn what_cannot_be_trained_is_refused_before_anything_is_made() {
         (&["--config", "empty.toml"], "lerning_rate"),
         (&["--set", "optimizer.beta=1"], "optimizer.beta"),
         (&["--set", "lr=fast"], "lr"),
-        (&["--lr", "-1"], "lr"),
+        (&["--lr", "0"], "lr"),
         (&["--batch", "500"], "500"),
         (&["--val", "names.txt::gone.tar"], "gone.tar"),
     ];

@@ -152,6 +152,15 @@ impl Started {
             Backend::Cuda | Backend::Metal | Backend::Vulkan | Backend::Wgpu => 1,
         }
     }
+
+    /// Groups of similar length worth splitting captions into: a processor gains by less padding, a GPU loses by more
+    /// launches.
+    pub(crate) fn text_buckets(&self) -> usize {
+        match self.name.backend {
+            Backend::Cpu => 4,
+            Backend::Cuda | Backend::Metal | Backend::Vulkan | Backend::Wgpu => 1,
+        }
+    }
 }
 
 /// Starts a device: the one that is named, or the first of the strongest backend of this build.

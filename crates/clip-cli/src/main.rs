@@ -3,8 +3,10 @@
 //! Results go to stdout, progress and logs to stderr. It exits with 0 when all is done, 1 when something failed,
 //! 2 on wrong usage and 130 when interrupted.
 
+mod allocator;
 mod classes;
 mod classify;
+mod data;
 mod device;
 mod devices;
 mod embed;
@@ -53,6 +55,9 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Pretrain(Box<pretrain::Args>),
+    /// Make data.
+    #[command(subcommand)]
+    Data(data::Data),
     /// Start each device of this build and list it; fails where there is none.
     Devices(devices::Args),
     /// Evaluate a model on shards.
@@ -70,6 +75,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logger::init(cli.global.verbose, cli.global.quiet);
+    if matches!(cli.command, Command::Pretrain(_)) {
+        allocator::keep_freed_memory();
+    }
     match interrupt::install().and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the results has seen enough, as in `clip ... | head`.
@@ -88,6 +96,7 @@ fn run(cli: Cli) -> Result<()> {
     let device = cli.global.device;
     match cli.command {
         Command::Pretrain(args) => pretrain::run(&args, device),
+        Command::Data(data) => data::run(&data),
         Command::Devices(args) => devices::run(&args),
         Command::Eval(eval) => eval::run(&eval, device),
         Command::Classify(args) => classify::run(&args, device),

@@ -1,6 +1,7 @@
 //! Training CLIP: the exact contrastive step, its optimizer and schedule, a run with its configuration and
 //! checkpoints, and how it is seen: progress, metrics, TensorBoard events and `report.html`.
 
+mod captions;
 pub mod checkpoint;
 pub mod config;
 mod error;
@@ -12,6 +13,7 @@ mod schedule;
 mod step;
 pub mod tensorboard;
 
+pub use captions::Captions;
 pub use error::TrainError;
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use run::{ContrastiveLearner, Evaluate, RunDir, Trained, Training};

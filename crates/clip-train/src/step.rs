@@ -1,14 +1,20 @@
-use std::{panic::resume_unwind, sync::mpsc, thread};
+use std::{
+    panic::resume_unwind,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams},
-    tensor::{Int, Tensor},
+    tensor::Tensor,
 };
 use clip_model::{
     Clip,
     loss::{ContrastiveGradients, InfoNce},
 };
+
+use crate::captions::{Buckets, Captions};
 
 /// Gradients of the whole batch's contrastive loss, the batch encoded in chunks that fit in memory.
 ///
@@ -25,6 +31,7 @@ pub struct ContrastiveStep {
     loss: InfoNce,
     chunk: usize,
     threads: usize,
+    text_buckets: usize,
 }
 
 /// What one step found.
@@ -41,7 +48,7 @@ pub struct StepGradients {
 struct Chunk {
     start: usize,
     images: Tensor<4>,
-    tokens: Tensor<2, Int>,
+    captions: Buckets,
 }
 
 /// `[rows, embed_dim]`, not normalised, off the graph.
@@ -61,6 +68,7 @@ impl ContrastiveStep {
             loss,
             chunk,
             threads: 1,
+            text_buckets: 1,
         }
     }
 
@@ -75,18 +83,28 @@ impl ContrastiveStep {
         self
     }
 
+    /// Encodes a chunk's captions in so many groups of similar length, each as long as its longest: less padding for
+    /// more operations. The features are the same.
+    ///
+    /// # Panics
+    /// If `buckets` is 0.
+    pub fn with_text_buckets(mut self, buckets: usize) -> Self {
+        assert!(buckets > 0, "captions need at least one bucket");
+        self.text_buckets = buckets;
+        self
+    }
+
     /// The loss and its gradients. Waits for the device.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, size, size]`, on the model's device with autodiff
-    /// - `tokens`: `[batch, tokens]`
-    pub fn gradients(
-        &self,
-        model: &Clip,
-        images: Tensor<4>,
-        tokens: Tensor<2, Int>,
-    ) -> StepGradients {
+    ///
+    /// # Panics
+    /// If there are not as many captions as images.
+    pub fn gradients(&self, model: &Clip, images: Tensor<4>, captions: &Captions) -> StepGradients {
         let [batch, ..] = images.dims();
+        assert_eq!(batch, captions.count(), "images and captions");
+        let device = images.device();
         // Threads are of no use to each other unless they have equal work.
         let rows = self.chunk.min(batch.div_ceil(self.threads));
         let chunks: Vec<Chunk> = (0..batch)
@@ -96,7 +114,7 @@ impl ContrastiveStep {
                 Chunk {
                     start,
                     images: images.clone().narrow(0, start, rows),
-                    tokens: tokens.clone().narrow(0, start, rows),
+                    captions: captions.buckets(start..start + rows, self.text_buckets, &device),
                 }
             })
             .collect();
@@ -136,13 +154,13 @@ impl ContrastiveStep {
         let inference = model.valid();
         let features = self.each(&chunks, |chunk| Features {
             image: inference.encode_image(chunk.images.clone().inner()),
-            text: inference.encode_text(chunk.tokens.clone().inner()),
+            text: chunk.captions.inner().encode(&inference),
         });
         let found = loss(features);
         let parts = self.each(&chunks, |chunk| {
             let replica = replica(model);
             let image = replica.encode_image(chunk.images.clone());
-            let text = replica.encode_text(chunk.tokens.clone());
+            let text = chunk.captions.encode(&replica);
             back(&replica, image, text, &found, chunk.start)
         });
         (found, parts)
@@ -175,7 +193,7 @@ fn in_one_pass(
 ) -> (ContrastiveGradients, Vec<GradientsParams>) {
     let encode = |model: &Clip, chunk: &Chunk| {
         let image = model.encode_image(chunk.images.clone());
-        let text = model.encode_text(chunk.tokens.clone());
+        let text = chunk.captions.encode(model);
         let features = Features {
             image: image.clone().inner(),
             text: text.clone().inner(),
@@ -193,7 +211,7 @@ fn in_one_pass(
             .into_iter()
             .map(|chunk| {
                 let (send_features, features) = mpsc::channel();
-                let (found, receive_found) = mpsc::channel::<ContrastiveGradients>();
+                let (found, receive_found) = mpsc::channel::<Arc<ContrastiveGradients>>();
                 let thread = scope.spawn(move || {
                     let replica = replica(model);
                     let (image, text, features) = encode(&replica, &chunk);
@@ -209,21 +227,21 @@ fn in_one_pass(
             .iter()
             .map_while(|(_, features, _)| features.recv().ok());
         let features: Vec<Features> = features.collect();
-        let found = (features.len() == threads.len()).then(|| loss(features));
+        let found = (features.len() == threads.len()).then(|| Arc::new(loss(features)));
         let mut grads = Vec::with_capacity(threads.len());
         for (_, _, send) in &threads {
-            // A closed end is a panicked thread, as above.
-            let _ = found.clone().map(|found| send.send(found));
+            if let Some(found) = &found {
+                // A closed end is a panicked thread, as above.
+                let _ = send.send(Arc::clone(found));
+            }
         }
         for (thread, _, send) in threads {
             drop(send);
             grads.extend(joined(thread));
         }
         // invariant: without it a thread has panicked, and `joined` has not come back.
-        (
-            found.expect("invariant: every thread sent its features"),
-            grads,
-        )
+        let found = found.expect("invariant: every thread sent its features");
+        (Arc::unwrap_or_clone(found), grads)
     })
 }
 
@@ -278,24 +296,21 @@ mod tests {
         ClipConfig::from_json(json, "test").unwrap().init(9, device)
     }
 
-    fn batch(size: usize, device: &Device) -> (Tensor<4>, Tensor<2, Int>) {
+    fn batch(size: usize, device: &Device) -> (Tensor<4>, Captions) {
         let pixels: Vec<f32> = (0..size * 3 * 256)
             .map(|i| ((i * 7919) % 1013) as f32 / 506.0 - 1.0)
             .collect();
-        let tokens: Vec<i32> = (0..size)
-            .flat_map(|row| {
-                [
-                    48,
-                    (row * 13 % 47) as i32 + 1,
-                    (row * 29 % 47) as i32 + 1,
-                    49,
-                    0,
-                ]
-            })
-            .collect();
+        let rows = (0..size).map(|row| {
+            let words = [row * 13 % 47, row * 29 % 47].map(|word| word as i32 + 1);
+            match row % 3 {
+                0 => [48, words[0], 49, 0, 0],
+                _ => [48, words[0], words[1], 49, 0],
+            }
+        });
+        let captions = Captions::new(rows.flatten().collect(), 5);
         (
             Tensor::from_data(TensorData::new(pixels, [size, 3, 16, 16]), device),
-            Tensor::from_data(TensorData::new(tokens, [size, 5]), device),
+            captions,
         )
     }
 
@@ -311,12 +326,14 @@ mod tests {
         }
     }
 
-    fn gradients(chunk: usize, threads: usize) -> (f32, Vec<Vec<f32>>) {
+    fn gradients(chunk: usize, threads: usize, buckets: usize) -> (f32, Vec<Vec<f32>>) {
         let device = Device::flex().autodiff();
         let model = model(&device);
-        let (images, tokens) = batch(12, &device);
-        let step = ContrastiveStep::new(InfoNce::default(), chunk).with_threads(threads);
-        let step = step.gradients(&model, images, tokens);
+        let (images, captions) = batch(12, &device);
+        let step = ContrastiveStep::new(InfoNce::default(), chunk)
+            .with_threads(threads)
+            .with_text_buckets(buckets)
+            .gradients(&model, images, &captions);
         let mut flat = Flat(&step.grads, Vec::new());
         model.visit(&mut flat);
         (step.loss, flat.1)
@@ -337,10 +354,20 @@ mod tests {
     }
 
     #[test]
-    fn chunks_and_threads_change_nothing() {
-        let (loss, whole) = gradients(12, 1);
-        for (chunk, threads) in [(1, 1), (4, 1), (5, 1), (12, 2), (12, 5), (4, 3), (2, 3)] {
-            let (chunked_loss, chunked) = gradients(chunk, threads);
+    fn chunks_threads_and_buckets_change_nothing() {
+        let (loss, whole) = gradients(12, 1, 1);
+        let cases = [
+            (1, 1, 1),
+            (4, 1, 1),
+            (5, 1, 2),
+            (12, 1, 3),
+            (12, 2, 1),
+            (12, 5, 4),
+            (4, 3, 1),
+            (2, 3, 2),
+        ];
+        for (chunk, threads, buckets) in cases {
+            let (chunked_loss, chunked) = gradients(chunk, threads, buckets);
             assert!((loss - chunked_loss).abs() < ROUNDING * loss);
             assert_same(&whole, &chunked, ROUNDING);
         }
@@ -348,25 +375,25 @@ mod tests {
 
     #[test]
     fn threads_give_the_same_bits_every_time() {
-        let first = gradients(12, 3);
-        assert!((0..5).all(|_| gradients(12, 3) == first));
+        let first = gradients(12, 3, 2);
+        assert!((0..5).all(|_| gradients(12, 3, 2) == first));
     }
 
     #[test]
     fn the_gradients_are_those_of_the_plain_loss() {
         let device = Device::flex().autodiff();
         let model = model(&device);
-        let (images, tokens) = batch(12, &device);
+        let (images, captions) = batch(12, &device);
         let loss = InfoNce::default().forward(
             model.encode_image(images),
-            model.encode_text(tokens),
+            captions.buckets(0..12, 1, &device).encode(&model),
             model.logit_scale.val(),
         );
         let value: f32 = loss.clone().into_scalar();
         let plain = GradientsParams::from_grads(loss.backward(), &model);
         let mut flat = Flat(&plain, Vec::new());
         model.visit(&mut flat);
-        let (ours, grads) = gradients(12, 1);
+        let (ours, grads) = gradients(12, 1, 1);
         assert!((ours - value).abs() < ROUNDING * value);
         // Burn's own softmax sums in yet another order.
         assert_same(&flat.1, &grads, 10.0 * ROUNDING);
@@ -379,8 +406,8 @@ mod tests {
         let run = |mut model: Clip, mut optimizer: Optimizer, steps: usize| {
             let mut loss = 0.0;
             for _ in 0..steps {
-                let (images, tokens) = batch(12, &device);
-                let found = step.gradients(&model, images, tokens);
+                let (images, captions) = batch(12, &device);
+                let found = step.gradients(&model, images, &captions);
                 loss = found.loss;
                 model = optimizer.step(1e-3, model, found.grads).0;
             }
@@ -414,8 +441,9 @@ mod tests {
         let device = Device::flex().autodiff();
         let model = model(&device);
         let optimizer = Optimizer::new(&OptimizerConfig::default(), &model);
-        let (images, tokens) = batch(4, &device);
-        let found = ContrastiveStep::new(InfoNce::default(), 4).gradients(&model, images, tokens);
+        let (images, captions) = batch(4, &device);
+        let found =
+            ContrastiveStep::new(InfoNce::default(), 4).gradients(&model, images, &captions);
         let mut stepped = optimizer.clone();
         stepped.step(1e-3, model, found.grads);
         let state = stepped.to_bytes().unwrap();

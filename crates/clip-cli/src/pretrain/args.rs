@@ -26,7 +26,7 @@ pub(crate) struct PretrainArgs {
     /// Settings in a TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting, such as optimizer.weight_decay=0.1; may be given again
+    /// One setting, such as `optimizer.weight_decay=0.1`; may be given again
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Where everything goes [default: runs/PRESET-NUMBER]
@@ -225,13 +225,15 @@ mod tests {
         let own = choose(&["--train", "a.tar", "--set", "batch=64", "--batch", "128"]).unwrap();
         let config = resolved(&own.layers).unwrap();
         assert!(own.own_data);
-        assert_eq!((config.epochs, config.batch), (32.0, 128));
+        assert!((config.epochs - 32.0).abs() < 1e-12);
+        assert_eq!(config.batch, 128);
     }
 
     #[test]
     fn epochs_replace_the_steps_of_a_file() {
         let config = resolved(&choose(&["--epochs", "2"]).unwrap().layers).unwrap();
-        assert_eq!((config.epochs, config.steps), (2.0, None));
+        assert!((config.epochs - 2.0).abs() < 1e-12);
+        assert_eq!(config.steps, None);
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     if config.threads == 0 {
         config.threads = started.threads();
     }
+    if config.text_buckets == 0 {
+        config.text_buckets = started.text_buckets();
+    }
     let run = if choice.resume {
         RunDir::open(&choice.out)?
     } else {

@@ -46,8 +46,8 @@ fn caption(scene: &Scene, draw: &mut Draw) -> String {
     if room && draw.chance(0.35) {
         caption.push_str(draw.pick(&LEADS));
     }
-    // A quarter names the background: were it more, telling backgrounds apart would be learned long before shapes.
-    if (room || subject.len() < SHORT) && draw.chance(0.25) {
+    // One in eight names the background: were it more, telling backgrounds apart would be learned long before shapes.
+    if (room || subject.len() < SHORT) && draw.chance(0.125) {
         let background = background(scene, draw);
         match draw.below(4) {
             0 => caption = format!("{caption}{} with {subject}", with_article(&background)),
@@ -69,10 +69,10 @@ fn single(object: &Object, scene: &Scene, draw: &mut Draw) -> String {
         0 => format!("something {}", word(object.colour.names(), draw)),
         1 => format!("one {} shape", word(object.colour.names(), draw)),
         2 => format!("one {}", word(object.shape.names(), draw)),
-        _ => mention(object, draw.chance(0.35), draw),
+        _ => mention(object, draw.chance(0.2), draw),
     };
     if let Some(place) = scene.place
-        && draw.chance(0.3)
+        && draw.chance(0.15)
     {
         subject.push(' ');
         subject.push_str(draw.pick(place_names(place)));

@@ -11,7 +11,7 @@ use crate::DataError;
 pub(super) const MANIFEST_FILE: &str = "shapes.json";
 
 /// Rises whenever a configuration gives other scenes, captions or files than it gave before.
-const VERSION: u32 = 1;
+const VERSION: u32 = 4;
 
 /// What a folder was made from, and the hashes of its files.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

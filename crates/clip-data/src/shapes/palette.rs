@@ -51,7 +51,7 @@ pub(super) fn backdrop(objects: &[Rgb], draw: &mut Draw) -> (Tone, Rgb, Rgb) {
         let second = from_hsv(
             hue + draw.between(-0.5, 0.5),
             saturation * 1.2,
-            value - 0.11,
+            value - 0.07,
         );
         let contrast = objects
             .iter()

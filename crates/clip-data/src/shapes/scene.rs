@@ -156,32 +156,32 @@ fn object(pair: (Colour, Shape), count: usize, draw: &mut Draw) -> Object {
     let size = draw.pick(&Size::ALL);
     // Radii of small, medium and large by number of objects: three large ones still fit side by side.
     let radii = match count {
-        1 => [0.16, 0.23, 0.32],
-        2 => [0.13, 0.17, 0.22],
-        _ => [0.115, 0.145, 0.18],
+        1 => [0.24, 0.31, 0.39],
+        2 => [0.15, 0.19, 0.24],
+        _ => [0.13, 0.16, 0.19],
     };
-    let turn = shape.max_turn().to_radians();
+    let turn = Shape::MAX_TURN.to_radians();
     Object {
         colour,
         shape,
         size,
         centre: [0.5; 2],
-        radius: radii[size as usize] * draw.between(0.94, 1.06),
+        radius: radii[size as usize] * draw.between(0.97, 1.03),
         turn: draw.between(-turn, turn),
         rgb: [0.0; 3],
     }
 }
 
-/// One object in one of nine places.
+/// One object in one of nine places, give or take two pixels of a small image.
 fn single(pair: (Colour, Shape), draw: &mut Draw) -> (Object, (Third, Third)) {
     let mut object = object(pair, 1, draw);
     let thirds = [Third::First, Third::Middle, Third::Last];
     let place = (draw.pick(&thirds), draw.pick(&thirds));
-    let edge = object.radius + 0.02;
+    let edge = (object.radius + 0.02).max(0.28);
     let mut along = |third: Third| match third {
-        Third::First => draw.between(edge, edge.max(0.31) + 0.01),
-        Third::Middle => draw.between(0.46, 0.54),
-        Third::Last => 1.0 - draw.between(edge, edge.max(0.31) + 0.01),
+        Third::First => draw.between(edge, edge + 0.03),
+        Third::Middle => draw.between(0.485, 0.515),
+        Third::Last => 1.0 - draw.between(edge, edge + 0.03),
     };
     object.centre = [along(place.0), along(place.1)];
     (object, place)

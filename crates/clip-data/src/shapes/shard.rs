@@ -18,7 +18,7 @@ use super::split::{PairSplit, class_index};
 
 /// Half of the scenes have one object, from which colours and shapes are learned soonest; the others teach which
 /// colour belongs to which shape.
-const COUNTS: Counts = [0.5, 0.35];
+const COUNTS: Counts = [0.6, 0.25];
 
 /// The quality from which the edges of a shape of ten pixels show no rings. JPEG and not PNG, because speckles and
 /// gradients hardly compress without loss: 2.1 KB an image against 6.3, and both decode in some 60 µs.

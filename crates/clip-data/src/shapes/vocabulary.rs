@@ -44,14 +44,9 @@ impl Shape {
         }
     }
 
-    /// How far it is turned either way, in degrees. A square turned by 45 is a diamond; and to know the others in every
-    /// direction takes a small model longer than the default run lasts.
-    pub(super) fn max_turn(self) -> f32 {
-        match self {
-            Self::Square | Self::Diamond => 12.0,
-            _ => 20.0,
-        }
-    }
+    /// How far it is turned either way, in degrees: to know shapes in every direction takes a small transformer longer
+    /// than the default run lasts.
+    pub(super) const MAX_TURN: f32 = 8.0;
 }
 
 /// The colour of an object.

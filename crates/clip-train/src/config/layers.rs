@@ -124,9 +124,14 @@ mod tests {
             .and_then(|layers| layers.value("lr", 2e-3, "--lr"))
             .and_then(|layers| layers.resolve())
             .unwrap();
-        assert_eq!((config.lr, config.preset.as_str()), (2e-3, "ViT-B-32"));
-        assert_eq!(config.optimizer.beta_2, 0.95);
-        assert_eq!(config.optimizer.weight_decay, 0.1);
+        assert!((config.lr - 2e-3).abs() < 1e-12);
+        assert_eq!(config.preset, "ViT-B-32");
+        let expected = crate::OptimizerConfig {
+            beta_2: 0.95,
+            weight_decay: 0.1,
+            ..crate::OptimizerConfig::default()
+        };
+        assert_eq!(config.optimizer, expected);
         assert_eq!(config.batch, RunConfig::default().batch);
     }
 

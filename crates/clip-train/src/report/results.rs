@@ -297,7 +297,6 @@ mod tests {
             bad: 1,
             kinds: vec![(attack.into(), 1)],
             examples: vec![attack.into()],
-            ..BadShard::default()
         };
         let html = predictions(&[prediction]) + &bad_samples(&[shard], Some(10));
         assert!(

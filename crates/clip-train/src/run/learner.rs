@@ -3,7 +3,7 @@ use burn::{
     data::dataset::DatasetError,
     module::Module,
     optim::GradientsParams,
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::Device,
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use clip_data::ImageTextBatch;
@@ -11,7 +11,7 @@ use clip_model::{Clip, ImageNorm};
 use std::sync::Arc;
 
 use crate::{
-    ContrastiveStep, Optimizer,
+    Captions, ContrastiveStep, Optimizer,
     progress::{EvalOutput, StepOutput},
 };
 
@@ -52,10 +52,9 @@ impl TrainStep for ContrastiveLearner {
     /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
         let device = self.clip.device();
-        let shape = [batch.batch, batch.tokens_per_caption];
         let images = self.norm.to_tensor(batch.images, batch.image_size, &device);
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(batch.tokens, shape), &device);
-        let found = self.step.gradients(&self.clip, images, tokens);
+        let captions = Captions::new(batch.tokens, batch.tokens_per_caption);
+        let found = self.step.gradients(&self.clip, images, &captions);
         TrainOutput {
             grads: found.grads,
             item: StepOutput {

@@ -14,7 +14,9 @@ use clip_data::{FaultReport, TrainLoader};
 use clip_model::{Clip, ClipConfig, ImageNorm, loss::InfoNce, weights::load_weights};
 
 use super::{
-    ContrastiveLearner, RunDir, learner::NoBatches, strategy::ContrastiveStrategy,
+    ContrastiveLearner, RunDir,
+    learner::NoBatches,
+    strategy::{ContrastiveStrategy, Plan, Work},
     unlogged::Unlogged,
 };
 use crate::{
@@ -30,7 +32,7 @@ use crate::{
 };
 
 /// Tries a half-trained model on validation data.
-pub trait Evaluate {
+pub trait Evaluate: Send {
     /// The keys of what [`evaluate`](Self::evaluate) will find, as [`EvalOutput::named`] gives them.
     fn keys(&self) -> Vec<String>;
 
@@ -121,7 +123,8 @@ impl Training<'_> {
         let learner = ContrastiveLearner::new(
             resumed.model,
             ContrastiveStep::new(InfoNce::default(), chunk)
-                .with_threads(self.config.threads.max(1)),
+                .with_threads(self.config.threads.max(1))
+                .with_text_buckets(self.config.text_buckets.max(1)),
             self.norm,
         );
         let loader = self.loader.starting_at(resumed.state.cursor)?;
@@ -130,7 +133,7 @@ impl Training<'_> {
             .as_ref()
             .map_or(Vec::new(), |evaluator| evaluator.keys());
         let strategy = Arc::new(ContrastiveStrategy {
-            plan: super::strategy::Plan {
+            plan: Plan {
                 total_steps,
                 schedule: self.config.schedule(total_steps),
                 eval_every: self.config.eval_every(total_steps),
@@ -140,7 +143,7 @@ impl Training<'_> {
             },
             loader: loader.clone(),
             notes: notes.clone(),
-            work: Mutex::new(Some(super::strategy::Work {
+            work: Mutex::new(Some(Work {
                 state: resumed.state,
                 earlier_faults: resumed.faults,
                 optimizer: resumed.optimizer,

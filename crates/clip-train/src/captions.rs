@@ -1,0 +1,128 @@
+use std::ops::Range;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use clip_model::Clip;
+
+/// The token ids of a batch's captions, on the host, where their lengths are known.
+#[derive(Clone, Debug)]
+pub struct Captions {
+    /// `[captions, length]`: start, words, end, then zeros.
+    ids: Vec<i32>,
+    length: usize,
+}
+
+/// Captions on the device: those of similar length together, so that little padding is computed on.
+#[derive(Clone, Debug)]
+pub(crate) struct Buckets {
+    /// `[captions of the bucket, its longest]`.
+    tokens: Vec<Tensor<2, Int>>,
+    /// `[captions]`: where each is among those of all buckets.
+    place: Tensor<1, Int>,
+}
+
+impl Captions {
+    /// # Panics
+    /// If the ids aren't whole captions of `length` tokens.
+    pub fn new(ids: Vec<i32>, length: usize) -> Self {
+        assert!(
+            length > 0 && ids.len().is_multiple_of(length),
+            "{} ids are no whole captions of {length} tokens",
+            ids.len()
+        );
+        Self { ids, length }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.ids.len() / self.length
+    }
+
+    /// Captions of a range, in at most `buckets` tensors.
+    pub(crate) fn buckets(&self, range: Range<usize>, buckets: usize, device: &Device) -> Buckets {
+        let row = |at: usize| &self.ids[at * self.length..(at + 1) * self.length];
+        // The end of a text is its highest id, as for the text tower, which is causal: the rest changes nothing.
+        let length = |at: usize| {
+            let ids = row(at);
+            let end = (0..ids.len()).max_by_key(|&at| (ids[at], std::cmp::Reverse(at)));
+            end.unwrap_or(0) + 1
+        };
+        let count = range.len();
+        let mut order: Vec<(usize, usize)> = range.map(|at| (length(at), at)).collect();
+        order.sort_unstable();
+        let mut place = vec![0i32; count];
+        let first = order.iter().map(|(_, at)| *at).min().unwrap_or(0);
+        for (to, (_, at)) in order.iter().enumerate() {
+            place[at - first] = to as i32;
+        }
+        let tokens = order
+            .chunks(count.div_ceil(buckets).max(1))
+            .map(|bucket| {
+                let longest = bucket.last().map_or(1, |(length, _)| *length);
+                let ids: Vec<i32> = bucket
+                    .iter()
+                    .flat_map(|(_, at)| &row(*at)[..longest])
+                    .copied()
+                    .collect();
+                Tensor::from_data(TensorData::new(ids, [bucket.len(), longest]), device)
+            })
+            .collect();
+        Buckets {
+            tokens,
+            place: Tensor::from_data(TensorData::new(place, [count]), device),
+        }
+    }
+}
+
+impl Buckets {
+    /// Text features in the captions' own order.
+    ///
+    /// # Shapes
+    /// - returns `[captions, embed_dim]`, not normalised
+    pub(crate) fn encode(&self, model: &Clip) -> Tensor<2> {
+        let mut parts: Vec<Tensor<2>> = self
+            .tokens
+            .iter()
+            .map(|tokens| model.encode_text(tokens.clone()))
+            .collect();
+        let all = match parts.len() {
+            1 => parts.swap_remove(0),
+            _ => Tensor::cat(parts, 0),
+        };
+        all.select(0, self.place.clone())
+    }
+
+    /// The same, for a model without autodiff.
+    pub(crate) fn inner(&self) -> Self {
+        Self {
+            tokens: self
+                .tokens
+                .iter()
+                .map(|tokens| tokens.clone().inner())
+                .collect(),
+            place: self.place.clone().inner(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_lengths_share_a_bucket_and_the_order_comes_back() {
+        let rows = [[9, 1, 2, 8, 10], [9, 10, 0, 0, 0], [9, 3, 10, 0, 0]];
+        let captions = Captions::new(rows.concat(), 5);
+        let buckets = captions.buckets(0..3, 2, &Device::flex());
+        let shapes: Vec<_> = buckets.tokens.iter().map(Tensor::dims).collect();
+        assert_eq!(shapes, [[2, 3], [1, 5]]);
+        let place: Vec<i32> = buckets
+            .place
+            .into_data()
+            .convert::<i32>()
+            .try_to_vec()
+            .unwrap();
+        assert_eq!(place, [2, 0, 1]);
+        let part = captions.buckets(1..2, 4, &Device::flex());
+        assert_eq!(part.tokens[0].dims(), [1, 2]);
+    }
+}
