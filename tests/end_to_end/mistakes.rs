@@ -83,7 +83,7 @@ fn a_model_that_is_not_there_or_not_whole_is_named() {
         &[
             (&eval("ViT-Z"), &["no model `ViT-Z`", "ViT-B-32"]),
             (
-                &eval("ViT-Nano-8-64"),
+                &eval("ViT-Nano-6-36"),
                 &["no vocabulary yet", "clip pretrain"],
             ),
             (

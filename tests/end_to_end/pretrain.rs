@@ -202,7 +202,7 @@ fn what_cannot_be_trained_is_refused_before_anything_is_made() {
     let cases: &[(&[&str], &str)] = &[
         (&["--train", "gone-{0..1}.tar"], "gone-0.tar"),
         (&["--train", "train-0.tar::"], "empty"),
-        (&["--preset", "ViT-Z"], "ViT-Nano-8-64"),
+        (&["--preset", "ViT-Z"], "ViT-Nano-6-36"),
         (&["--config", "empty.toml"], "lerning_rate"),
         (&["--set", "optimizer.beta=1"], "optimizer.beta"),
         (&["--set", "lr=fast"], "lr"),

@@ -1,7 +1,7 @@
 """Checks that OpenCLIP loads a model directory of ours and computes the features that `clip embed` writes.
 
     python -m venv venv && venv/bin/pip install -r requirements.txt
-    cargo run --release --example random_model -- ViT-Nano-8-64 /tmp/model     # or a trained model
+    cargo run --release --example random_model -- ViT-Nano-6-36 /tmp/model     # or a trained model
     venv/bin/python openclip_parity.py /tmp/model ../../target/release/clip
 
 Prints the smallest cosine and exits with 1 when one is below 0.9999, or when the two disagree on what a model is.

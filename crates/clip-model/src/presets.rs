@@ -11,7 +11,7 @@ macro_rules! presets {
 }
 
 presets![
-    "ViT-Nano-8-64",
+    "ViT-Nano-6-36",
     "ViT-Mini-16-96",
     "ViT-S-32",
     "ViT-S-16",

@@ -209,7 +209,7 @@ mod tests {
         let args = std::iter::once("clip").chain(args.iter().copied());
         Cli::parse_from(args)
             .args
-            .choose("preset = \"ViT-Nano-8-64\"\nepochs = 5.0\nsteps = 9\n")
+            .choose("preset = \"ViT-Nano-6-36\"\nepochs = 5.0\nsteps = 9\n")
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         assert!(!shapes.own_data);
         assert_eq!(
             (config.preset.as_str(), config.lr),
-            ("ViT-Nano-8-64", 0.002)
+            ("ViT-Nano-6-36", 0.002)
         );
 
         let own = choose(&["--train", "a.tar", "--set", "batch=64", "--batch", "128"]).unwrap();
