@@ -139,7 +139,7 @@ mod tests {
     fn a_folder_that_no_pattern_can_name_is_refused() {
         let config = ShapesConfig::default();
         let dataset = ShapesDataset::new(&config, Path::new("data/shapes"), false).unwrap();
-        assert_eq!(dataset.train, "data/shapes/train-{000000..000019}.tar");
+        assert_eq!(dataset.train, "data/shapes/train-{000000..000059}.tar");
         assert_eq!(dataset.val, "data/shapes/val-000000.tar");
         for folder in ["a{b}", "a::b", "s3://a", " a", ".", ""] {
             let error = ShapesDataset::new(&config, Path::new(folder), false).unwrap_err();
