@@ -2,7 +2,7 @@
 //!
 //! A step frees gigabytes that the next one asks for again. glibc gives large blocks back to the system at once, which
 //! then clears each page again, and keeps a heap for each thread that the others can't use: a fifth of a small model's
-//! time on a CPU, and a fifth more memory. It reads its settings before `main`, so the program starts itself once more.
+//! time on a CPU, and 3.66 GiB in a long run that needs 2.60 without (docs/benchmarks.md). It reads its settings before `main`, so the program starts itself once more.
 
 /// Blocks below 1 GiB stay in the one heap, which doesn't shrink. Names and units: `mallopt(3)`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -24,8 +24,8 @@ pub struct RunConfig {
     /// Pairs of a batch: each image is compared with so many captions. 256: the largest that trains small models on a
     /// CPU in 3 GiB.
     pub batch: usize,
-    /// Pairs encoded at once; 0: the whole batch. Smaller ones need less memory and a third more time, and change the
-    /// result by rounding only.
+    /// Pairs encoded at once; 0: the whole batch. Smaller ones need less memory and encode each pair twice; they
+    /// change the result by rounding only.
     pub chunk: usize,
     /// Parts of a batch that are encoded at the same time, each on a thread; 0: one a core on a CPU, one on a GPU. The
     /// number that a run began with stays, so that it can be resumed bit by bit elsewhere.
