@@ -45,7 +45,11 @@ fn pretrain<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn weights(folder: &Folder, out: &str) -> Vec<u8> {
-    let path = folder.path(out).join("model/open_clip_model.safetensors");
+    model_weights(folder, &format!("{out}/model"))
+}
+
+fn model_weights(folder: &Folder, dir: &str) -> Vec<u8> {
+    let path = folder.path(dir).join("open_clip_model.safetensors");
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -124,11 +128,12 @@ fn a_run_leaves_a_model_that_every_command_uses() {
 #[test]
 fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
     let folder = folder();
-    let threads = ["--set", "threads=2"];
-    let straight = folder.clip(&pretrain("straight", &threads));
+    let mut more = vec!["--set", "threads=2", "--set", "ema=0.9"];
+    more.extend(["--val", "a.tar", "--set", "eval.steps=2"]);
+    let straight = folder.clip(&pretrain("straight", &more));
     assert_eq!(straight.code, Some(0), "{straight:?}");
 
-    let mut clip = folder.command(&pretrain("killed", &threads));
+    let mut clip = folder.command(&pretrain("killed", &more));
     let mut clip = clip
         .stderr(Stdio::null())
         .stdout(Stdio::null())
@@ -138,6 +143,9 @@ fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
     // SIGKILL: nothing in the program can answer it.
     clip.kill().unwrap();
     clip.wait().unwrap();
+    // What there is to see of a run is there before its end.
+    let report = fs::read_to_string(folder.path("killed/report.html")).unwrap();
+    assert!(report.contains("image→text"));
     let resumed = folder.clip(&["pretrain", "--resume", "killed"]);
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert!(resumed.err.contains("resuming after step"), "{resumed:?}");
@@ -145,6 +153,12 @@ fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
         weights(&folder, "killed") == weights(&folder, "straight"),
         "weights differ"
     );
+    let averaged = |out| model_weights(&folder, &format!("{out}/model-ema"));
+    assert!(
+        averaged("killed") == averaged("straight"),
+        "averaged weights differ"
+    );
+    assert!(averaged("straight") != weights(&folder, "straight"));
     let losses = |out| {
         let lines = metrics(&folder, out).into_iter();
         lines.map(|line| line["loss"].clone()).collect::<Vec<_>>()
@@ -270,4 +284,98 @@ fn bad_samples_are_counted_and_too_many_stop_the_run() {
     let ran = folder.clip(&args);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.err.contains("worst shards: broken.tar"), "{ran:?}");
+}
+
+#[test]
+fn averaged_weights_are_evaluated_and_the_best_checkpoint_stays() {
+    let folder = folder();
+    let more = [
+        "--val",
+        "a.tar",
+        "--set",
+        "eval.steps=1",
+        "--set",
+        "ema=0.5",
+        "--set",
+        "checkpoint.best=i2t_r1",
+        "--set",
+        "checkpoint.keep=1",
+        "--set",
+        "schedule.kind=constant",
+        "--lr",
+        "0.03",
+    ];
+    let ran = folder.clip(&pretrain("run", &more));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let lines = metrics(&folder, "run");
+    assert_eq!(lines[18]["lr"], 0.03);
+    let evaluations: Vec<&Value> = lines.iter().filter(|line| line["loss"].is_null()).collect();
+    let best = evaluations
+        .iter()
+        .rev()
+        .max_by(|a, b| {
+            a["i2t_r1"]
+                .as_f64()
+                .partial_cmp(&b["i2t_r1"].as_f64())
+                .unwrap()
+        })
+        .unwrap();
+    let kept = format!("step-{:08}", best["step"].as_u64().unwrap());
+    let checkpoints = fs::read_dir(folder.path("run/checkpoints")).unwrap();
+    let mut checkpoints: Vec<_> = checkpoints
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    checkpoints.sort();
+    assert!(
+        checkpoints.contains(&kept.clone().into()),
+        "{kept} of {checkpoints:?}"
+    );
+    assert!(checkpoints.contains(&"step-00000010".into()));
+    assert!(checkpoints.len() <= 2, "{checkpoints:?}");
+
+    let again = [
+        "eval",
+        "retrieval",
+        "--model",
+        "run/model-ema",
+        "--data",
+        "a.tar",
+        "--json",
+    ];
+    let again = folder.clip(&again).json();
+    assert_eq!(
+        again["i2t_median_rank"],
+        evaluations[9]["ema_i2t_median_rank"]
+    );
+
+    let wrong = folder.clip(&pretrain(
+        "wrong",
+        &["--val", "a.tar", "--set", "checkpoint.best=r1"],
+    ));
+    assert_eq!(wrong.code, Some(1));
+    assert!(
+        wrong.err.contains("\"r1\"") && wrong.err.contains("i2t_r1"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn a_run_that_diverges_goes_back_as_often_as_it_may() {
+    let folder = folder();
+    let more = [
+        "--lr",
+        "1e30",
+        "--set",
+        "checkpoint.minutes=1e-9",
+        "--set",
+        "checkpoint.rollbacks=2",
+    ];
+    let ran = folder.clip(&pretrain("run", &more));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(
+        ran.err.matches("Rolled back to step 1").count(),
+        2,
+        "{ran:?}"
+    );
+    assert!(ran.err.contains("training has diverged"), "{ran:?}");
 }

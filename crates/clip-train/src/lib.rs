@@ -4,7 +4,9 @@
 mod captions;
 pub mod checkpoint;
 pub mod config;
+mod ema;
 mod error;
+mod guard;
 mod optimizer;
 pub mod progress;
 pub mod report;
@@ -14,8 +16,9 @@ mod step;
 pub mod tensorboard;
 
 pub use captions::Captions;
+pub use ema::Ema;
 pub use error::TrainError;
 pub use optimizer::{Optimizer, OptimizerConfig};
-pub use run::{ContrastiveLearner, Evaluate, RunDir, Trained, Training};
-pub use schedule::CosineSchedule;
+pub use run::{ContrastiveLearner, Evaluate, EvaluateError, RunDir, Trained, Training};
+pub use schedule::{Decay, Schedule};
 pub use step::{ContrastiveStep, StepGradients};

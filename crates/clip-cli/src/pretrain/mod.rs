@@ -7,7 +7,10 @@ mod report;
 mod summary;
 mod validation;
 
-use std::sync::Arc;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
@@ -21,6 +24,7 @@ use crate::{
 };
 
 pub(crate) use args::PretrainArgs as Args;
+use report::Page;
 use validation::Validation;
 
 /// What the self-made dataset is learned with.
@@ -54,18 +58,19 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let tokenizer = prepare::tokenizer(&run, &model, &shards)?;
     let norm = ImageNorm::default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
-    let validation =
-        Validation::open(&config, &model, norm, &tokenizer).context("validation data")?;
+    let total_steps = config.total_steps(loader.samples_per_epoch());
+    let device = format!("{} ({})", started.name, started.what);
+    let page = Page::new(&run, &config, &model, total_steps, device);
+    let page = Arc::new(Mutex::new(page));
+    let validation = Validation::open(&config, &model, norm, &tokenizer, Arc::clone(&page))
+        .context("validation data")?;
     for change in run.save_config(&config)?.harmless {
         log::info!("changed since the run began: {change}");
     }
     summary::announce(&config, &model, &run, &started, &loader);
 
-    let latest = validation
-        .as_ref()
-        .map(Validation::latest)
-        .unwrap_or_default();
-    let retrieval_loader = validation.as_ref().and_then(Validation::retrieval_loader);
+    let latest = validation.latest();
+    let retrieval_loader = validation.retrieval_loader();
     let interrupter = interrupt::training_begins();
     let trained = Training {
         config: &config,
@@ -74,7 +79,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         device: started.device.clone(),
         run: &run,
         loader,
-        evaluator: validation.map(|validation| Box::new(validation) as _),
+        evaluator: Some(Box::new(validation)),
         display: if args.plain {
             Display::Plain
         } else {
@@ -94,19 +99,15 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         );
         return Err(Interrupted.into());
     }
-    ClipEncoders::new(&model, &trained.model, tokenizer, norm)?.save(&run.model())?;
-    let device = format!("{} ({})", started.name, started.what);
+    let save =
+        |clip, dir: &Path| ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), norm)?.save(dir);
+    save(&trained.model, &run.model())?;
+    if let Some(ema) = &trained.ema {
+        save(ema, &run.ema_model())?;
+    }
     let found = latest.get();
-    let report = report::report(
-        &run,
-        &config,
-        &model,
-        &device,
-        &trained,
-        &found,
-        retrieval_loader.as_ref(),
-    )?;
-    report.write(&run.report())?;
+    let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
+    let report = page.write(&trained.state, &found, retrieval_loader.as_ref())?;
     let end = Ended {
         config: &config,
         run: &run,

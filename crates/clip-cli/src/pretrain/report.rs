@@ -1,9 +1,12 @@
+use std::path::PathBuf;
+
 use anyhow::Result;
 use burn::{data::dataloader::DataLoader, tensor::activation::softmax};
 use clip_data::{EvalLoader, FaultReport};
 use clip_model::{ClipConfig, l2_normalize};
 use clip_train::{
-    RunDir, Trained,
+    RunDir,
+    checkpoint::RunState,
     config::RunConfig,
     report::{
         BadShard, Candidate, ClassAccuracy, Picture, Prediction, Report, Retrieval, ZeroShot,
@@ -17,48 +20,100 @@ const SHOWN: usize = 16;
 /// Captions shown for each.
 const CANDIDATES: usize = 5;
 
-/// The run's page, from its metrics and what its last evaluation found.
-pub(super) fn report(
-    run: &RunDir,
-    config: &RunConfig,
-    model: &ClipConfig,
-    device: &str,
-    trained: &Trained,
-    found: &Found,
-    loader: Option<&EvalLoader>,
-) -> Result<Report> {
-    let mut report = Report::from_metrics_jsonl(&run.metrics())?;
-    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let facts = &mut report.facts;
-    facts.preset = Some(config.preset.clone());
-    facts.parameters = Some(model.num_params() as u64);
-    facts.train_data = given(&config.data.train);
-    facts.val_data = given(&config.data.val);
-    facts.samples_read = Some(trained.state.faults.samples);
-    facts.seed = Some(config.seed);
-    facts.total_steps = Some(trained.total_steps);
-    facts.backend = Some(device.to_owned());
-    facts.wall_s = Some(trained.state.seconds);
-    facts.peak_memory = super::memory::peak_bytes();
-    facts.version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    report.retrieval = found
-        .retrieval
-        .iter()
-        .map(|retrieval| Retrieval {
-            dataset: config.data.val.clone(),
-            images: retrieval.report.images,
-            captions: retrieval.report.captions,
-            values: found.output().retrieval,
-        })
-        .collect();
-    report.zeroshot = found.zeroshot.iter().map(zeroshot).collect();
-    if let (Some(retrieval), Some(loader)) = (&found.retrieval, loader) {
-        report.predictions = predictions(retrieval, loader, trained)?;
+/// The run's page, written after each evaluation and at the end.
+pub(super) struct Page {
+    metrics: PathBuf,
+    path: PathBuf,
+    model_dir: PathBuf,
+    config: RunConfig,
+    parameters: u64,
+    total_steps: u64,
+    device: String,
+    /// The images shown, decoded once.
+    pictures: Option<Vec<Picture>>,
+}
+
+impl Page {
+    pub(super) fn new(
+        run: &RunDir,
+        config: &RunConfig,
+        model: &ClipConfig,
+        total_steps: u64,
+        device: String,
+    ) -> Self {
+        Self {
+            metrics: run.metrics(),
+            path: run.report(),
+            model_dir: run.model(),
+            config: config.clone(),
+            parameters: model.num_params() as u64,
+            total_steps,
+            device,
+            pictures: None,
+        }
     }
-    report.bad_samples = bad_shards(&trained.state.faults);
-    report.config = Some(config.to_toml()?);
-    report.model_dir = Some(run.model().display().to_string());
-    Ok(report)
+
+    /// Writes the page, from the run's metrics and what its last evaluation found; returns what it shows.
+    pub(super) fn write(
+        &mut self,
+        state: &RunState,
+        found: &Found,
+        loader: Option<&EvalLoader>,
+    ) -> Result<Report> {
+        let mut report = Report::from_metrics_jsonl(&self.metrics)?;
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let (config, facts) = (&self.config, &mut report.facts);
+        facts.preset = Some(config.preset.clone());
+        facts.parameters = Some(self.parameters);
+        facts.train_data = given(&config.data.train);
+        facts.val_data = given(&config.data.val);
+        facts.samples_read = Some(state.faults.samples);
+        facts.seed = Some(config.seed);
+        facts.total_steps = Some(self.total_steps);
+        facts.backend = Some(self.device.clone());
+        facts.wall_s = Some(state.seconds);
+        facts.peak_memory = super::memory::peak_bytes();
+        facts.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        report.retrieval = found
+            .retrieval
+            .iter()
+            .map(|retrieval| Retrieval {
+                dataset: config.data.val.clone(),
+                images: retrieval.report.images,
+                captions: retrieval.report.captions,
+                values: found.output().retrieval,
+            })
+            .collect();
+        report.zeroshot = found.zeroshot.iter().map(zeroshot).collect();
+        report.bad_samples = bad_shards(&state.faults);
+        report.config = Some(config.to_toml()?);
+        report.model_dir = Some(self.model_dir.display().to_string());
+        if let (Some(retrieval), Some(loader)) = (&found.retrieval, loader) {
+            report.predictions = self.predictions(retrieval, loader, found.temperature_factor)?;
+        }
+        report.write(&self.path)?;
+        Ok(report)
+    }
+
+    /// Images from all over the validation set, with the captions of the whole set that the model finds likeliest.
+    fn predictions(
+        &mut self,
+        found: &FoundRetrieval,
+        loader: &EvalLoader,
+        factor: f32,
+    ) -> Result<Vec<Prediction>> {
+        let images = found.shards.keys.len();
+        let shown: Vec<usize> = (0..SHOWN.min(images))
+            .map(|place| place * images / SHOWN.min(images))
+            .collect();
+        let pictures = match self.pictures.take() {
+            Some(pictures) => pictures,
+            None => pictures(loader, &shown)?,
+        };
+        let predictions = predictions(found, &shown, &pictures, factor);
+        self.pictures = Some(pictures);
+        predictions
+    }
 }
 
 fn zeroshot(found: &FoundZeroShot) -> ZeroShot {
@@ -87,21 +142,15 @@ fn zeroshot(found: &FoundZeroShot) -> ZeroShot {
     }
 }
 
-/// Images from all over the validation set, with the captions of the whole set that the model finds likeliest.
 fn predictions(
     found: &FoundRetrieval,
-    loader: &EvalLoader,
-    trained: &Trained,
+    shown: &[usize],
+    pictures: &[Picture],
+    factor: f32,
 ) -> Result<Vec<Prediction>> {
-    let images = found.shards.keys.len();
-    let shown: Vec<usize> = (0..SHOWN.min(images))
-        .map(|place| place * images / SHOWN.min(images))
-        .collect();
     let captions = l2_normalize(found.captions.clone()).transpose();
-    let factor = trained.model.temperature_factor();
-    let mut pictures = pictures(loader, &shown)?.into_iter();
     let mut predictions = Vec::with_capacity(shown.len());
-    for image in shown {
+    for (&image, picture) in shown.iter().zip(pictures) {
         let feature = found.shards.images.clone().narrow(0, image, 1);
         let logits = l2_normalize(feature).matmul(captions.clone()) * factor;
         let probabilities = softmax(logits, 1).try_into_vec_as::<f32>()?;
@@ -120,7 +169,7 @@ fn predictions(
         let truth = found.shards.first_caption(image).map(str::to_owned);
         predictions.push(Prediction {
             key: found.shards.keys[image].clone(),
-            image: pictures.next().unwrap_or_default(),
+            image: picture.clone(),
             truth: truth.filter(|_| !candidates.iter().any(|candidate| candidate.right)),
             candidates,
             rank: order

@@ -3,12 +3,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::tensor::Tensor;
 use clip_data::{EvalLoader, EvalNeeds, ShardSet, Tokenizer};
 use clip_model::{Clip, ClipConfig, ImageNorm};
-use clip_train::{Evaluate, config::RunConfig, progress::EvalOutput};
+use clip_train::{
+    Evaluate, EvaluateError, checkpoint::RunState, config::RunConfig, progress::EvalOutput,
+};
 use clip_zeroshot::{
     Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, LabelSource,
     PROMPT_BATCH, RetrievalReport, ShardFeatures, Templates, ZeroShotError, ZeroShotReport,
     encode_all, evaluate_zeroshot, retrieve,
 };
+
+use super::report::Page;
 
 /// What a run is evaluated on, read once and used at each evaluation.
 pub(super) struct Validation {
@@ -18,6 +22,7 @@ pub(super) struct Validation {
     retrieval: Option<EvalLoader>,
     labelled: Vec<Labelled>,
     latest: Latest,
+    page: Arc<Mutex<Page>>,
 }
 
 /// A labelled set with the names of its classes.
@@ -31,6 +36,8 @@ struct Labelled {
 /// What the last evaluation found, for the report.
 #[derive(Default)]
 pub(super) struct Found {
+    /// The factor between cosines and logits, `exp(logit_scale)`.
+    pub(super) temperature_factor: f32,
     pub(super) retrieval: Option<FoundRetrieval>,
     pub(super) zeroshot: Vec<FoundZeroShot>,
 }
@@ -60,13 +67,15 @@ impl Latest {
 }
 
 impl Validation {
-    /// Opens the shards and files that the run is evaluated on; `None` if there are none.
+    /// Opens the shards and files that the run is evaluated on, of which there may be none; `page` is written after
+    /// each evaluation.
     pub(super) fn open(
         run: &RunConfig,
         config: &ClipConfig,
         norm: ImageNorm,
         tokenizer: &Arc<Tokenizer>,
-    ) -> anyhow::Result<Option<Self>> {
+        page: Arc<Mutex<Page>>,
+    ) -> anyhow::Result<Self> {
         let loader = |shards: &str, needs| {
             EvalLoader::new(ShardSet::parse(shards)?, needs, run.eval_loader(config))
         };
@@ -83,17 +92,15 @@ impl Validation {
             })
         });
         let labelled = labelled.collect::<anyhow::Result<Vec<_>>>()?;
-        if retrieval.is_none() && labelled.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Self {
+        Ok(Self {
             config: config.clone(),
             norm,
             tokenizer: Arc::clone(tokenizer),
             retrieval,
             labelled,
             latest: Latest::default(),
-        }))
+            page,
+        })
     }
 
     /// Where the last evaluation can be read, during and after the run.
@@ -109,7 +116,10 @@ impl Validation {
     fn find(&self, model: &Clip) -> Result<Found, ZeroShotError> {
         let tokenizer = Arc::clone(&self.tokenizer);
         let encoders = ClipEncoders::new(&self.config, model, tokenizer, self.norm)?;
-        let mut found = Found::default();
+        let mut found = Found {
+            temperature_factor: encoders.temperature_factor(),
+            ..Found::default()
+        };
         if let Some(loader) = &self.retrieval {
             let shards = encoders.encode_shards(loader)?;
             let captions = encode_all(&encoders, &shards.captions, PROMPT_BATCH)?;
@@ -152,14 +162,17 @@ impl Evaluate for Validation {
         retrieval.map(str::to_owned).chain(zeroshot).collect()
     }
 
-    fn evaluate(
-        &mut self,
-        model: &Clip,
-    ) -> Result<EvalOutput, Box<dyn std::error::Error + Send + Sync>> {
+    fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError> {
         let found = self.find(model)?;
         let output = found.output();
         *self.latest.get() = found;
         Ok(output)
+    }
+
+    fn recorded(&mut self, state: &RunState) -> Result<(), EvaluateError> {
+        let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+        page.write(state, &self.latest.get(), self.retrieval.as_ref())?;
+        Ok(())
     }
 }
 
@@ -181,7 +194,6 @@ impl Found {
         });
         let retrieval = retrieval.into_iter().flatten();
         EvalOutput {
-            loss: None,
             retrieval: retrieval
                 .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
@@ -190,6 +202,7 @@ impl Found {
                 .iter()
                 .map(|set| (top1(&set.name), set.report.top1))
                 .collect(),
+            ..EvalOutput::default()
         }
     }
 }

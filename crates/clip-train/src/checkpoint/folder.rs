@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{
-    Checkpoint, RunState,
+    Checkpoint, Contents, RunState,
     unit::{read, sync_folder, write},
 };
 use crate::TrainError;
@@ -12,7 +12,7 @@ use crate::TrainError;
 const PREFIX: &str = "step-";
 const PARTIAL: &str = ".partial";
 
-/// The checkpoints of a run, of which the newest few are kept.
+/// The checkpoints of a run, of which the newest few are kept, and the best.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
@@ -30,19 +30,14 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`TrainError::Io`], for example when the disk is full; nothing half-written is left then.
-    pub fn save(
-        &self,
-        state: &RunState,
-        weights: &[u8],
-        optimizer: &[u8],
-    ) -> Result<PathBuf, TrainError> {
+    pub fn save(&self, state: &RunState, contents: &Contents) -> Result<PathBuf, TrainError> {
         fs::create_dir_all(&self.folder).map_err(TrainError::io("create", &self.folder))?;
         let name = format!("{PREFIX}{:08}", state.step);
         let path = self.folder.join(&name);
         let partial = self.folder.join(format!("{name}{PARTIAL}"));
         // What a killed process left there is no checkpoint.
         remove(&partial)?;
-        let written = write(&partial, state, weights, optimizer).and_then(|()| {
+        let written = write(&partial, state, contents).and_then(|()| {
             // The same step again: it was damaged, or is about to be replaced by what equals it.
             remove(&path)?;
             fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
@@ -53,9 +48,12 @@ impl Checkpoints {
         }
         written?;
         sync_folder(&self.folder);
+        let best = state.best.as_ref().map(|best| best.step);
         let steps = self.steps()?;
         for old in steps.iter().rev().skip(self.keep) {
-            remove(&self.path(*old))?;
+            if best != Some(*old) {
+                remove(&self.path(*old))?;
+            }
         }
         Ok(path)
     }
@@ -82,7 +80,8 @@ impl Checkpoints {
         })
     }
 
-    fn path(&self, step: u64) -> PathBuf {
+    /// Where the checkpoint after `step` is, if it was kept.
+    pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(format!("{PREFIX}{step:08}"))
     }
 
@@ -117,12 +116,21 @@ fn remove(folder: &Path) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Best;
 
     fn state(step: u64) -> RunState {
         RunState {
             step,
             samples: 256 * step,
             ..RunState::default()
+        }
+    }
+
+    fn contents() -> Contents {
+        Contents {
+            weights: b"weights".to_vec(),
+            optimizer: b"moments".to_vec(),
+            ema: None,
         }
     }
 
@@ -137,9 +145,7 @@ mod tests {
         let (_dir, checkpoints) = checkpoints(2);
         assert!(checkpoints.latest().unwrap().is_none());
         for step in [9, 10, 100] {
-            checkpoints
-                .save(&state(step), b"weights", b"moments")
-                .unwrap();
+            checkpoints.save(&state(step), &contents()).unwrap();
         }
         assert_eq!(checkpoints.steps().unwrap(), [10, 100]);
         let (found, damaged) = checkpoints.latest().unwrap().unwrap();
@@ -150,12 +156,53 @@ mod tests {
     }
 
     #[test]
+    fn the_best_stays_until_a_better_one() {
+        let (_dir, checkpoints) = checkpoints(1);
+        let best = |step| {
+            Some(Best {
+                key: "i2t_r1".to_owned(),
+                step,
+                value: 0.5,
+            })
+        };
+        for (step, best_step) in [(1, 1), (2, 2), (3, 2), (4, 2)] {
+            let state = RunState {
+                best: best(best_step),
+                ..state(step)
+            };
+            checkpoints.save(&state, &contents()).unwrap();
+        }
+        assert_eq!(checkpoints.steps().unwrap(), [2, 4]);
+        let state = RunState {
+            best: best(5),
+            ..state(5)
+        };
+        checkpoints.save(&state, &contents()).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [5]);
+    }
+
+    #[test]
+    fn averaged_weights_are_checked_like_the_others() {
+        let (_dir, checkpoints) = checkpoints(1);
+        let contents = Contents {
+            ema: Some(b"average".to_vec()),
+            ..contents()
+        };
+        let path = checkpoints.save(&state(1), &contents).unwrap();
+        let (found, _) = checkpoints.latest().unwrap().unwrap();
+        assert_eq!(fs::read(found.ema.unwrap()).unwrap(), b"average");
+        fs::remove_file(path.join("ema.safetensors")).unwrap();
+        let error = checkpoints.latest().unwrap_err().to_string();
+        assert!(error.contains("ema.safetensors"), "{error}");
+    }
+
+    #[test]
     fn whatever_is_torn_the_one_before_is_used() {
         for file in ["model.safetensors", "optimizer.bin", "state.json"] {
             for length in [0, 4] {
                 let (_dir, checkpoints) = checkpoints(2);
-                checkpoints.save(&state(1), b"weights", b"moments").unwrap();
-                let newest = checkpoints.save(&state(2), b"weights", b"moments").unwrap();
+                checkpoints.save(&state(1), &contents()).unwrap();
+                let newest = checkpoints.save(&state(2), &contents()).unwrap();
                 let torn = fs::read(newest.join(file)).unwrap()[..length].to_vec();
                 fs::write(newest.join(file), torn).unwrap();
                 let (found, damaged) = checkpoints.latest().unwrap().unwrap();
@@ -168,7 +215,7 @@ mod tests {
     #[test]
     fn one_flipped_bit_is_found() {
         let (_dir, checkpoints) = checkpoints(2);
-        let path = checkpoints.save(&state(1), b"weights", b"moments").unwrap();
+        let path = checkpoints.save(&state(1), &contents()).unwrap();
         fs::write(path.join("model.safetensors"), b"weightr").unwrap();
         let error = checkpoints.latest().unwrap_err().to_string();
         assert!(error.contains("model.safetensors"), "{error}");
@@ -177,12 +224,12 @@ mod tests {
     #[test]
     fn a_killed_writers_remains_are_no_checkpoint() {
         let (_dir, checkpoints) = checkpoints(2);
-        checkpoints.save(&state(1), b"weights", b"moments").unwrap();
+        checkpoints.save(&state(1), &contents()).unwrap();
         let remains = checkpoints.folder.join("step-00000002.partial");
         fs::create_dir(&remains).unwrap();
         fs::write(remains.join("model.safetensors"), b"wei").unwrap();
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 1);
-        checkpoints.save(&state(2), b"weights", b"moments").unwrap();
+        checkpoints.save(&state(2), &contents()).unwrap();
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 2);
         assert!(!remains.exists());
     }

@@ -16,6 +16,7 @@ const FORMAT: u32 = 1;
 const STATE: &str = "state.json";
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.bin";
+const EMA: &str = "ema.safetensors";
 
 /// Where a run stands, beside its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,43 @@ pub struct RunState {
     pub faults: FaultReport,
     /// Wall time of all parts of the run, in seconds.
     pub seconds: f64,
+    /// The evaluation that `checkpoint.best` found highest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+    /// How often the run went back after it diverged.
+    #[serde(default)]
+    pub rollbacks: u32,
+}
+
+/// The highest value of a run's evaluations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// What was compared, such as `i2t_r1`.
+    pub key: String,
+    /// Optimizer steps done then; its checkpoint is kept.
+    pub step: u64,
+    /// How high it was.
+    pub value: f64,
+}
+
+/// What a checkpoint holds beside where the run stands: copies, which training no longer changes.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// As [`clip_model::weights::weights_bytes`] makes them.
+    pub weights: Vec<u8>,
+    /// As [`Optimizer::to_bytes`](crate::Optimizer::to_bytes) makes it.
+    pub optimizer: Vec<u8>,
+    /// The averaged weights, in a run that has them.
+    pub ema: Option<Vec<u8>>,
+}
+
+impl Contents {
+    fn files(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let ema = self.ema.iter().map(|ema| (EMA, &ema[..]));
+        [(WEIGHTS, &self.weights[..]), (OPTIMIZER, &self.optimizer)]
+            .into_iter()
+            .chain(ema)
+    }
 }
 
 /// A whole checkpoint, read and verified.
@@ -43,6 +81,8 @@ pub struct Checkpoint {
     pub weights: PathBuf,
     /// The optimizer's state, as [`Optimizer::load_bytes`](crate::Optimizer::load_bytes) reads it.
     pub optimizer: Vec<u8>,
+    /// The file of averaged weights, if the run has them.
+    pub ema: Option<PathBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,12 +112,11 @@ impl FileSum {
 pub(super) fn write(
     folder: &Path,
     state: &RunState,
-    weights: &[u8],
-    optimizer: &[u8],
+    contents: &Contents,
 ) -> Result<(), TrainError> {
     fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
     let mut files = BTreeMap::new();
-    for (name, bytes) in [(WEIGHTS, weights), (OPTIMIZER, optimizer)] {
+    for (name, bytes) in contents.files() {
         write_synced(&folder.join(name), bytes)?;
         files.insert(name.to_owned(), FileSum::of(bytes));
     }
@@ -110,10 +149,15 @@ pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
             state.format
         )));
     }
-    let mut optimizer = Vec::new();
     for name in [WEIGHTS, OPTIMIZER] {
+        if !state.files.contains_key(name) {
+            return Err(damaged(format!("{STATE} doesn't tell of {name}")));
+        }
+    }
+    let mut optimizer = Vec::new();
+    for (name, sum) in &state.files {
         let bytes = read(name)?;
-        if state.files.get(name) != Some(&FileSum::of(&bytes)) {
+        if *sum != FileSum::of(&bytes) {
             return Err(damaged(format!(
                 "{name} has not the size and checksum that {STATE} tells"
             )));
@@ -126,6 +170,7 @@ pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
         state: state.state,
         weights: folder.join(WEIGHTS),
         optimizer,
+        ema: state.files.contains_key(EMA).then(|| folder.join(EMA)),
     })
 }
 

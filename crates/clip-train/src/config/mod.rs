@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use changes::Changes;
 pub use layers::ConfigLayers;
 
-use crate::{CosineSchedule, OptimizerConfig, TrainError};
+use crate::{Decay, OptimizerConfig, Schedule, TrainError};
 
 /// A training run. Every key may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,8 +43,14 @@ pub struct RunConfig {
     /// Steps of linear warm-up; without it, a tenth of the run and at most 2,000 (CLIP, table 18).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
+    /// How the learning rate goes on after the warm-up. `{ kind = "cosine" }`: CLIP, section 2.5.
+    pub schedule: Decay,
     /// AdamW.
     pub optimizer: OptimizerConfig,
+    /// A second set of weights, the average of those of all steps, evaluated and saved beside them: how much of the
+    /// average a step keeps, such as 0.9999. None by default: the paper has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// Where pairs come from.
     pub data: DataConfig,
     /// When the model is tried on the validation data.
@@ -107,8 +113,17 @@ pub struct EvalConfig {
 pub struct CheckpointConfig {
     /// Steps from one checkpoint to the next. 0: a tenth of the run and at most 1,000. The last step is always saved.
     pub steps: u64,
+    /// Minutes after which a checkpoint is due whatever the steps. None by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<f64>,
     /// Newest checkpoints kept. 2: the second is there when the newest turns out damaged.
     pub keep: usize,
+    /// The key of an evaluation, such as `i2t_r1`: the checkpoint at which it was highest is kept too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<String>,
+    /// How often a run that diverges goes back to its last checkpoint and on with the data after the bad batch. 0: it
+    /// stops.
+    pub rollbacks: u32,
 }
 
 impl Default for RunConfig {
@@ -124,7 +139,9 @@ impl Default for RunConfig {
             steps: None,
             lr: 5e-4,
             warmup_steps: None,
+            schedule: Decay::default(),
             optimizer: OptimizerConfig::default(),
+            ema: None,
             data: DataConfig::default(),
             eval: EvalConfig::default(),
             checkpoint: CheckpointConfig::default(),
@@ -160,7 +177,13 @@ impl Default for EvalConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { steps: 0, keep: 2 }
+        Self {
+            steps: 0,
+            minutes: None,
+            keep: 2,
+            best: None,
+            rollbacks: 0,
+        }
     }
 }
 
@@ -179,6 +202,16 @@ impl RunConfig {
             ("steps", self.steps != Some(0), "must be above 0"),
             ("lr", positive(self.lr), "must be above 0"),
             ("eval.batch", self.eval.batch > 0, "must be at least 1"),
+            (
+                "ema",
+                self.ema.is_none_or(|decay| (0.0..1.0).contains(&decay)),
+                "must be in [0, 1)",
+            ),
+            (
+                "checkpoint.minutes",
+                self.checkpoint.minutes.is_none_or(positive),
+                "must be above 0",
+            ),
             (
                 "checkpoint.keep",
                 self.checkpoint.keep > 0,
@@ -226,11 +259,12 @@ impl RunConfig {
     }
 
     /// The learning rate over a run of `total_steps`.
-    pub fn schedule(&self, total_steps: u64) -> CosineSchedule {
-        CosineSchedule {
+    pub fn schedule(&self, total_steps: u64) -> Schedule {
+        Schedule {
             lr: self.lr,
             warmup_steps: self.warmup_steps.unwrap_or((total_steps / 10).min(2_000)),
             total_steps,
+            decay: self.schedule,
         }
     }
 

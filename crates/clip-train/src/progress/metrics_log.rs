@@ -126,15 +126,15 @@ impl MetricsLog {
         self.append(&line)
     }
 
-    /// Waits until everything appended is on the disk, as a checkpoint wants it.
+    /// The file, for a thread that waits until everything appended is on the disk, as a checkpoint wants it.
     ///
     /// # Errors
     ///
-    /// The disk refuses; the message names the file.
-    pub fn sync(&self) -> io::Result<()> {
+    /// The system refuses another handle; the message names the file.
+    pub fn handle(&self) -> io::Result<File> {
         self.file
-            .sync_data()
-            .map_err(|error| at("sync", &self.path, &error))
+            .try_clone()
+            .map_err(|error| at("open", &self.path, &error))
     }
 }
 
@@ -232,6 +232,7 @@ mod tests {
             loss: Some(3.0),
             retrieval: vec![("i2t_r1".into(), 0.25)],
             zeroshot: vec![("top1".into(), 0.5)],
+            ..EvalOutput::default()
         };
         log.append_eval(1, 256, 0.5, &eval).unwrap();
         let text = fs::read_to_string(&path).unwrap();

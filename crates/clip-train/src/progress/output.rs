@@ -34,11 +34,13 @@ pub struct EvalOutput {
     /// Zero-shot classification by key without its `zeroshot_`, such as `top1` or `top1_unseen`,
     /// each a share from 0 to 1.
     pub zeroshot: Vec<(String, f64)>,
+    /// What the averaged weights gave, under the same keys as [`named`](Self::named) gives.
+    pub averaged: Vec<(String, f64)>,
 }
 
 impl EvalOutput {
     /// Every number under the key that `metrics.jsonl` gives it: `val_loss`, `i2t_r1`,
-    /// `zeroshot_top1`.
+    /// `zeroshot_top1`, `ema_i2t_r1`.
     pub fn named(&self) -> impl Iterator<Item = (String, f64)> + '_ {
         let loss = self.loss.map(|loss| ("val_loss".to_string(), loss));
         let retrieval = self.retrieval.iter().cloned();
@@ -46,7 +48,14 @@ impl EvalOutput {
             .zeroshot
             .iter()
             .map(|(key, value)| (format!("zeroshot_{key}"), *value));
-        loss.into_iter().chain(retrieval).chain(zeroshot)
+        let averaged = self
+            .averaged
+            .iter()
+            .map(|(key, value)| (format!("ema_{key}"), *value));
+        loss.into_iter()
+            .chain(retrieval)
+            .chain(zeroshot)
+            .chain(averaged)
     }
 }
 
@@ -114,6 +123,7 @@ mod tests {
             loss: Some(3.5),
             retrieval: vec![("i2t_r1".into(), 0.016)],
             zeroshot: vec![("top1".into(), 0.95)],
+            averaged: vec![("zeroshot_top1".into(), 0.96)],
         };
         let named: Vec<_> = output.named().collect();
         assert_eq!(
@@ -121,7 +131,8 @@ mod tests {
             [
                 ("val_loss".to_string(), 3.5),
                 ("i2t_r1".to_string(), 0.016),
-                ("zeroshot_top1".to_string(), 0.95)
+                ("zeroshot_top1".to_string(), 0.95),
+                ("ema_zeroshot_top1".to_string(), 0.96)
             ]
         );
     }

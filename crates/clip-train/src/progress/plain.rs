@@ -376,6 +376,7 @@ mod tests {
             loss: Some(3.5),
             retrieval: vec![("i2t_r1".into(), 0.016)],
             zeroshot: Vec::new(),
+            ..EvalOutput::default()
         };
         renderer.start_split("valid", 1);
         for key in ["val_loss", "i2t_r1", "zeroshot_top1"] {

@@ -114,6 +114,11 @@ impl RunDir {
         self.path.join("model")
     }
 
+    /// The directory of the model with averaged weights, in a run that has them.
+    pub fn ema_model(&self) -> PathBuf {
+        self.path.join("model-ema")
+    }
+
     /// The tokenizer of the run, there from its beginning.
     pub fn tokenizer(&self) -> PathBuf {
         self.path.join("tokenizer.json")

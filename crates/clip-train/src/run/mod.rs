@@ -2,10 +2,11 @@
 
 mod dir;
 mod learner;
+mod restore;
 mod strategy;
 mod train;
 mod unlogged;
 
 pub use dir::RunDir;
 pub use learner::ContrastiveLearner;
-pub use train::{Evaluate, Trained, Training};
+pub use train::{Evaluate, EvaluateError, Trained, Training};

@@ -1,6 +1,7 @@
 use std::{
+    path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use burn::{
@@ -12,24 +13,29 @@ use burn::{
         TrainingComponents, TrainingItem, ValidLoader,
     },
 };
-use clip_data::{FaultReport, ImageTextBatch, TrainLoader};
+use clip_data::{Cursor, FaultReport, ImageTextBatch, TrainLoader};
 use clip_model::weights::weights_bytes;
 
-use super::{ContrastiveLearner, Evaluate, Trained};
+use super::{ContrastiveLearner, Evaluate, Trained, restore::restore};
 use crate::{
-    CosineSchedule, Optimizer, TrainError,
-    checkpoint::{Checkpoints, RunState},
+    Ema, Optimizer, Schedule, TrainError,
+    checkpoint::{Best, Contents, RunState, Writer},
+    guard::Guards,
     progress::{EvalOutput, MetricsLog, Notes, StepOutput},
     tensorboard::EventWriter,
 };
 
 /// When things happen in a run, in steps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) total_steps: u64,
-    pub(super) schedule: CosineSchedule,
+    pub(super) schedule: Schedule,
     pub(super) eval_every: u64,
     pub(super) checkpoint_every: u64,
+    pub(super) checkpoint_after: Option<Duration>,
+    /// The evaluation whose highest value has its checkpoint kept.
+    pub(super) best: Option<String>,
+    pub(super) rollbacks: u32,
     pub(super) samples_per_epoch: u64,
     /// Samples of a step.
     pub(super) batch: u64,
@@ -57,10 +63,43 @@ pub(super) struct Work {
     /// Bad samples of the parts of the run before this one.
     pub(super) earlier_faults: FaultReport,
     pub(super) optimizer: Optimizer,
+    pub(super) ema: Option<Ema>,
     pub(super) evaluator: Option<Box<dyn Evaluate>>,
-    pub(super) checkpoints: Checkpoints,
-    pub(super) metrics: MetricsLog,
-    pub(super) events: EventWriter,
+    pub(super) writer: Writer,
+    pub(super) guards: Guards,
+    pub(super) records: Records,
+}
+
+/// What is written of every step and evaluation.
+pub(super) struct Records {
+    /// The run's directory.
+    folder: PathBuf,
+    path: PathBuf,
+    metrics: MetricsLog,
+    events: EventWriter,
+}
+
+impl Records {
+    /// Opens the records of a run, from which those after `resume_step` vanish.
+    pub(super) fn open(
+        folder: PathBuf,
+        path: PathBuf,
+        resume_step: Option<u64>,
+    ) -> Result<Self, TrainError> {
+        let (metrics, _) = MetricsLog::open(&path, resume_step)?;
+        let events = EventWriter::create(&folder, resume_step)?;
+        Ok(Self {
+            folder,
+            path,
+            metrics,
+            events,
+        })
+    }
+
+    fn rewind(&mut self, step: u64) -> Result<(), TrainError> {
+        *self = Self::open(self.folder.clone(), self.path.clone(), Some(step))?;
+        Ok(())
+    }
 }
 
 /// The loop over steps, in place of Burn's over epochs.
@@ -113,19 +152,22 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
         let Some(work) = work else {
             return (model, components.event_processor);
         };
+        let now = Instant::now();
         let mut steps = Steps {
-            plan: self.plan,
+            plan: &self.plan,
             work,
             loader: &self.loader,
             notes: &self.notes,
             interrupter: components.interrupter,
             processor: components.event_processor,
             evaluation: None,
-            since: Instant::now(),
+            since: now,
+            saved: now,
         };
         let ended = steps.run(&mut model, &*batches);
         let outcome = ended.map(|interrupted| Trained {
             model: model.valid().clip,
+            ema: steps.work.ema.take().map(Ema::into_model),
             state: steps.work.state.clone(),
             total_steps: self.plan.total_steps,
             interrupted,
@@ -138,7 +180,7 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
 
 /// The steps of a run, with everything they touch.
 struct Steps<'a> {
-    plan: Plan,
+    plan: &'a Plan,
     work: Work,
     loader: &'a TrainLoader,
     notes: &'a Notes,
@@ -147,6 +189,8 @@ struct Steps<'a> {
     evaluation: Option<EvalOutput>,
     /// When `work.state.seconds` was brought up to date.
     since: Instant,
+    /// When the last checkpoint was begun.
+    saved: Instant,
 }
 
 impl Steps<'_> {
@@ -167,29 +211,47 @@ impl Steps<'_> {
             };
             let batch = batch.map_err(TrainError::Batches)?;
             let waited = began.elapsed().as_secs_f64();
-            let mut output = self.step(model, batch)?;
+            let cursor = batch.cursor;
+            let mut output = match self.step(model, batch) {
+                Err(error @ TrainError::Diverged { .. }) => {
+                    self.roll_back(model, cursor, error)?;
+                    continue;
+                }
+                other => other?,
+            };
             let seconds = began.elapsed().as_secs_f64();
             output.images_per_s = output.batch as f64 / seconds;
             output.data_wait = waited / seconds;
             self.record(output)?;
+            self.work.writer.check()?;
 
             let step = self.work.state.step;
             let stop = self.interrupter.should_stop();
+            let mut due = stop || self.plan.is_due(self.plan.checkpoint_every, step);
+            due |= self
+                .plan
+                .checkpoint_after
+                .is_some_and(|limit| self.saved.elapsed() >= limit);
             if self.plan.is_due(self.plan.eval_every, step) && !stop {
-                self.evaluate(model)?;
+                due |= self.evaluate(model)?;
             }
-            if self.plan.is_due(self.plan.checkpoint_every, step) || stop {
+            if due {
                 self.save(model)?;
             }
             if stop {
                 break;
             }
         }
+        let written = self.work.writer.finish()?;
         self.end_split();
         if let Some(error) = self.interrupter.error() {
             return Err(TrainError::Learner(error.to_string()));
         }
         let interrupted = !self.plan.is_done(self.work.state.step);
+        if interrupted && let Some(path) = written {
+            self.notes
+                .say(format!("stopped; checkpoint {}", path.display()));
+        }
         if self.evaluation.is_none() && !interrupted {
             // Everything was trained before this start.
             self.evaluate(model)?;
@@ -225,12 +287,55 @@ impl Steps<'_> {
         self.work.state.step = next;
         self.work.state.samples += output.batch as u64;
         self.work.state.cursor = cursor;
+        if let Some(ema) = &mut self.work.ema {
+            ema.update(model.valid().clip, next);
+        }
         if cursor.epoch > before {
             self.end_split();
             self.tell(LearnerEvent::EndEpoch(cursor.epoch as usize));
             self.start_split();
         }
         Ok(output)
+    }
+
+    /// Goes back to the last checkpoint, and on with the data after `cursor`: `PaLM`'s way past a batch that a model
+    /// can't take (Chowdhery et al. 2022, section 5.1).
+    fn roll_back(
+        &mut self,
+        model: &mut ContrastiveLearner,
+        cursor: Cursor,
+        error: TrainError,
+    ) -> Result<(), TrainError> {
+        if self.work.state.rollbacks >= self.plan.rollbacks {
+            return Err(error);
+        }
+        let Some((found, _)) = self.work.writer.checkpoints()?.latest()? else {
+            return Err(error);
+        };
+        let clip = model.clip.clone();
+        let (clip, optimizer, ema) = restore(
+            &found,
+            clip,
+            self.work.optimizer.clone(),
+            self.work.ema.take(),
+        )?;
+        model.clip = clip;
+        self.work.optimizer = optimizer;
+        self.work.ema = ema;
+        let state = &mut self.work.state;
+        *state = RunState {
+            cursor,
+            faults: state.faults.clone(),
+            seconds: state.seconds,
+            rollbacks: state.rollbacks + 1,
+            ..found.state
+        };
+        let step = state.step;
+        self.work.records.rewind(step)?;
+        self.notes.say(format!(
+            "{error}. Rolled back to step {step}, and on with the data after the bad batch"
+        ));
+        Ok(())
     }
 
     fn record(&mut self, output: StepOutput) -> Result<(), TrainError> {
@@ -240,27 +345,81 @@ impl Steps<'_> {
             cursor,
             ..
         } = self.work.state;
-        self.work
+        let epochs = self.epochs();
+        let records = &mut self.work.records;
+        records
             .metrics
-            .append_step(step, samples, self.epochs(), &output)?;
-        self.work.events.step(step, &output)?;
+            .append_step(step, samples, epochs, &output)?;
+        records.events.step(step, &output)?;
+        if let Some(sign) = self.work.guards.observe(step, &output) {
+            self.notes.say(sign);
+        }
         let progress = self.progress(cursor.drawn);
         let item = TrainingItem::new(output, progress, Some(step as usize), None);
         self.tell(LearnerEvent::ProcessedItem(item));
         Ok(())
     }
 
-    fn evaluate(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
+    /// Tries the model; whether its checkpoint must be kept as the best so far.
+    fn evaluate(&mut self, model: &ContrastiveLearner) -> Result<bool, TrainError> {
         let Some(evaluator) = &mut self.work.evaluator else {
-            return Ok(());
+            return Ok(false);
         };
         let RunState { step, samples, .. } = self.work.state;
-        let found = evaluator.evaluate(&model.valid().clip);
-        let found = found.map_err(|source| TrainError::Evaluation { step, source })?;
-        self.work
-            .metrics
-            .append_eval(step, samples, self.epochs(), &found)?;
-        self.work.events.eval(step, &found)?;
+        let failed = |source| TrainError::Evaluation { step, source };
+        // The averaged weights first: what the evaluator keeps of its last call is the model's own.
+        let averaged = match &self.work.ema {
+            Some(ema) => Some(evaluator.evaluate(ema.model()).map_err(failed)?),
+            None => None,
+        };
+        let mut found = evaluator.evaluate(&model.valid().clip).map_err(failed)?;
+        if let Some(averaged) = averaged {
+            found.averaged = averaged.named().collect();
+        }
+        let is_best = self.is_best(step, &found)?;
+        if found.named().next().is_some() {
+            let epochs = self.epochs();
+            let records = &mut self.work.records;
+            records.metrics.append_eval(step, samples, epochs, &found)?;
+            records.events.eval(step, &found)?;
+            self.show(step, &found);
+        }
+        self.bring_up_to_date();
+        if let Some(evaluator) = &mut self.work.evaluator {
+            evaluator.recorded(&self.work.state).map_err(failed)?;
+        }
+        self.evaluation = Some(found);
+        Ok(is_best)
+    }
+
+    /// Takes note of the highest value of what `checkpoint.best` names.
+    fn is_best(&mut self, step: u64, found: &EvalOutput) -> Result<bool, TrainError> {
+        let Some(key) = &self.plan.best else {
+            return Ok(false);
+        };
+        let Some((_, value)) = found.named().find(|(found, _)| found == key) else {
+            let keys: Vec<String> = found.named().map(|(key, _)| key).collect();
+            return Err(TrainError::Config {
+                origin: "`checkpoint.best`".to_owned(),
+                reason: format!(
+                    "no evaluation gives {key:?}; these are there: {}",
+                    keys.join(", ")
+                ),
+            });
+        };
+        let best = &mut self.work.state.best;
+        if best.as_ref().is_some_and(|best| best.value >= value) {
+            return Ok(false);
+        }
+        *best = Some(Best {
+            key: key.clone(),
+            step,
+            value,
+        });
+        Ok(true)
+    }
+
+    fn show(&mut self, step: u64, found: &EvalOutput) {
         self.end_split();
         let epoch_number = self.epoch();
         self.tell_valid(LearnerEvent::StartSplit {
@@ -272,31 +431,31 @@ impl Steps<'_> {
         self.tell_valid(LearnerEvent::ProcessedItem(item));
         self.tell_valid(LearnerEvent::EndSplit(epoch_number));
         self.start_split();
-        self.evaluation = Some(found);
-        Ok(())
     }
 
+    /// Begins to write a checkpoint of copies.
     fn save(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
+        self.bring_up_to_date();
+        self.saved = self.since;
+        let work = &mut self.work;
+        let contents = Contents {
+            weights: weights_bytes(&model.clip),
+            optimizer: work.optimizer.to_bytes()?,
+            ema: work.ema.as_ref().map(|ema| weights_bytes(ema.model())),
+        };
+        // Lines of steps that the checkpoint has must not be lost with the machine.
+        let metrics = work.records.metrics.handle()?;
+        work.writer.begin(work.state.clone(), contents, metrics)
+    }
+
+    /// Time and faults so far.
+    fn bring_up_to_date(&mut self) {
         let now = Instant::now();
         self.work.state.seconds += (now - self.since).as_secs_f64();
         self.since = now;
         let mut faults = self.work.earlier_faults.clone();
         faults.merge(&self.loader.faults());
         self.work.state.faults = faults;
-        // Lines of steps that the checkpoint has must not be lost with the machine.
-        self.work.metrics.sync()?;
-        let weights = weights_bytes(&model.clip);
-        let optimizer = self.work.optimizer.to_bytes()?;
-        let path = self
-            .work
-            .checkpoints
-            .save(&self.work.state, &weights, &optimizer)?;
-        log::debug!("checkpoint {}", path.display());
-        if self.interrupter.should_stop() {
-            self.notes
-                .say(format!("stopped; checkpoint {}", path.display()));
-        }
-        Ok(())
     }
 
     /// Passes over the data so far, as a fraction.

@@ -4,6 +4,7 @@ use std::{
 };
 
 use burn::{
+    module::Module,
     optim::AdamWConfig,
     tensor::Device,
     train::{
@@ -11,24 +12,25 @@ use burn::{
     },
 };
 use clip_data::{FaultReport, TrainLoader};
-use clip_model::{Clip, ClipConfig, ImageNorm, loss::InfoNce, weights::load_weights};
+use clip_model::{Clip, ClipConfig, ImageNorm, loss::InfoNce};
 
 use super::{
     ContrastiveLearner, RunDir,
     learner::NoBatches,
-    strategy::{ContrastiveStrategy, Plan, Work},
+    restore::restore,
+    strategy::{ContrastiveStrategy, Plan, Records, Work},
     unlogged::Unlogged,
 };
 use crate::{
-    ContrastiveStep, Optimizer, TrainError,
-    checkpoint::{Checkpoints, RunState},
+    ContrastiveStep, Ema, Optimizer, TrainError,
+    checkpoint::{Checkpoints, RunState, Writer},
     config::RunConfig,
+    guard::Guards,
     progress::{
         BatchLossMetric, DataWaitMetric, Display, EvalOutput, GradNormMetric,
-        ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, MetricsLog, NamedMetric,
-        RunPlan, renderer_for_run,
+        ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric, RunPlan,
+        renderer_for_run,
     },
-    tensorboard::EventWriter,
 };
 
 /// Tries a half-trained model on validation data.
@@ -40,11 +42,17 @@ pub trait Evaluate: Send {
     ///
     /// # Errors
     /// Whatever stops the evaluation, which stops the run.
-    fn evaluate(
-        &mut self,
-        model: &Clip,
-    ) -> Result<EvalOutput, Box<dyn std::error::Error + Send + Sync>>;
+    fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError>;
+
+    /// Told after an evaluation, when the run's metrics have it.
+    ///
+    /// # Errors
+    /// Whatever should stop the run.
+    fn recorded(&mut self, state: &RunState) -> Result<(), EvaluateError>;
 }
+
+/// Why an evaluation failed.
+pub type EvaluateError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A run about to start or to go on.
 pub struct Training<'a> {
@@ -73,6 +81,8 @@ pub struct Training<'a> {
 pub struct Trained {
     /// The model, on the device without autodiff.
     pub model: Clip,
+    /// The averaged weights, in a run that has them; on the same device.
+    pub ema: Option<Clip>,
     /// Where the run stands.
     pub state: RunState,
     /// Steps of the whole run.
@@ -103,8 +113,8 @@ impl Training<'_> {
         let resumed = self.resume(&checkpoints, samples_per_epoch)?;
         let resume_step = resumed.from_checkpoint.then_some(resumed.state.step);
 
-        let (metrics, _) = MetricsLog::open(&self.run.metrics(), resume_step)?;
-        let events = EventWriter::create(self.run.path(), resume_step)?;
+        let folder = self.run.path().to_owned();
+        let records = Records::open(folder, self.run.metrics(), resume_step)?;
         let plan = RunPlan {
             steps_done: resumed.state.step,
             ..RunPlan::new(
@@ -132,10 +142,15 @@ impl Training<'_> {
             .evaluator
             .as_ref()
             .map_or(Vec::new(), |evaluator| evaluator.keys());
+        let schedule = self.config.schedule(total_steps);
+        let minutes = self.config.checkpoint.minutes;
         let strategy = Arc::new(ContrastiveStrategy {
             plan: Plan {
                 total_steps,
-                schedule: self.config.schedule(total_steps),
+                schedule,
+                checkpoint_after: minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
+                best: self.config.checkpoint.best.clone(),
+                rollbacks: self.config.checkpoint.rollbacks,
                 eval_every: self.config.eval_every(total_steps),
                 checkpoint_every: self.config.checkpoint_every(total_steps),
                 samples_per_epoch,
@@ -147,10 +162,11 @@ impl Training<'_> {
                 state: resumed.state,
                 earlier_faults: resumed.faults,
                 optimizer: resumed.optimizer,
+                ema: resumed.ema,
                 evaluator: self.evaluator,
-                checkpoints,
-                metrics,
-                events,
+                writer: Writer::new(checkpoints),
+                guards: Guards::new(schedule.warmup_steps),
+                records,
             })),
             outcome: Mutex::new(None),
         });
@@ -174,16 +190,16 @@ impl Training<'_> {
         samples_per_epoch: u64,
     ) -> Result<Resumed, TrainError> {
         let device = self.device.clone().autodiff();
-        let model = self.model.init(self.config.seed, &device);
-        let optimizer = Optimizer::new(&self.config.optimizer, &model);
         let Some((found, damaged)) = checkpoints.latest()? else {
+            let model = self.model.init(self.config.seed, &device);
             return Ok(Resumed {
                 state: RunState {
                     samples_per_epoch,
                     ..RunState::default()
                 },
+                optimizer: Optimizer::new(&self.config.optimizer, &model),
+                ema: self.ema(&model),
                 model,
-                optimizer,
                 faults: FaultReport::default(),
                 from_checkpoint: false,
                 notes: Vec::new(),
@@ -199,21 +215,27 @@ impl Training<'_> {
             .iter()
             .map(|error| format!("{error}; using the one before"))
             .collect();
-        let pace = Duration::from_secs_f64(found.state.seconds);
         notes.push(format!(
             "resuming after step {} ({} samples, {:.0} s)",
-            found.state.step,
-            found.state.samples,
-            pace.as_secs_f64()
+            found.state.step, found.state.samples, found.state.seconds
         ));
+        let model = self.model.init_blank(&device);
+        let optimizer = Optimizer::new(&self.config.optimizer, &model);
+        let ema = self.ema(&model);
+        let (model, optimizer, ema) = restore(&found, model, optimizer, ema)?;
         Ok(Resumed {
-            model: load_weights(model, &found.weights)?,
-            optimizer: optimizer.load_bytes(&found.optimizer)?,
+            model,
+            optimizer,
+            ema,
             faults: found.state.faults.clone(),
             state: found.state,
             from_checkpoint: true,
             notes,
         })
+    }
+
+    fn ema(&self, model: &Clip) -> Option<Ema> {
+        self.config.ema.map(|decay| Ema::new(model.valid(), decay))
     }
 }
 
@@ -222,6 +244,7 @@ struct Resumed {
     state: RunState,
     model: Clip,
     optimizer: Optimizer,
+    ema: Option<Ema>,
     faults: FaultReport,
     from_checkpoint: bool,
     notes: Vec<String>,

@@ -1,0 +1,133 @@
+use std::{fs::File, path::PathBuf, thread};
+
+use super::{Checkpoints, Contents, RunState};
+use crate::TrainError;
+
+/// Writes checkpoints on a thread of its own, one at a time: a step waits for the copy, not for the disk.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    checkpoints: Checkpoints,
+    writing: Option<thread::JoinHandle<Result<PathBuf, TrainError>>>,
+}
+
+impl Writer {
+    pub(crate) fn new(checkpoints: Checkpoints) -> Self {
+        Self {
+            checkpoints,
+            writing: None,
+        }
+    }
+
+    /// Begins to write a checkpoint, when the one before is on the disk. `metrics`, which tells of the same steps, is
+    /// on the disk before it.
+    ///
+    /// # Errors
+    /// What the one before failed with.
+    pub(crate) fn begin(
+        &mut self,
+        state: RunState,
+        contents: Contents,
+        metrics: File,
+    ) -> Result<(), TrainError> {
+        self.finish()?;
+        let checkpoints = self.checkpoints.clone();
+        self.writing = Some(thread::spawn(move || {
+            metrics.sync_data()?;
+            checkpoints.save(&state, &contents)
+        }));
+        Ok(())
+    }
+
+    /// Tells of a failure as soon as there is one, without waiting.
+    ///
+    /// # Errors
+    /// What the last checkpoint failed with.
+    pub(crate) fn check(&mut self) -> Result<(), TrainError> {
+        match &self.writing {
+            Some(thread) if thread.is_finished() => self.finish().map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for the checkpoint being written, and says where it is.
+    ///
+    /// # Errors
+    /// What it failed with.
+    pub(crate) fn finish(&mut self) -> Result<Option<PathBuf>, TrainError> {
+        let Some(thread) = self.writing.take() else {
+            return Ok(None);
+        };
+        let written = thread.join();
+        written
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .map(Some)
+    }
+
+    /// The checkpoints, when none is being written.
+    ///
+    /// # Errors
+    /// What the last one failed with.
+    pub(crate) fn checkpoints(&mut self) -> Result<&Checkpoints, TrainError> {
+        self.finish()?;
+        Ok(&self.checkpoints)
+    }
+}
+
+impl Drop for Writer {
+    /// A run that fails must not lose the checkpoint it was writing.
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            log::error!("{error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: u64) -> RunState {
+        RunState {
+            step,
+            ..RunState::default()
+        }
+    }
+
+    fn metrics(dir: &tempfile::TempDir) -> File {
+        File::create(dir.path().join("metrics.jsonl")).unwrap()
+    }
+
+    #[test]
+    fn every_checkpoint_begun_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(dir.path().join("checkpoints"), 9);
+        let mut writer = Writer::new(checkpoints.clone());
+        for step in 1..5 {
+            writer
+                .begin(state(step), Contents::default(), metrics(&dir))
+                .unwrap();
+        }
+        drop(writer);
+        assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 4);
+    }
+
+    #[test]
+    fn a_failure_is_told_and_the_earlier_checkpoint_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("checkpoints");
+        let mut writer = Writer::new(Checkpoints::new(folder.clone(), 2));
+        writer
+            .begin(state(1), Contents::default(), metrics(&dir))
+            .unwrap();
+        writer.finish().unwrap();
+        // A file where the next one's folder would be can't be removed as a folder.
+        std::fs::write(folder.join("step-00000002.partial"), b"in the way").unwrap();
+        writer
+            .begin(state(2), Contents::default(), metrics(&dir))
+            .unwrap();
+        let error = writer.finish().unwrap_err().to_string();
+        assert!(error.contains("step-00000002"), "{error}");
+        let latest = writer.checkpoints().unwrap().latest().unwrap().unwrap();
+        assert_eq!(latest.0.state.step, 1);
+    }
+}
