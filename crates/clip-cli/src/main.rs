@@ -17,6 +17,7 @@ mod model;
 mod output;
 mod pictures;
 mod pretrain;
+mod runs;
 mod weights;
 
 use std::process::ExitCode;
@@ -55,6 +56,7 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Pretrain(Box<pretrain::Args>),
+    Runs(runs::Args),
     /// Make data.
     #[command(subcommand)]
     Data(data::Data),
@@ -96,6 +98,7 @@ fn run(cli: Cli) -> Result<()> {
     let device = cli.global.device;
     match cli.command {
         Command::Pretrain(args) => pretrain::run(&args, device),
+        Command::Runs(args) => runs::run(&args),
         Command::Data(data) => data::run(&data),
         Command::Devices(args) => devices::run(&args),
         Command::Eval(eval) => eval::run(&eval, device),

@@ -14,16 +14,17 @@ pub(crate) fn line(text: &str) -> Result<()> {
 }
 
 /// Prints rows with their columns aligned.
-pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Result<()> {
-    let mut widths = [0; N];
+pub(crate) fn table<Row: AsRef<[String]>>(rows: &[Row]) -> Result<()> {
+    let columns = rows.iter().map(|row| row.as_ref().len()).max();
+    let mut widths = vec![0; columns.unwrap_or(0)];
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = cell.width().max(*width);
         }
     }
     for row in rows {
         let mut text = String::new();
-        for (cell, width) in row.iter().zip(widths) {
+        for (cell, width) in row.as_ref().iter().zip(&widths) {
             text.push_str(cell);
             // What a terminal shows, which `{:width$}` does not count.
             text.extend(std::iter::repeat_n(' ', width - cell.width() + 2));

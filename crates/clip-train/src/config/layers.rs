@@ -136,6 +136,25 @@ mod tests {
     }
 
     #[test]
+    fn every_recipe_can_be_run() {
+        let datasets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets");
+        let recipes = [datasets, &format!("{datasets}/shapes")].map(std::fs::read_dir);
+        let mut read = 0;
+        for entry in recipes.into_iter().flat_map(Result::unwrap) {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                let config = ConfigLayers::default().file(&path).unwrap();
+                config.resolve().unwrap().validate().unwrap();
+                read += 1;
+            }
+        }
+        assert!(read >= 7, "{read}");
+    }
+
+    #[test]
     fn a_resolved_configuration_reads_back() {
         let mut config = RunConfig::default();
         config.data.zeroshot.push(super::super::LabelledSet {

@@ -314,6 +314,9 @@ pub(crate) fn is_share(key: &str) -> bool {
 
 /// A key of an evaluation in words: `i2t_r5` is `image→text R@5`.
 pub(crate) fn label_of(key: &str) -> String {
+    if let Some(key) = key.strip_prefix("ema_") {
+        return format!("{}, averaged weights", label_of(key));
+    }
     for (prefix, direction) in [("i2t_r", "image→text R@"), ("t2i_r", "text→image R@")] {
         if let Some(k) = key.strip_prefix(prefix)
             && k.parse::<u32>().is_ok()

@@ -127,7 +127,8 @@ fn chart_of_key(curves: &Curves, key: &str, last_step: f64) -> String {
 }
 
 /// Evaluations' shares and the data wait; other keys are unknown, and shown as they are.
-fn is_drawn_as_percent(key: &str) -> bool {
+pub(crate) fn is_drawn_as_percent(key: &str) -> bool {
+    let key = key.strip_prefix("ema_").unwrap_or(key);
     let evaluated = ["i2t_", "t2i_", "zeroshot_"]
         .iter()
         .any(|prefix| key.starts_with(prefix));

@@ -1,7 +1,8 @@
-//! `report.html`: what a run did and what its model can do, on one page that needs nothing else.
+//! `report.html`: what a run did and what its model can do, on one page that needs nothing else; and runs compared.
 
 mod chart;
 mod charts;
+mod comparison;
 mod curves;
 mod data;
 mod html;
@@ -10,6 +11,7 @@ mod page;
 mod picture;
 mod results;
 
+pub use comparison::{ComparedRun, Comparison};
 pub use curves::{Curves, Series};
 pub use data::{
     BadShard, Candidate, ClassAccuracy, Facts, Prediction, Report, Retrieval, ZeroShot,

@@ -20,9 +20,6 @@ pub(crate) fn page(report: &Report) -> String {
         ("", None) => "CLIP training run",
         (title, _) => title,
     };
-    let title = escape(title);
-    // Nothing on the page may load or run anything but its own script, whatever a caption says.
-    let script_hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
     let sections = [
         section_of_curves(&report.curves, facts.batch),
         results::predictions(&report.predictions),
@@ -32,34 +29,35 @@ pub(crate) fn page(report: &Report) -> String {
         use_it(report),
         configuration(report.config.as_deref()),
     ];
-    let mut html = format!(
+    let mut body = format!(
+        "<header><p class=\"eyebrow\">CLIP training report</p><h1>{}</h1>",
+        escape(title)
+    );
+    body.push_str(&headline(report));
+    body.push_str(&fact_list(facts));
+    body.push_str("</header>\n<main>\n");
+    body.extend(sections);
+    body.push_str("</main>\n");
+    let title = format!("{title} · CLIP training report");
+    document(&title, &body, facts.version.as_deref())
+}
+
+/// A page around `body`, which may use the style and the charts' script.
+pub(crate) fn document(title: &str, body: &str, version: Option<&str>) -> String {
+    // Nothing on the page may load or run anything but its own script, whatever a caption says.
+    let script_hash = base64(&Sha256::digest(SCRIPT.as_bytes()));
+    format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; \
          style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title} · CLIP training report</title>\n<style>{STYLE}</style></head>\n<body>\n"
-    );
-    push(
-        &mut html,
-        format_args!("<header><p class=\"eyebrow\">CLIP training report</p><h1>{title}</h1>"),
-    );
-    html.push_str(&headline(report));
-    html.push_str(&fact_list(facts));
-    html.push_str("</header>\n<main>\n");
-    html.extend(sections);
-    push(
-        &mut html,
-        format_args!(
-            "</main>\n<footer>Made by clip{}. This file needs nothing else and loads nothing.\
-             </footer>\n<script>{SCRIPT}</script>\n</body></html>\n",
-            facts
-                .version
-                .as_ref()
-                .map_or(String::new(), |v| format!(" {}", escape(v)))
-        ),
-    );
-    html
+         <title>{}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}\
+         <footer>Made by clip{}. This file needs nothing else and loads nothing.</footer>\n\
+         <script>{SCRIPT}</script>\n</body></html>\n",
+        escape(title),
+        version.map_or(String::new(), |version| format!(" {}", escape(version)))
+    )
 }
 
 /// The few numbers that a reader came for.
@@ -100,7 +98,7 @@ fn headline(report: &Report) -> String {
 }
 
 /// The mean of the last tenth, for one batch's loss is noise.
-fn final_loss(curves: &Curves) -> Option<f64> {
+pub(crate) fn final_loss(curves: &Curves) -> Option<f64> {
     let points = curves.points("loss");
     let last = &points[points.len() - points.len().div_ceil(10)..];
     let sum: f64 = last.iter().map(|(_, loss)| loss).sum();

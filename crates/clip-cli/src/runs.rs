@@ -1,0 +1,138 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clip_train::{
+    RunDir,
+    report::{ComparedRun, Comparison, Curves},
+};
+use serde_json::{Map, Value, json};
+
+use crate::output;
+
+/// Compare runs: where each stands, and their curves on one page.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Directories of runs, or a directory that holds them
+    #[arg(default_value = "runs", value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// Write the curves to one page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// One JSON object a run
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut runs = Vec::new();
+    for dir in &args.dirs {
+        for dir in runs_of(dir)? {
+            runs.push(read(&dir)?);
+        }
+    }
+    let comparison = Comparison { runs };
+    if let Some(path) = &args.html {
+        comparison.write(path)?;
+        log::info!("wrote {}", path.display());
+    }
+    if args.json {
+        return json_lines(&comparison);
+    }
+    table(&comparison)
+}
+
+/// The directory itself if it is a run's, else those of the runs in it.
+fn runs_of(dir: &Path) -> Result<Vec<PathBuf>> {
+    if RunDir::holds_run(dir) {
+        return Ok(vec![dir.to_owned()]);
+    }
+    let entries =
+        std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut runs = Vec::new();
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("cannot read {}", dir.display()))?
+            .path();
+        if RunDir::holds_run(&path) {
+            runs.push(path);
+        }
+    }
+    if runs.is_empty() {
+        bail!(
+            "{} holds no run: give the `--out` of `clip pretrain`, or the folder of several",
+            dir.display()
+        );
+    }
+    runs.sort();
+    Ok(runs)
+}
+
+fn read(dir: &Path) -> Result<ComparedRun> {
+    let metrics = dir.join("metrics.jsonl");
+    Ok(ComparedRun {
+        name: dir.display().to_string(),
+        preset: RunDir::config_layers(dir)?.resolve()?.preset,
+        // A run that has only begun has no numbers yet.
+        curves: if metrics.exists() {
+            Curves::from_jsonl(&metrics)?
+        } else {
+            Curves::default()
+        },
+    })
+}
+
+fn json_lines(comparison: &Comparison) -> Result<()> {
+    for run in &comparison.runs {
+        let evaluations: Map<String, Value> = comparison
+            .evaluations()
+            .iter()
+            .filter_map(|key| Some(((*key).to_owned(), json!(run.curves.last(key)?))))
+            .collect();
+        let object = json!({
+            "run": run.name,
+            "preset": run.preset,
+            "steps": run.steps(),
+            "loss": run.loss(),
+            "images_per_s": run.curves.median("images_per_s"),
+            "evaluations": evaluations,
+        });
+        output::line(&object.to_string())?;
+    }
+    Ok(())
+}
+
+fn table(comparison: &Comparison) -> Result<()> {
+    // A terminal has room for few: those that say most.
+    let recalls = comparison.evaluations();
+    let shown = |key: &str| recalls.contains(&key).then(|| key.to_owned());
+    let first: Vec<String> = ["i2t_r1", "t2i_r1"]
+        .iter()
+        .filter_map(|key| shown(key))
+        .collect();
+    let zeroshot = recalls.iter().find(|key| key.starts_with("zeroshot_"));
+    let mut keys = first;
+    keys.extend(zeroshot.map(|key| (*key).to_owned()));
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    let mut head: Vec<String> = ["run", "preset", "steps", "loss", "img/s"]
+        .map(str::to_owned)
+        .to_vec();
+    head.extend(keys.iter().cloned());
+    let mut rows = vec![head];
+    for run in &comparison.runs {
+        let mut row = vec![
+            run.name.clone(),
+            run.preset.clone(),
+            run.steps().to_string(),
+            number(run.loss(), 3),
+            number(run.curves.median("images_per_s"), 0),
+        ];
+        row.extend(keys.iter().map(|key| {
+            let value = run.curves.last(key);
+            value.map_or("-".to_owned(), |value| format!("{:.1}%", 100.0 * value))
+        }));
+        rows.push(row);
+    }
+    output::table(&rows)
+}
