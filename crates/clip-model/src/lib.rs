@@ -20,6 +20,7 @@ pub mod encoder;
 mod error;
 mod image_norm;
 mod init;
+mod interpolate;
 pub mod loss;
 pub mod presets;
 #[cfg(test)]
@@ -31,3 +32,4 @@ pub use config::{ClipConfig, TextConfig, VisionConfig};
 pub use error::ModelError;
 pub use image_norm::ImageNorm;
 pub use init::Init;
+pub use interpolate::interpolate;

@@ -1,9 +1,4 @@
-use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
-    optim::GradientsParams,
-    tensor::Tensor,
-};
-use clip_model::Clip;
+use clip_model::{Clip, interpolate};
 
 /// A second set of weights: the exponential moving average of a model's over its steps.
 ///
@@ -28,11 +23,7 @@ impl Ema {
     /// Takes in the weights after `step`, counted from 1. What isn't a parameter is taken as it is in `model`.
     pub fn update(&mut self, model: Clip, step: u64) {
         let early = (1 + step) as f64 / (10 + step) as f64;
-        let mut blend = Blend {
-            averages: Averages::of(&self.model),
-            decay: self.decay.min(early),
-        };
-        self.model = model.map(&mut blend);
+        self.model = interpolate(&self.model, model, 1.0 - self.decay.min(early));
     }
 
     /// The averaged model.
@@ -54,39 +45,6 @@ impl Ema {
     /// The averaged model.
     pub fn into_model(self) -> Clip {
         self.model
-    }
-}
-
-/// Parameters by their identity. Burn's container of gradients is one of tensors of any rank.
-struct Averages(GradientsParams);
-
-impl Averages {
-    fn of(model: &Clip) -> Self {
-        let mut averages = Self(GradientsParams::new());
-        model.visit(&mut averages);
-        averages
-    }
-}
-
-impl ModuleVisitor for Averages {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.register(param.id, param.val());
-    }
-}
-
-struct Blend {
-    averages: Averages,
-    decay: f64,
-}
-
-impl ModuleMapper for Blend {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let average = self.averages.0.remove::<D>(param.id);
-        let decay = self.decay;
-        param.map(|value| match average {
-            Some(average) => average * decay + value * (1.0 - decay),
-            None => value,
-        })
     }
 }
 
