@@ -1,80 +1,8 @@
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use serde_json::Value;
 
-use crate::support::Folder;
-
-/// Small enough to take a few steps a second, and with a vocabulary of its own.
-const PRESET: &str = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 2, "width": 32,
-    "head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 12, "vocab_size": 540,
-    "width": 32, "heads": 2, "layers": 2}}"#;
-
-/// A folder with two shards to train on, one to evaluate on, and the preset.
-fn folder() -> Folder {
-    let folder = Folder::new();
-    folder.write("tiny.json", PRESET.as_bytes());
-    folder.shard("train-0.tar", 40);
-    folder.shard("train-1.tar", 40);
-    folder
-}
-
-/// `clip pretrain` in ten steps of eight, two of them between checkpoints.
-fn pretrain<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let args = [
-        "pretrain",
-        "--train",
-        "train-{0..1}.tar",
-        "--preset",
-        "tiny.json",
-        "--batch",
-        "8",
-        "--steps",
-        "10",
-        "--checkpoint-steps",
-        "2",
-        "--out",
-        out,
-    ];
-    [&args[..], more].concat()
-}
-
-fn weights(folder: &Folder, out: &str) -> Vec<u8> {
-    model_weights(folder, &format!("{out}/model"))
-}
-
-fn model_weights(folder: &Folder, dir: &str) -> Vec<u8> {
-    let path = folder.path(dir).join("open_clip_model.safetensors");
-    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn metrics(folder: &Folder, out: &str) -> Vec<Value> {
-    let text = fs::read_to_string(folder.path(out).join("metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-/// Waits until the run has written a checkpoint.
-fn checkpoint(folder: &Folder, out: &str, clip: &mut Child) {
-    let path = folder.path(out).join("checkpoints");
-    let begun = Instant::now();
-    let whole = |path: &Path| {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        let mut names = entries.map(|entry| entry.file_name());
-        names.any(|name| !name.to_string_lossy().contains("partial"))
-    };
-    while !whole(&path) {
-        assert!(clip.try_wait().unwrap().is_none(), "the run ended early");
-        assert!(begun.elapsed() < Duration::from_mins(2), "no checkpoint");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
+use crate::runs::{folder, metrics, pretrain};
 
 #[test]
 fn a_run_leaves_a_model_that_every_command_uses() {
@@ -123,90 +51,6 @@ fn a_run_leaves_a_model_that_every_command_uses() {
         config.contains("lr = 0.003") && config.contains("beta_2 = 0.98"),
         "{config}"
     );
-}
-
-#[test]
-fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
-    let folder = folder();
-    let mut more = vec!["--set", "threads=2", "--set", "ema=0.9"];
-    more.extend(["--val", "a.tar", "--set", "eval.steps=2"]);
-    let straight = folder.clip(&pretrain("straight", &more));
-    assert_eq!(straight.code, Some(0), "{straight:?}");
-
-    let mut clip = folder.command(&pretrain("killed", &more));
-    let mut clip = clip
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    checkpoint(&folder, "killed", &mut clip);
-    // SIGKILL: nothing in the program can answer it.
-    clip.kill().unwrap();
-    clip.wait().unwrap();
-    // What there is to see of a run is there before its end.
-    let report = fs::read_to_string(folder.path("killed/report.html")).unwrap();
-    assert!(report.contains("image→text"));
-    let resumed = folder.clip(&["pretrain", "--resume", "killed"]);
-    assert_eq!(resumed.code, Some(0), "{resumed:?}");
-    assert!(resumed.err.contains("resuming after step"), "{resumed:?}");
-    assert!(
-        weights(&folder, "killed") == weights(&folder, "straight"),
-        "weights differ"
-    );
-    let averaged = |out| model_weights(&folder, &format!("{out}/model-ema"));
-    assert!(
-        averaged("killed") == averaged("straight"),
-        "averaged weights differ"
-    );
-    assert!(averaged("straight") != weights(&folder, "straight"));
-    let losses = |out| {
-        let lines = metrics(&folder, out).into_iter();
-        lines.map(|line| line["loss"].clone()).collect::<Vec<_>>()
-    };
-    assert_eq!(losses("killed"), losses("straight"));
-}
-
-#[test]
-fn a_damaged_checkpoint_is_passed_over_and_said() {
-    let folder = folder();
-    let first = folder.clip(&pretrain("run", &[]));
-    assert_eq!(first.code, Some(0), "{first:?}");
-    let expected = weights(&folder, "run");
-    let newest = folder.path("run/checkpoints/step-00000010/optimizer.bin");
-    let bytes = fs::read(&newest).unwrap();
-    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
-    fs::remove_dir_all(folder.path("run/model")).unwrap();
-    let again = folder.clip(&["pretrain", "--resume", "run"]);
-    assert_eq!(again.code, Some(0), "{again:?}");
-    for words in ["step-00000010 is damaged", "resuming after step 8"] {
-        assert!(again.err.contains(words), "{words}: {again:?}");
-    }
-    assert!(weights(&folder, "run") == expected, "weights differ");
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
-    let folder = folder();
-    let mut command: Command = folder.command(&pretrain("run", &["--set", "steps=100000"]));
-    let mut clip = command
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    checkpoint(&folder, "run", &mut clip);
-    let killed = Command::new("kill")
-        .args(["-INT", &clip.id().to_string()])
-        .status();
-    assert!(killed.unwrap().success());
-    let ended = clip.wait_with_output().unwrap();
-    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert!(
-        said.contains("go on with: clip pretrain --resume run"),
-        "{said}"
-    );
-    assert!(!folder.path("run/model").exists());
 }
 
 #[test]
@@ -357,25 +201,4 @@ fn averaged_weights_are_evaluated_and_the_best_checkpoint_stays() {
         wrong.err.contains("\"r1\"") && wrong.err.contains("i2t_r1"),
         "{wrong:?}"
     );
-}
-
-#[test]
-fn a_run_that_diverges_goes_back_as_often_as_it_may() {
-    let folder = folder();
-    let more = [
-        "--lr",
-        "1e30",
-        "--set",
-        "checkpoint.minutes=1e-9",
-        "--set",
-        "checkpoint.rollbacks=2",
-    ];
-    let ran = folder.clip(&pretrain("run", &more));
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert_eq!(
-        ran.err.matches("Rolled back to step 1").count(),
-        2,
-        "{ran:?}"
-    );
-    assert!(ran.err.contains("training has diverged"), "{ran:?}");
 }

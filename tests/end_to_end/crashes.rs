@@ -1,0 +1,219 @@
+use std::{
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::runs::{checkpoint, checkpoints, folder, metrics, model_weights, pretrain, weights};
+
+#[test]
+fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
+    let folder = folder();
+    let mut more = vec!["--set", "threads=2", "--set", "ema=0.9"];
+    more.extend(["--val", "a.tar", "--set", "eval.steps=2"]);
+    let straight = folder.clip(&pretrain("straight", &more));
+    assert_eq!(straight.code, Some(0), "{straight:?}");
+
+    let mut clip = folder.command(&pretrain("killed", &more));
+    let mut clip = clip
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    checkpoint(&folder, "killed", &mut clip);
+    // SIGKILL: nothing in the program can answer it.
+    clip.kill().unwrap();
+    clip.wait().unwrap();
+    // What there is to see of a run is there before its end.
+    let report = fs::read_to_string(folder.path("killed/report.html")).unwrap();
+    assert!(report.contains("image→text"));
+    let resumed = folder.clip(&["pretrain", "--resume", "killed"]);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(resumed.err.contains("resuming after step"), "{resumed:?}");
+    assert!(
+        weights(&folder, "killed") == weights(&folder, "straight"),
+        "weights differ"
+    );
+    let averaged = |out| model_weights(&folder, &format!("{out}/model-ema"));
+    assert!(
+        averaged("killed") == averaged("straight"),
+        "averaged weights differ"
+    );
+    assert!(averaged("straight") != weights(&folder, "straight"));
+    let losses = |out| {
+        let lines = metrics(&folder, out).into_iter();
+        lines.map(|line| line["loss"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(losses("killed"), losses("straight"));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_said() {
+    let folder = folder();
+    let first = folder.clip(&pretrain("run", &[]));
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let expected = weights(&folder, "run");
+    let newest = folder.path("run/checkpoints/step-00000010/optimizer.bin");
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    fs::remove_dir_all(folder.path("run/model")).unwrap();
+    let again = folder.clip(&["pretrain", "--resume", "run"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    for words in ["step-00000010 is damaged", "resuming after step 8"] {
+        assert!(again.err.contains(words), "{words}: {again:?}");
+    }
+    assert!(weights(&folder, "run") == expected, "weights differ");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
+    let folder = folder();
+    let mut command: Command = folder.command(&pretrain("run", &["--set", "steps=100000"]));
+    let mut clip = command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    checkpoint(&folder, "run", &mut clip);
+    let killed = Command::new("kill")
+        .args(["-INT", &clip.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let ended = clip.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{ended:?}");
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        said.contains("go on with: clip pretrain --resume run"),
+        "{said}"
+    );
+    assert!(!folder.path("run/model").exists());
+}
+
+#[test]
+fn a_run_that_diverges_goes_back_as_often_as_it_may() {
+    let folder = folder();
+    let more = [
+        "--lr",
+        "1e30",
+        "--set",
+        "checkpoint.minutes=1e-9",
+        "--set",
+        "checkpoint.rollbacks=2",
+    ];
+    let ran = folder.clip(&pretrain("run", &more));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(
+        ran.err.matches("Rolled back to step 1").count(),
+        2,
+        "{ran:?}"
+    );
+    assert!(ran.err.contains("training has diverged"), "{ran:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_does_not_fit_leaves_the_one_before() {
+    let folder = folder();
+    // A schedule that a longer run shares.
+    let more = "threads=1 schedule.kind=constant warmup_steps=1";
+    let more: Vec<&str> = more.split(' ').flat_map(|set| ["--set", set]).collect();
+    let straight = folder.clip(&pretrain("straight", &more));
+    assert_eq!(straight.code, Some(0), "{straight:?}");
+
+    let begun = folder.clip(&pretrain("full", &[&more[..], &["--steps", "2"]].concat()));
+    assert_eq!(begun.code, Some(0), "{begun:?}");
+    // A disk that is full for files above 200 KiB: the weights are 300, all else is smaller.
+    let limited = "trap '' XFSZ; ulimit -f 400; exec \"$0\" \"$@\"";
+    let resume = ["pretrain", "--resume", "full", "--steps", "10"];
+    let command = folder.command(&resume);
+    let ran = Command::new("sh")
+        .args(["-c", limited])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(folder.path("."))
+        .output()
+        .unwrap();
+    let err = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{err}");
+    assert!(
+        err.contains("cannot write full/checkpoints/step-00000004.partial/model.safetensors"),
+        "{err}"
+    );
+    let left = fs::read_dir(folder.path("full/checkpoints")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["step-00000002"]);
+
+    let resumed = folder.clip(&resume);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(weights(&folder, "full") == weights(&folder, "straight"));
+}
+
+#[test]
+fn twenty_kills_at_any_moment_and_damaged_checkpoints_change_nothing() {
+    let folder = folder();
+    let more = "threads=1 checkpoint.keep=3 ema=0.9";
+    let more: Vec<&str> = more.split(' ').flat_map(|set| ["--set", set]).collect();
+    let more = [&more[..], &["--steps", "60"]].concat();
+    let straight = folder.clip(&pretrain("straight", &more));
+    assert_eq!(straight.code, Some(0), "{straight:?}");
+
+    let killed = [&pretrain("killed", &more)[..], &["--resume", "auto"]].concat();
+    // Any spread of moments will do; this one is the same each time.
+    let mut draws = 1_u64;
+    let mut below = |bound: u64| {
+        draws = draws
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (draws >> 33) % bound
+    };
+    let mut interrupted = 0;
+    for round in 0..20 {
+        let mut clip = folder.command(&killed);
+        let mut clip = clip
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(30 + below(400)));
+        interrupted += u32::from(clip.try_wait().unwrap().is_none());
+        clip.kill().unwrap();
+        clip.wait().unwrap();
+        let checkpoints = checkpoints(&folder, "killed");
+        let [.., _, newest] = &checkpoints[..] else {
+            continue;
+        };
+        let file = newest.join("optimizer.bin");
+        match round % 4 {
+            0 => {
+                let bytes = fs::read(&file).unwrap();
+                fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+            }
+            1 => {
+                let mut bytes = fs::read(&file).unwrap();
+                let place = below(bytes.len() as u64) as usize;
+                bytes[place] ^= 1 << below(8);
+                fs::write(&file, bytes).unwrap();
+            }
+            2 => {
+                let partial = newest.with_extension("partial");
+                // There already if the same checkpoint was being written once more.
+                let _ = fs::remove_dir_all(&partial);
+                fs::rename(newest, partial).unwrap();
+            }
+            _ => {}
+        }
+    }
+    assert!(interrupted > 5, "{interrupted} of 20 kills hit a run");
+    let resumed = folder.clip(&killed);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(weights(&folder, "killed") == weights(&folder, "straight"));
+    let averaged = |out| model_weights(&folder, &format!("{out}/model-ema"));
+    assert!(averaged("killed") == averaged("straight"));
+    let losses = |out| {
+        let lines = metrics(&folder, out).into_iter();
+        lines.map(|line| line["loss"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(losses("killed"), losses("straight"));
+}
