@@ -1,6 +1,6 @@
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 
 use crate::{
@@ -14,6 +14,12 @@ pub const INITIAL_LOGIT_SCALE: f32 = 2.659_26;
 /// ln 100, the highest `logit_scale` that training keeps. CLIP section 2.5.
 pub const MAX_LOGIT_SCALE: f32 = 4.605_17;
 
+/// ln 10, the first temperature of SigLIP. Zhai et al. 2023, algorithm 1.
+pub const SIGLIP_LOGIT_SCALE: f32 = std::f32::consts::LN_10;
+
+/// The first bias of SigLIP: most pairs of a batch don't match. Zhai et al. 2023, section 3.2.
+pub const SIGLIP_LOGIT_BIAS: f32 = -10.0;
+
 /// Two encoders into one space, and the temperature of their agreement.
 ///
 /// # References
@@ -26,6 +32,8 @@ pub struct Clip {
     pub text: TextTransformer,
     /// `[1]`: logarithm of the factor between cosines and logits.
     pub logit_scale: Param<Tensor<1>>,
+    /// `[1]`: added to every logit by SigLIP's loss; models of other losses have none.
+    pub logit_bias: Option<Param<Tensor<1>>>,
 }
 
 impl Clip {
@@ -38,7 +46,8 @@ impl Clip {
         Self {
             visual: VisionTransformer::init(&config.vision_cfg, config.embed_dim, activation, init),
             text: TextTransformer::init(&config.text_cfg, config.embed_dim, activation, init),
-            logit_scale: init.constant([1], INITIAL_LOGIT_SCALE),
+            logit_scale: init.constant([1], config.init_logit_scale.unwrap_or(INITIAL_LOGIT_SCALE)),
+            logit_bias: config.init_logit_bias.map(|bias| init.constant([1], bias)),
         }
     }
 
@@ -48,7 +57,7 @@ impl Clip {
     /// - `images`: `[batch, 3, image_size, image_size]`, as [`ImageNorm`](crate::ImageNorm) makes them
     /// - returns `[batch, embed_dim]`
     pub fn encode_image(&self, images: Tensor<4>) -> Tensor<2> {
-        self.visual.forward(images, None)
+        self.encode_image_patches(images, None)
     }
 
     /// Text features, not normalised.
@@ -57,7 +66,24 @@ impl Clip {
     /// - `tokens`: `[batch, tokens]`, from the start token to the end token, zero padded
     /// - returns `[batch, embed_dim]`
     pub fn encode_text(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        self.text.forward(tokens)
+        self.text.forward(tokens).cast(DType::F32)
+    }
+
+    /// Image features from some of the patches, not normalised: patch dropout.
+    ///
+    /// # Shapes
+    /// - `images`: as for [`encode_image`](Self::encode_image)
+    /// - `keep`: `[batch, kept]`, which of each image's patches to encode, or all
+    /// - returns `[batch, embed_dim]`
+    ///
+    /// # References
+    /// Li et al. 2022, [Scaling Language-Image Pre-training via Masking](https://arxiv.org/abs/2212.00794).
+    pub fn encode_image_patches(
+        &self,
+        images: Tensor<4>,
+        keep: Option<Tensor<2, Int>>,
+    ) -> Tensor<2> {
+        self.visual.forward(images, keep).cast(DType::F32)
     }
 
     /// The factor between cosines and logits, `exp(logit_scale)`. Waits for the device.

@@ -21,6 +21,12 @@ pub struct ClipConfig {
     /// `x * sigmoid(1.702 x)` instead of GELU in both encoders. OpenAI's own weights need it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quick_gelu: bool,
+    /// `logit_scale` before training; ln(1 / 0.07) if it isn't told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_logit_scale: Option<f32>,
+    /// `logit_bias` before training, for SigLIP's loss; the model has none if it isn't told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_logit_bias: Option<f32>,
     /// Keys that this crate doesn't know; any that would change the model is refused by name.
     #[serde(flatten)]
     pub(crate) other: Map<String, Value>,
@@ -246,7 +252,7 @@ impl ClipConfig {
             + text.layers * block(text.width, text.mlp_width())
             + 2 * text.width
             + text.width * embed_dim;
-        visual + text + 1
+        visual + text + 1 + usize::from(self.init_logit_bias.is_some())
     }
 }
 

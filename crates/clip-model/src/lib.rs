@@ -6,6 +6,7 @@
 //! | joint multi-modal embedding | [`Clip::encode_image`], [`Clip::encode_text`], then [`l2_normalize`] |
 //! | temperature | [`Clip::logit_scale`] |
 //! | symmetric cross-entropy over similarity scores (figure 3) | [`loss::InfoNce`] |
+//! | pairwise sigmoid loss (SigLIP) | [`loss::SigLip`], [`Clip::logit_bias`] |
 //! | ViT-B/32, ... (table 19) | [`presets`], [`ClipConfig`] |
 //!
 //! A model lives on a [`Device`](burn::tensor::Device), whose backend the program chooses.
@@ -20,16 +21,22 @@ pub mod encoder;
 mod error;
 mod image_norm;
 mod init;
+#[cfg(test)]
+mod init_tests;
 mod interpolate;
 pub mod loss;
+mod precision;
 pub mod presets;
 #[cfg(test)]
 mod reference_tests;
 pub mod weights;
 
-pub use clip::{Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, l2_normalize};
+pub use clip::{
+    Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, SIGLIP_LOGIT_BIAS, SIGLIP_LOGIT_SCALE, l2_normalize,
+};
 pub use config::{ClipConfig, TextConfig, VisionConfig};
 pub use error::ModelError;
 pub use image_norm::ImageNorm;
 pub use init::Init;
 pub use interpolate::interpolate;
+pub use precision::Precision;

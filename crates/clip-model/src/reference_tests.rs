@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{
     Clip, ClipConfig, l2_normalize,
-    loss::InfoNce,
+    loss::{ContrastiveBatch, InfoNce},
     weights::{load_weights, named_params},
 };
 
@@ -136,7 +136,8 @@ fn agrees(case: &'static str, quick_gelu: bool) {
         "text features",
     );
 
-    let loss = InfoNce::default().forward(image, text, model.logit_scale.val());
+    let batch = ContrastiveBatch::new(image, text, model.logit_scale.val());
+    let loss = InfoNce::default().forward(batch);
     assert_values_close(
         &[loss.clone().into_scalar::<f32>()],
         &golden.floats("loss"),

@@ -107,10 +107,10 @@ pub enum TrainError {
         /// The value.
         value: f64,
     },
-    /// A setting that training doesn't support yet.
+    /// A setting that training doesn't support here.
     #[error("`{key}` = {value} can't be trained with: {reason}")]
     Unsupported {
-        /// The model configuration's key.
+        /// The configuration's key.
         key: &'static str,
         /// Its value.
         value: String,

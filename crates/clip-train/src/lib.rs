@@ -1,7 +1,6 @@
 //! Training CLIP: the exact contrastive step, its optimizer and schedule, a run with its configuration and
 //! checkpoints, and how it is seen: progress, metrics, TensorBoard events and `report.html`.
 
-mod captions;
 pub mod checkpoint;
 pub mod config;
 mod ema;
@@ -15,10 +14,9 @@ mod schedule;
 mod step;
 pub mod tensorboard;
 
-pub use captions::Captions;
 pub use ema::Ema;
 pub use error::TrainError;
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use run::{ContrastiveLearner, Evaluate, EvaluateError, RunDir, Trained, Training};
 pub use schedule::{Decay, Schedule};
-pub use step::{ContrastiveStep, StepGradients};
+pub use step::{Captions, ContrastiveStep, KeptPatches, PairBatch, PatchDropout, StepGradients};

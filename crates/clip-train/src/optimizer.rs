@@ -7,7 +7,10 @@ use clip_model::{Clip, MAX_LOGIT_SCALE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::TrainError;
+use crate::{
+    TrainError,
+    step::{global_norm, scaled},
+};
 
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,17 +77,10 @@ impl Optimizer {
     /// Applies the gradients at learning rate `lr`; returns the model and the Euclidean norm that all
     /// gradients had together before clipping. Waits for the device.
     pub fn step(&mut self, lr: f64, model: Clip, grads: GradientsParams) -> (Clip, f64) {
-        let mut norm = SquaredNorm {
-            grads: &grads,
-            sum: None,
-        };
-        model.visit(&mut norm);
-        let norm = norm
-            .sum
-            .map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()).sqrt());
+        let norm = global_norm(&grads, &model);
         let grads = match self.grad_clip_norm {
             // The reference's `clip_grad_norm_` adds the same 1e-6.
-            Some(limit) if norm > limit => scale_gradients(&model, grads, limit / (norm + 1e-6)),
+            Some(limit) if norm > limit => scaled(grads, &model, limit / (norm + 1e-6)),
             _ => grads,
         };
         let mut model = self.inner.step(lr, model, grads);
@@ -153,38 +149,4 @@ impl ModuleVisitor for Parameters {
             self.shapes.update((length as u64).to_le_bytes());
         }
     }
-}
-
-struct SquaredNorm<'a> {
-    grads: &'a GradientsParams,
-    sum: Option<Tensor<1>>,
-}
-
-impl ModuleVisitor for SquaredNorm<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.get::<D>(param.id) {
-            let square = grad.square().sum();
-            self.sum = Some(match self.sum.take() {
-                Some(sum) => sum + square,
-                None => square,
-            });
-        }
-    }
-}
-
-fn scale_gradients(model: &Clip, grads: GradientsParams, factor: f64) -> GradientsParams {
-    struct Scale {
-        grads: GradientsParams,
-        factor: f64,
-    }
-    impl ModuleVisitor for Scale {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.grads.remove::<D>(param.id) {
-                self.grads.register(param.id, grad.mul_scalar(self.factor));
-            }
-        }
-    }
-    let mut scale = Scale { grads, factor };
-    model.visit(&mut scale);
-    scale.grads
 }

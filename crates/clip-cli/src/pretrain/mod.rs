@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
-use clip_model::{ClipConfig, ImageNorm};
+use clip_model::ImageNorm;
 use clip_train::{RunDir, Trained, Training, config::RunConfig, progress::Display};
 use clip_zeroshot::ClipEncoders;
 
@@ -34,7 +34,7 @@ const SHAPES_RECIPE: &str = include_str!("../../../../datasets/shapes/recipe.tom
 pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let choice = args.choose(SHAPES_RECIPE)?;
     let mut config = args::resolved(&choice.layers)?;
-    let model = ClipConfig::load(&config.preset)?;
+    let model = config.model()?;
     // Everything that can be refused is looked at before anything is made.
     if choice.own_data {
         ShardSet::parse(&config.data.train).context("training data")?;

@@ -9,6 +9,9 @@ pub struct ImageTextBatch {
     pub image_size: usize,
     /// `[batch, tokens_per_caption]`: start, words, end, then zeros.
     pub tokens: Vec<i32>,
+    /// A number for each image, equal for equal files whatever part of them was cut out: tells images that are twice in
+    /// a batch.
+    pub image_ids: Vec<u64>,
     /// Images, and captions.
     pub batch: usize,
     /// Length of the batch's longest caption: positions after it change nothing in a causal text tower.

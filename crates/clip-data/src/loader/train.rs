@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+};
 
 use burn::{
     data::dataloader::{DataLoader, DataLoaderIterator},
@@ -167,6 +170,7 @@ struct Prepared {
 
 struct Pair {
     pixels: Vec<u8>,
+    image_id: u64,
     caption: Encoded,
 }
 
@@ -220,11 +224,14 @@ impl Worker {
             return Err(FaultKind::EmptyCaption);
         }
         caption.ids.truncate(self.context_length);
+        let mut hasher = DefaultHasher::new();
+        hasher.write(image);
         let image = decode(image)?;
         let mut rng = stream(self.seed, epoch, Purpose::Crop, id);
         let part = self.crop.draw(image.width, image.height, &mut rng);
         Ok(Pair {
             pixels: self.resizer.crop(&image, part),
+            image_id: hasher.finish(),
             caption,
         })
     }
@@ -288,6 +295,7 @@ impl Assembler {
             images: Vec::with_capacity(pairs.len() * self.image_size * self.image_size * 3),
             image_size: self.image_size,
             tokens: Vec::with_capacity(pairs.len() * tokens_per_caption),
+            image_ids: pairs.iter().map(|pair| pair.image_id).collect(),
             batch: pairs.len(),
             tokens_per_caption,
             cursor,

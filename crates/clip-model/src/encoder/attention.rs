@@ -2,7 +2,7 @@ use burn::{
     module::Module,
     nn::Linear,
     tensor::{
-        Tensor, activation,
+        DType, Tensor, activation,
         module::{attention, linear},
         ops::AttentionModuleOptions,
     },
@@ -91,6 +91,7 @@ impl MultiHeadAttention {
         let mixed = if query.device().is_autodiff() {
             composed(query, key, value, mask)
         } else {
+            let mask = mask.map(|mask| mask.cast(query.dtype()));
             attention(
                 query,
                 key,
@@ -105,7 +106,7 @@ impl MultiHeadAttention {
     }
 }
 
-/// Attention from differentiable parts: Burn's fused operation has no backward pass.
+/// Attention from differentiable parts: Burn's fused operation has no backward pass. The softmax is in f32.
 ///
 /// # Shapes
 /// - `query`, `key`, `value`: `[batch, heads, tokens, head_width]`
@@ -116,14 +117,16 @@ fn composed(
     mask: Option<Tensor<4>>,
 ) -> Tensor<4> {
     let [.., head_width] = query.dims();
+    let dtype = query.dtype();
     let scores = query
         .div_scalar((head_width as f64).sqrt())
-        .matmul(key.transpose());
+        .matmul(key.transpose())
+        .cast(DType::F32);
     let scores = match mask {
         Some(mask) => scores + mask,
         None => scores,
     };
-    activation::softmax(scores, 3).matmul(value)
+    activation::softmax(scores, 3).cast(dtype).matmul(value)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use burn::{
     module::Module,
     nn::{LayerNorm, Linear},
-    tensor::{Tensor, activation},
+    tensor::{DType, Tensor, activation},
 };
 
 use super::MultiHeadAttention;
@@ -69,9 +69,15 @@ impl ResidualAttentionBlock {
     /// - `x`: `[batch, tokens, width]`, and so is the result
     /// - `mask`: as for [`MultiHeadAttention::forward`]
     pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.ln_1.forward(x), mask);
-        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+        let x = x.clone() + self.attn.forward(layer_norm(&self.ln_1, x), mask);
+        x.clone() + self.mlp.forward(layer_norm(&self.ln_2, x))
     }
+}
+
+/// A layer norm in f32, whatever the model computes in.
+pub(super) fn layer_norm<const D: usize>(norm: &LayerNorm, x: Tensor<D>) -> Tensor<D> {
+    let dtype = x.dtype();
+    norm.forward(x.cast(DType::F32)).cast(dtype)
 }
 
 /// A stack of blocks.
@@ -141,5 +147,15 @@ impl Transformer {
         self.resblocks
             .iter()
             .fold(x, |x, block| block.forward(x, mask.cloned()))
+    }
+
+    /// The same with the first blocks locked: they have no gradient, and training leaves them as they are.
+    pub(super) fn lock_first(self, blocks: usize) -> Self {
+        let lock = |(at, block): (usize, ResidualAttentionBlock)| {
+            if at < blocks { block.no_grad() } else { block }
+        };
+        Self {
+            resblocks: self.resblocks.into_iter().enumerate().map(lock).collect(),
+        }
     }
 }

@@ -4,7 +4,7 @@ use burn::{
     tensor::{Bool, Device, Int, Tensor},
 };
 
-use super::{Activation, Transformer};
+use super::{Activation, Chain, ResidualAttentionBlock, Transformer, block::layer_norm};
 use crate::{Init, TextConfig};
 
 /// The causal text transformer of the paper, pooled at the end-of-text token.
@@ -51,6 +51,24 @@ impl TextTransformer {
         }
     }
 
+    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
+    /// are. Groups are the embeddings, each block, the last one with `ln_final`, and the projection.
+    ///
+    /// # References
+    /// OpenCLIP's `--lock-text-unlocked-layers`.
+    pub fn lock(self, unlocked_groups: usize) -> Self {
+        let blocks = self.transformer.resblocks.len();
+        let locked = (blocks + 2).saturating_sub(unlocked_groups);
+        let trained = |group: usize| locked <= group;
+        Self {
+            token_embedding: self.token_embedding.set_require_grad(trained(0)),
+            positional_embedding: self.positional_embedding.set_require_grad(trained(0)),
+            transformer: self.transformer.lock_first(locked.saturating_sub(1)),
+            ln_final: self.ln_final.set_require_grad(trained(blocks)),
+            text_projection: self.text_projection.set_require_grad(trained(blocks + 1)),
+        }
+    }
+
     /// Features of each caption in the joint space, not normalised.
     ///
     /// The text's end is its token with the highest id, as in the reference. Attention is causal,
@@ -63,24 +81,43 @@ impl TextTransformer {
     /// # Panics
     /// If there are more tokens than the context has positions.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        let [batch, length] = tokens.dims();
+        let x = self.stem(&tokens);
+        let mask = self.mask(&x);
+        self.head(self.transformer.forward(x, mask.as_ref()), &tokens)
+    }
+}
+
+impl Chain for TextTransformer {
+    /// `[batch, tokens]`.
+    type Input = Tensor<2, Int>;
+
+    fn stem(&self, tokens: &Self::Input) -> Tensor<3> {
+        let [_, length] = tokens.dims();
         let positions = self.positional_embedding.val();
-        let [context, width] = positions.dims();
+        let [context, _] = positions.dims();
         assert!(
             length <= context,
             "{length} tokens, but the context has {context} positions"
         );
+        self.token_embedding.forward(tokens.clone()) + positions.narrow(0, 0, length).unsqueeze()
+    }
 
+    fn blocks(&self) -> &[ResidualAttentionBlock] {
+        &self.transformer.resblocks
+    }
+
+    fn mask(&self, x: &Tensor<3>) -> Option<Tensor<4>> {
+        let [_, length, _] = x.dims();
+        Some(causal_mask(length, &x.device()))
+    }
+
+    fn head(&self, x: Tensor<3>, tokens: &Self::Input) -> Tensor<2> {
+        let [batch, _, width] = x.dims();
         let end = tokens.clone().argmax(1); // [batch, 1]
-        let x = self.token_embedding.forward(tokens) + positions.narrow(0, 0, length).unsqueeze();
-        let mask = causal_mask(length, &x.device());
-        let x = self.transformer.forward(x, Some(&mask));
         // Pool before the norm: it works on each token alone, and one token is cheaper than all.
         let index = end.unsqueeze_dim::<3>(2).expand([batch, 1, width]);
         let pooled = x.gather(1, index).reshape([batch, width]);
-        self.ln_final
-            .forward(pooled)
-            .matmul(self.text_projection.val())
+        layer_norm(&self.ln_final, pooled).matmul(self.text_projection.val())
     }
 }
 

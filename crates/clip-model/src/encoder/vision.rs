@@ -1,10 +1,10 @@
 use burn::{
     module::{Module, Param},
     nn::LayerNorm,
-    tensor::{Tensor, assert_shape},
+    tensor::{Int, Tensor, assert_shape},
 };
 
-use super::{Activation, Transformer};
+use super::{Activation, Chain, ResidualAttentionBlock, Transformer, block::layer_norm};
 use crate::{Init, VisionConfig};
 
 /// The vision transformer of the paper: patches, a class token, `ln_pre`, blocks, `ln_post`, a projection.
@@ -41,22 +41,35 @@ impl PatchEmbedding {
     /// - `images`: `[batch, 3, height, width]`; rows and columns past the last whole patch are ignored
     /// - returns `[batch, patches, features]`, row by row
     pub fn forward(&self, images: Tensor<4>) -> Tensor<3> {
-        let weight = self.weight.val();
-        let [features, channels, patch, _] = weight.dims();
+        self.embed(self.patches(images))
+    }
+
+    /// `[batch, patches, channels * patch_size * patch_size]`: the pixels of each patch.
+    fn patches(&self, images: Tensor<4>) -> Tensor<3> {
+        let [_, channels, patch, _] = self.weight.val().dims();
         assert_shape!(images, [_, channels, ..]);
         let [batch, _, height, width] = images.dims();
         let (rows, columns) = (height / patch, width / patch);
         let images = images
             .narrow(2, 0, rows * patch)
             .narrow(3, 0, columns * patch);
-        let patches = images
+        images
             .reshape([batch, channels, rows, patch, columns, patch])
             .permute([0, 2, 4, 1, 3, 5]) // [batch, rows, columns, channels, patch, patch]
-            .reshape([batch * rows * columns, channels * patch * patch]);
-        let weight = weight.reshape([features, channels * patch * patch]);
-        patches
-            .matmul(weight.transpose())
-            .reshape([batch, rows * columns, features])
+            .reshape([batch, rows * columns, channels * patch * patch])
+    }
+
+    /// `[batch, patches, features]`.
+    fn embed(&self, patches: Tensor<3>) -> Tensor<3> {
+        let weight = self.weight.val();
+        let [features, ..] = weight.dims();
+        let [batch, count, pixels] = patches.dims();
+        let rows = patches
+            .reshape([batch * count, pixels])
+            .cast(weight.dtype());
+        let weight = weight.reshape([features, pixels]);
+        rows.matmul(weight.transpose())
+            .reshape([batch, count, features])
     }
 }
 
@@ -91,17 +104,33 @@ impl VisionTransformer {
         }
     }
 
+    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
+    /// are. Groups are the stem, each block, the last one with `ln_post`, and the projection.
+    ///
+    /// # References
+    /// Zhai et al. 2021, [Zero-Shot Transfer with Locked-image Text Tuning](https://arxiv.org/abs/2111.07991); OpenCLIP's `--lock-image-unlocked-groups`.
+    pub fn lock(self, unlocked_groups: usize) -> Self {
+        let blocks = self.transformer.resblocks.len();
+        let locked = (blocks + 2).saturating_sub(unlocked_groups);
+        let trained = |group: usize| locked <= group;
+        Self {
+            conv1: self.conv1.set_require_grad(trained(0)),
+            class_embedding: self.class_embedding.set_require_grad(trained(0)),
+            positional_embedding: self.positional_embedding.set_require_grad(trained(0)),
+            ln_pre: self.ln_pre.set_require_grad(trained(0)),
+            transformer: self.transformer.lock_first(locked.saturating_sub(1)),
+            ln_post: self.ln_post.set_require_grad(trained(blocks)),
+            proj: self.proj.set_require_grad(trained(blocks + 1)),
+        }
+    }
+
     /// Features of each image in the joint space, not normalised.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - `keep`: `[batch, kept]`, indices of the patches to keep (patch dropout), or all of them
     /// - returns `[batch, embed_dim]`
-    pub fn forward(
-        &self,
-        images: Tensor<4>,
-        keep: Option<Tensor<2, burn::tensor::Int>>,
-    ) -> Tensor<2> {
+    pub fn forward(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<2> {
         self.forward_features(images, keep).matmul(self.proj.val())
     }
 
@@ -109,29 +138,60 @@ impl VisionTransformer {
     ///
     /// # Shapes
     /// As [`forward`](Self::forward), but returns `[batch, width]`.
-    pub fn forward_features(
-        &self,
-        images: Tensor<4>,
-        keep: Option<Tensor<2, burn::tensor::Int>>,
-    ) -> Tensor<2> {
-        let patches = self.conv1.forward(images);
-        let [batch, count, width] = patches.dims();
+    pub fn forward_features(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<2> {
+        let x = self.stem(&(images, keep));
+        self.pooled(self.transformer.forward(x, None))
+    }
+
+    /// `[batch, width]`: the class token, normed.
+    fn pooled(&self, x: Tensor<3>) -> Tensor<2> {
+        let [batch, _, width] = x.dims();
+        layer_norm(&self.ln_post, x.narrow(1, 0, 1).reshape([batch, width]))
+    }
+}
+
+impl Chain for VisionTransformer {
+    /// Images, and which patches to keep.
+    type Input = (Tensor<4>, Option<Tensor<2, Int>>);
+
+    fn stem(&self, (images, keep): &Self::Input) -> Tensor<3> {
+        let patches = self.conv1.patches(images.clone());
+        let [batch, count, pixels] = patches.dims();
         let positions = self.positional_embedding.val();
+        let [_, width] = positions.dims();
         let class = self.class_embedding.val().unsqueeze::<2>() + positions.clone().narrow(0, 0, 1);
-        let patches = patches + positions.narrow(0, 1, count).unsqueeze();
-        let patches = match keep {
+        let positions = positions.narrow(0, 1, count);
+        let (patches, positions) = match keep {
             Some(keep) => {
+                // Before they are embedded: what is dropped costs nothing, and pixels need no gradient.
                 let [_, kept] = keep.dims();
-                let index = keep.unsqueeze_dim::<3>(2).expand([batch, kept, width]);
-                patches.gather(1, index)
+                let first =
+                    Tensor::arange(0..batch as i64, &keep.device()).mul_scalar(count as i64);
+                let rows = (keep.clone() + first.unsqueeze_dim(1)).reshape([batch * kept]);
+                let patches = patches.reshape([batch * count, pixels]).select(0, rows);
+                let positions = positions.select(0, keep.clone().reshape([batch * kept]));
+                (
+                    patches.reshape([batch, kept, pixels]),
+                    positions.reshape([batch, kept, width]),
+                )
             }
-            None => patches,
+            None => (patches, positions.unsqueeze()),
         };
+        let patches = self.conv1.embed(patches) + positions;
         let class = class.unsqueeze::<3>().expand([batch, 1, width]);
-        let x = self.ln_pre.forward(Tensor::cat(vec![class, patches], 1));
-        let x = self.transformer.forward(x, None); // [batch, 1 + kept, width]
-        self.ln_post
-            .forward(x.narrow(1, 0, 1).reshape([batch, width]))
+        layer_norm(&self.ln_pre, Tensor::cat(vec![class, patches], 1)) // [batch, 1 + kept, width]
+    }
+
+    fn blocks(&self) -> &[ResidualAttentionBlock] {
+        &self.transformer.resblocks
+    }
+
+    fn mask(&self, _x: &Tensor<3>) -> Option<Tensor<4>> {
+        None
+    }
+
+    fn head(&self, x: Tensor<3>, _input: &Self::Input) -> Tensor<2> {
+        self.pooled(x).matmul(self.proj.val())
     }
 }
 
@@ -155,5 +215,26 @@ mod tests {
         let got = layer.forward(images);
         got.into_data()
             .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::default());
+    }
+
+    #[test]
+    fn the_order_of_kept_patches_changes_nothing_and_which_they_are_does() {
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 16, "layers": 1, "width": 16,
+            "head_width": 8, "patch_size": 8}, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
+        let device = Device::flex();
+        let config = crate::ClipConfig::from_json(json, "test").unwrap();
+        let model = config.init(5, &device).visual;
+        let images = Tensor::random([2, 3, 16, 16], Distribution::Normal(0.0, 1.0), &device);
+        let features = |keep: [[i32; 2]; 2]| {
+            let keep = Tensor::from_data(keep, &device);
+            model.forward(images.clone(), Some(keep)).into_data()
+        };
+        let kept = features([[0, 3], [1, 2]]);
+        let tolerance = Tolerance::absolute(1e-5);
+        kept.assert_approx_eq::<f32>(&features([[3, 0], [2, 1]]), tolerance);
+        assert_ne!(kept, features([[0, 3], [1, 3]]));
+        let all = Tensor::from_data([[0, 1, 2, 3], [0, 1, 2, 3]], &device);
+        let all = model.forward(images.clone(), Some(all)).into_data();
+        all.assert_approx_eq::<f32>(&model.forward(images.clone(), None).into_data(), tolerance);
     }
 }

@@ -58,7 +58,7 @@ impl ModuleVisitor for NameVisitor {
         if transposed {
             shape.reverse();
         }
-        if name == "logit_scale" {
+        if ["logit_scale", "logit_bias"].contains(&name.as_str()) {
             shape.clear(); // a scalar there, `[1]` here
         }
         let data = self.values.then(|| param.val().into_data());

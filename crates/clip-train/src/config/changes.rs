@@ -12,8 +12,9 @@ pub struct Changes {
 }
 
 /// Keys that decide which samples a position means, or what the weights are.
-const FIXED: [&str; 6] = [
+const FIXED: [&str; 7] = [
     "preset",
+    "loss",
     "seed",
     "batch",
     "data.train",

@@ -122,10 +122,16 @@ mod tests {
             .and_then(|layers| layers.set("optimizer.weight_decay=0.1"))
             .and_then(|layers| layers.set("preset = ViT-B-32"))
             .and_then(|layers| layers.value("lr", 2e-3, "--lr"))
+            .and_then(|layers| layers.set("loss=siglip"))
+            .and_then(|layers| layers.set("precision=bf16"))
+            .and_then(|layers| layers.set("duplicates=positives"))
             .and_then(|layers| layers.resolve())
             .unwrap();
         assert!((config.lr - 2e-3).abs() < 1e-12);
         assert_eq!(config.preset, "ViT-B-32");
+        assert_eq!(config.loss, super::super::Loss::SigLip);
+        assert_eq!(config.precision, clip_model::Precision::Bf16);
+        assert_eq!(config.duplicates, super::super::Duplicates::Positives);
         let expected = crate::OptimizerConfig {
             beta_2: 0.95,
             weight_decay: 0.1,

@@ -2,13 +2,15 @@
 
 mod changes;
 mod layers;
+mod objective;
 
 use clip_data::{LoaderConfig, RandomResizedCrop};
-use clip_model::ClipConfig;
+use clip_model::{Clip, ClipConfig, ModelError, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
 pub use layers::ConfigLayers;
+pub use objective::{Duplicates, Loss};
 
 use crate::{Decay, OptimizerConfig, Schedule, TrainError};
 
@@ -43,14 +45,35 @@ pub struct RunConfig {
     /// Steps of linear warm-up; without it, a tenth of the run and at most 2,000 (CLIP, table 18).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// How the learning rate goes on after the warm-up. `{ kind = "cosine" }`: CLIP, section 2.5.
-    pub schedule: Decay,
-    /// AdamW.
-    pub optimizer: OptimizerConfig,
+    /// The loss. `siglip` also starts the temperature at ln 10 and gives the model a bias of -10, as `OpenCLIP`.
+    pub loss: Loss,
+    /// What equal captions and equal images of a batch are to each other. `negatives`, as in `OpenCLIP`.
+    pub duplicates: Duplicates,
+    /// Share of each image's patches that are left out in training, instead of the preset's. 0.5 halves the image
+    /// tower's work (Li et al. 2022); a last epoch without it makes up for most of what it costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_dropout: Option<f64>,
+    /// What encoders compute in; weights, loss and optimizer are f32 whatever it is.
+    pub precision: Precision,
+    /// Keeps the inputs of transformer blocks instead of all that happens in them, and computes each block again in the
+    /// backward pass: less memory for a third more work.
+    pub grad_checkpointing: bool,
+    /// Leaves the image encoder as it is, but for its last groups of layers.
+    pub lock_image: bool,
+    /// Groups of layers that `lock_image` leaves to training, from the end: the projection, the last block, ...
+    pub lock_image_unlocked_groups: usize,
+    /// Leaves the text encoder as it is, but for its last groups of layers.
+    pub lock_text: bool,
+    /// Groups of layers that `lock_text` leaves to training, from the end: the projection, the last block, ...
+    pub lock_text_unlocked_layers: usize,
     /// A second set of weights, the average of those of all steps, evaluated and saved beside them: how much of the
     /// average a step keeps, such as 0.9999. None by default: the paper has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
+    /// How the learning rate goes on after the warm-up. `{ kind = "cosine" }`: CLIP, section 2.5.
+    pub schedule: Decay,
+    /// AdamW.
+    pub optimizer: OptimizerConfig,
     /// Where pairs come from.
     pub data: DataConfig,
     /// When the model is tried on the validation data.
@@ -140,6 +163,15 @@ impl Default for RunConfig {
             lr: 5e-4,
             warmup_steps: None,
             schedule: Decay::default(),
+            loss: Loss::default(),
+            duplicates: Duplicates::default(),
+            patch_dropout: None,
+            precision: Precision::default(),
+            grad_checkpointing: false,
+            lock_image: false,
+            lock_image_unlocked_groups: 0,
+            lock_text: false,
+            lock_text_unlocked_layers: 0,
             optimizer: OptimizerConfig::default(),
             ema: None,
             data: DataConfig::default(),
@@ -201,6 +233,20 @@ impl RunConfig {
             ("epochs", positive(self.epochs), "must be above 0"),
             ("steps", self.steps != Some(0), "must be above 0"),
             ("lr", positive(self.lr), "must be above 0"),
+            (
+                "patch_dropout",
+                self.patch_dropout
+                    .is_none_or(|share| (0.0..1.0).contains(&share)),
+                "must be in [0, 1)",
+            ),
+            (
+                "lock_text",
+                !(self.lock_image
+                    && self.lock_text
+                    && self.lock_image_unlocked_groups == 0
+                    && self.lock_text_unlocked_layers == 0),
+                "and `lock_image` leave nothing to train; unlock a group of one of them",
+            ),
             ("eval.batch", self.eval.batch > 0, "must be at least 1"),
             (
                 "ema",
@@ -250,6 +296,30 @@ impl RunConfig {
             }),
             None => Ok(()),
         }
+    }
+
+    /// The architecture: the preset's, with what this run changes in it.
+    ///
+    /// # Errors
+    /// Those of [`ClipConfig::load`].
+    pub fn model(&self) -> Result<ClipConfig, ModelError> {
+        let mut model = ClipConfig::load(&self.preset)?;
+        if let Some(share) = self.patch_dropout {
+            model.vision_cfg.patch_dropout = share;
+        }
+        self.loss.prepare(&mut model);
+        Ok(model)
+    }
+
+    /// The model with the layers locked that this run doesn't train.
+    pub fn lock(&self, mut model: Clip) -> Clip {
+        if self.lock_image {
+            model.visual = model.visual.lock(self.lock_image_unlocked_groups);
+        }
+        if self.lock_text {
+            model.text = model.text.lock(self.lock_text_unlocked_layers);
+        }
+        model
     }
 
     /// Optimizer steps of the whole run over `samples` samples an epoch.
@@ -348,5 +418,31 @@ mod tests {
         config.optimizer.beta_2 = 1.0;
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("`optimizer.beta_2`"), "{error}");
+    }
+    #[test]
+    fn a_run_changes_its_presets_architecture() {
+        let mut config = RunConfig::default();
+        let preset = ClipConfig::load(&config.preset).unwrap();
+        assert_eq!(config.model().unwrap(), preset);
+        config.loss = Loss::SigLip;
+        config.patch_dropout = Some(0.5);
+        let model = config.model().unwrap();
+        assert_eq!(model.init_logit_bias, Some(-10.0));
+        assert_eq!(model.init_logit_scale, Some(10_f32.ln()));
+        assert!((model.vision_cfg.patch_dropout - 0.5).abs() < 1e-12);
+        assert_eq!(model.num_params(), preset.num_params() + 1);
+    }
+
+    #[test]
+    fn a_run_that_trains_nothing_is_refused() {
+        let mut config = RunConfig {
+            lock_image: true,
+            lock_text: true,
+            ..RunConfig::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("leave nothing to train"), "{error}");
+        config.lock_text_unlocked_layers = 1;
+        config.validate().unwrap();
     }
 }

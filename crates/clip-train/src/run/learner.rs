@@ -7,11 +7,12 @@ use burn::{
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use clip_data::ImageTextBatch;
-use clip_model::{Clip, ImageNorm};
+use clip_model::{Clip, ImageNorm, loss::Groups};
 use std::sync::Arc;
 
 use crate::{
-    Captions, ContrastiveStep, Optimizer,
+    Captions, ContrastiveStep, Optimizer, PairBatch, PatchDropout,
+    config::Duplicates,
     progress::{EvalOutput, StepOutput},
 };
 
@@ -24,12 +25,34 @@ pub struct ContrastiveLearner {
     step: ContrastiveStep,
     #[module(skip)]
     norm: ImageNorm,
+    #[module(skip)]
+    patch_dropout: Option<PatchDropout>,
+    #[module(skip)]
+    duplicates: Duplicates,
 }
 
 impl ContrastiveLearner {
-    /// `clip` is on a device with autodiff.
+    /// `clip` is on a device with autodiff. Whole images, each of which matches its own caption alone.
     pub fn new(clip: Clip, step: ContrastiveStep, norm: ImageNorm) -> Self {
-        Self { clip, step, norm }
+        Self {
+            clip,
+            step,
+            norm,
+            patch_dropout: None,
+            duplicates: Duplicates::Negatives,
+        }
+    }
+
+    /// Encodes some of each image's patches.
+    pub fn with_patch_dropout(mut self, patch_dropout: Option<PatchDropout>) -> Self {
+        self.patch_dropout = patch_dropout;
+        self
+    }
+
+    /// Sets what equal captions and images of a batch are to each other.
+    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
+        self.duplicates = duplicates;
+        self
     }
 
     /// Takes one optimizer step; returns the norm that all gradients had together before clipping.
@@ -54,7 +77,25 @@ impl TrainStep for ContrastiveLearner {
         let device = self.clip.device();
         let images = self.norm.to_tensor(batch.images, batch.image_size, &device);
         let captions = Captions::new(batch.tokens, batch.tokens_per_caption);
-        let found = self.step.gradients(&self.clip, images, &captions);
+        let groups = match self.duplicates {
+            Duplicates::Negatives => None,
+            Duplicates::Positives => {
+                let groups = Groups::alone(batch.batch)
+                    .join_equal(captions.rows())
+                    .join_equal(batch.image_ids);
+                (!groups.are_alone()).then_some(groups)
+            }
+        };
+        let patches = self
+            .patch_dropout
+            .map(|dropout| dropout.draw(batch.cursor, batch.batch));
+        let pairs = PairBatch {
+            images,
+            captions,
+            patches,
+            groups,
+        };
+        let found = self.step.gradients(&self.clip, &pairs);
         TrainOutput {
             grads: found.grads,
             item: StepOutput {

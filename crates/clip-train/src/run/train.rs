@@ -12,7 +12,7 @@ use burn::{
     },
 };
 use clip_data::{FaultReport, TrainLoader};
-use clip_model::{Clip, ClipConfig, ImageNorm, loss::InfoNce};
+use clip_model::{Clip, ClipConfig, ImageNorm};
 
 use super::{
     ContrastiveLearner, RunDir,
@@ -22,7 +22,7 @@ use super::{
     unlogged::Unlogged,
 };
 use crate::{
-    ContrastiveStep, Ema, Optimizer, TrainError,
+    ContrastiveStep, Ema, Optimizer, PatchDropout, TrainError,
     checkpoint::{Checkpoints, RunState, Writer},
     config::RunConfig,
     guard::Guards,
@@ -100,11 +100,12 @@ impl Training<'_> {
     /// What the data, the disk or an evaluation refuses, and [`TrainError::Diverged`]. The checkpoints stay.
     pub fn train(self) -> Result<Trained, TrainError> {
         self.config.validate()?;
-        if self.model.vision_cfg.patch_dropout > 0.0 {
+        let precision = self.config.precision;
+        if !precision.is_supported(&self.device) {
             return Err(TrainError::Unsupported {
-                key: "vision_cfg.patch_dropout",
-                value: self.model.vision_cfg.patch_dropout.to_string(),
-                reason: "patches are never dropped in training yet; set it to 0",
+                key: "precision",
+                value: format!("{precision:?}").to_lowercase(),
+                reason: "this device doesn't compute in it; take another precision, f32 works everywhere",
             });
         }
         let samples_per_epoch = self.loader.samples_per_epoch();
@@ -132,11 +133,15 @@ impl Training<'_> {
         };
         let learner = ContrastiveLearner::new(
             resumed.model,
-            ContrastiveStep::new(InfoNce::default(), chunk)
+            ContrastiveStep::new(self.config.loss.into(), chunk)
                 .with_threads(self.config.threads.max(1))
-                .with_text_buckets(self.config.text_buckets.max(1)),
+                .with_text_buckets(self.config.text_buckets.max(1))
+                .with_precision(precision)
+                .with_recomputed_blocks(self.config.grad_checkpointing),
             self.norm,
-        );
+        )
+        .with_patch_dropout(PatchDropout::new(&self.model.vision_cfg, self.config.seed))
+        .with_duplicates(self.config.duplicates);
         let loader = self.loader.starting_at(resumed.state.cursor)?;
         let keys = self
             .evaluator
@@ -191,7 +196,7 @@ impl Training<'_> {
     ) -> Result<Resumed, TrainError> {
         let device = self.device.clone().autodiff();
         let Some((found, damaged)) = checkpoints.latest()? else {
-            let model = self.model.init(self.config.seed, &device);
+            let model = self.config.lock(self.model.init(self.config.seed, &device));
             return Ok(Resumed {
                 state: RunState {
                     samples_per_epoch,
@@ -219,7 +224,7 @@ impl Training<'_> {
             "resuming after step {} ({} samples, {:.0} s)",
             found.state.step, found.state.samples, found.state.seconds
         ));
-        let model = self.model.init_blank(&device);
+        let model = self.config.lock(self.model.init_blank(&device));
         let optimizer = Optimizer::new(&self.config.optimizer, &model);
         let ema = self.ema(&model);
         let (model, optimizer, ema) = restore(&found, model, optimizer, ema)?;

@@ -1,7 +1,6 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use clip_model::Clip;
 
 /// The token ids of a batch's captions, on the host, where their lengths are known.
 #[derive(Clone, Debug)]
@@ -13,7 +12,7 @@ pub struct Captions {
 
 /// Captions on the device: those of similar length together, so that little padding is computed on.
 #[derive(Clone, Debug)]
-pub(crate) struct Buckets {
+pub(super) struct Buckets {
     /// `[captions of the bucket, its longest]`.
     tokens: Vec<Tensor<2, Int>>,
     /// `[captions]`: where each is among those of all buckets.
@@ -37,8 +36,13 @@ impl Captions {
         self.ids.len() / self.length
     }
 
+    /// The token ids of each.
+    pub fn rows(&self) -> impl Iterator<Item = &[i32]> {
+        self.ids.chunks(self.length)
+    }
+
     /// Captions of a range, in at most `buckets` tensors.
-    pub(crate) fn buckets(&self, range: Range<usize>, buckets: usize, device: &Device) -> Buckets {
+    pub(super) fn buckets(&self, range: Range<usize>, buckets: usize, device: &Device) -> Buckets {
         let row = |at: usize| &self.ids[at * self.length..(at + 1) * self.length];
         // The end of a text is its highest id, as for the text tower, which is causal: the rest changes nothing.
         let length = |at: usize| {
@@ -74,16 +78,12 @@ impl Captions {
 }
 
 impl Buckets {
-    /// Text features in the captions' own order.
+    /// Text features in the captions' own order, of `encode` for each bucket.
     ///
     /// # Shapes
     /// - returns `[captions, embed_dim]`, not normalised
-    pub(crate) fn encode(&self, model: &Clip) -> Tensor<2> {
-        let mut parts: Vec<Tensor<2>> = self
-            .tokens
-            .iter()
-            .map(|tokens| model.encode_text(tokens.clone()))
-            .collect();
+    pub(super) fn encode(&self, encode: impl FnMut(&Tensor<2, Int>) -> Tensor<2>) -> Tensor<2> {
+        let mut parts: Vec<Tensor<2>> = self.tokens.iter().map(encode).collect();
         let all = match parts.len() {
             1 => parts.swap_remove(0),
             _ => Tensor::cat(parts, 0),
@@ -92,7 +92,7 @@ impl Buckets {
     }
 
     /// The same, for a model without autodiff.
-    pub(crate) fn inner(&self) -> Self {
+    pub(super) fn inner(&self) -> Self {
         Self {
             tokens: self
                 .tokens

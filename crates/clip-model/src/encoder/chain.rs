@@ -1,0 +1,24 @@
+use burn::{module::Module, tensor::Tensor};
+
+use super::ResidualAttentionBlock;
+
+/// An encoder as a chain: a stem, blocks one after the other, a head.
+///
+/// What each block gets is enough to compute it again, so a backward pass can go through them one at a time with the
+/// graph of one in memory.
+pub trait Chain: Module {
+    /// What is encoded.
+    type Input;
+
+    /// What the first block gets, `[batch, tokens, width]`.
+    fn stem(&self, input: &Self::Input) -> Tensor<3>;
+
+    /// First to last.
+    fn blocks(&self) -> &[ResidualAttentionBlock];
+
+    /// What attention of these tokens is masked with, as for [`MultiHeadAttention`](super::MultiHeadAttention).
+    fn mask(&self, x: &Tensor<3>) -> Option<Tensor<4>>;
+
+    /// Features `[batch, embed_dim]` of what the last block gives, not normalised.
+    fn head(&self, x: Tensor<3>, input: &Self::Input) -> Tensor<2>;
+}

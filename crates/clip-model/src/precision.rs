@@ -1,0 +1,131 @@
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Device, FloatDType, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Clip;
+
+/// What a model's matrix products and activations are computed in. Layer norms, softmax, normalisation and losses are
+/// in f32 whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 24 bits of fraction.
+    #[default]
+    F32,
+    /// 8 bits of fraction, the range of f32.
+    Bf16,
+    /// 11 bits of fraction, from 6e-8 to 65,504.
+    F16,
+}
+
+impl Precision {
+    /// Whether a device computes in it.
+    pub fn is_supported(self, device: &Device) -> bool {
+        device.supports_dtype(self.dtype())
+    }
+
+    /// A copy of a model that computes in this precision, in a graph of its own.
+    ///
+    /// The model keeps its f32 weights: gradients of the copy are theirs, once they are f32 again. Layer norms' gains and
+    /// biases stay f32 in the copy.
+    pub fn copy(self, model: &Clip) -> Clip {
+        let model = model.clone().fork(&model.device());
+        match self {
+            Self::F32 => model,
+            Self::Bf16 | Self::F16 => {
+                let mut cast = Cast {
+                    dtype: self.dtype(),
+                    in_layer_norm: false,
+                };
+                let Clip { visual, text, .. } = model;
+                Clip {
+                    visual: visual.map(&mut cast),
+                    text: text.map(&mut cast),
+                    ..model
+                }
+            }
+        }
+    }
+
+    fn dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::Bf16 => FloatDType::BF16,
+            Self::F16 => FloatDType::F16,
+        }
+    }
+}
+
+struct Cast {
+    dtype: FloatDType,
+    in_layer_norm: bool,
+}
+
+impl ModuleMapper for Cast {
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.in_layer_norm = container_type == "Struct:LayerNorm";
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.in_layer_norm = false;
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.in_layer_norm {
+            return param;
+        }
+        param.map(|tensor| {
+            let trained = tensor.is_require_grad();
+            tensor
+                .set_require_grad(false)
+                .cast(self.dtype)
+                .set_require_grad(trained)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Distribution, Int};
+
+    use super::*;
+    use crate::{ClipConfig, l2_normalize};
+
+    #[test]
+    fn a_copy_in_half_precision_gives_nearly_the_same_features_in_f32() {
+        let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 2, "width": 32,
+            "head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 12,
+            "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}}"#;
+        let device = Device::flex();
+        let model = ClipConfig::from_json(json, "test")
+            .unwrap()
+            .init(2, &device);
+        let images = Tensor::random([3, 3, 16, 16], Distribution::Normal(0.0, 1.0), &device);
+        let tokens =
+            Tensor::<2, Int>::from_data([[48, 5, 9, 49], [48, 7, 49, 0], [48, 3, 4, 49]], &device);
+        let features = |model: &Clip| {
+            let image = model.encode_image(images.clone());
+            Tensor::cat(vec![image, model.encode_text(tokens.clone())], 0)
+        };
+        let want = l2_normalize(features(&model));
+        // One and a half decimal digits less for three bits less of fraction.
+        for (precision, least) in [
+            (Precision::F32, 0.999_999),
+            (Precision::F16, 0.9999),
+            (Precision::Bf16, 0.999),
+        ] {
+            assert!(precision.is_supported(&device));
+            let copy = precision.copy(&model);
+            let got = features(&copy);
+            assert_eq!(got.dtype(), DType::F32);
+            let cosines = (l2_normalize(got) * want.clone()).sum_dim(1);
+            let least_found: f32 = cosines.min().into_scalar();
+            assert!(least_found > least, "{precision:?}: {least_found}");
+            assert_eq!(copy.visual.ln_pre.gamma.val().dtype(), DType::F32);
+            assert_eq!(copy.visual.proj.val().dtype(), precision.dtype().into());
+            assert_eq!(model.visual.proj.val().dtype(), DType::F32);
+        }
+    }
+}
