@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{Activation, TextTransformer, VisionTransformer},
+    encoder::{Activation, BatchStatistics, ImageEncoder, TextTransformer},
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -15,10 +15,10 @@ pub const INITIAL_LOGIT_SCALE: f32 = 2.659_26;
 pub const MAX_LOGIT_SCALE: f32 = 4.605_17;
 
 /// ln 10, the first temperature of SigLIP. Zhai et al. 2023, algorithm 1.
-pub const SIGLIP_LOGIT_SCALE: f32 = std::f32::consts::LN_10;
+pub const SIGLIP_LOGIT_SCALE: f64 = std::f64::consts::LN_10;
 
 /// The first bias of SigLIP: most pairs of a batch don't match. Zhai et al. 2023, section 3.2.
-pub const SIGLIP_LOGIT_BIAS: f32 = -10.0;
+pub const SIGLIP_LOGIT_BIAS: f64 = -10.0;
 
 /// Two encoders into one space, and the temperature of their agreement.
 ///
@@ -27,13 +27,15 @@ pub const SIGLIP_LOGIT_BIAS: f32 = -10.0;
 #[derive(Module, Debug)]
 pub struct Clip {
     /// The image encoder.
-    pub visual: VisionTransformer,
+    pub visual: ImageEncoder,
     /// The text encoder.
     pub text: TextTransformer,
     /// `[1]`: logarithm of the factor between cosines and logits.
     pub logit_scale: Param<Tensor<1>>,
     /// `[1]`: added to every logit by SigLIP's loss; models of other losses have none.
     pub logit_bias: Option<Param<Tensor<1>>>,
+    /// Whether OpenCLIP names the text encoder's parameters `text.*`.
+    pub(crate) custom_text: bool,
 }
 
 impl Clip {
@@ -43,21 +45,42 @@ impl Clip {
         } else {
             Activation::Gelu
         };
+        let initial_logit_scale = config
+            .init_logit_scale
+            .map_or(INITIAL_LOGIT_SCALE, |scale| scale as f32);
         Self {
-            visual: VisionTransformer::init(&config.vision_cfg, config.embed_dim, activation, init),
+            visual: ImageEncoder::init(&config.vision_cfg, config.embed_dim, activation, init),
             text: TextTransformer::init(&config.text_cfg, config.embed_dim, activation, init),
-            logit_scale: init.constant([1], config.init_logit_scale.unwrap_or(INITIAL_LOGIT_SCALE)),
-            logit_bias: config.init_logit_bias.map(|bias| init.constant([1], bias)),
+            logit_scale: init.constant([1], initial_logit_scale),
+            logit_bias: config
+                .init_logit_bias
+                .map(|bias| init.constant([1], bias as f32)),
+            custom_text: config.custom_text,
         }
     }
 
-    /// Image features, not normalised.
+    /// Image features, not normalised. Batch norms use their running statistics.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, image_size, image_size]`, as [`ImageNorm`](crate::ImageNorm) makes them
     /// - returns `[batch, embed_dim]`
     pub fn encode_image(&self, images: Tensor<4>) -> Tensor<2> {
-        self.encode_image_patches(images, None)
+        self.visual.forward(images).cast(DType::F32)
+    }
+
+    /// As [`encode_image`](Self::encode_image), but from some of a vision transformer's patches if `keep` says which
+    /// (patch dropout), and with batch norms that use the batch's own statistics, which come back for
+    /// [`ImageEncoder::update_running_statistics`].
+    ///
+    /// # Shapes
+    /// - `keep`: `[batch, kept]`, which of each image's patches to encode, or all
+    pub fn encode_image_in_training(
+        &self,
+        images: Tensor<4>,
+        keep: Option<Tensor<2, Int>>,
+    ) -> (Tensor<2>, BatchStatistics) {
+        let (features, statistics) = self.visual.forward_in_training(images, keep);
+        (features.cast(DType::F32), statistics)
     }
 
     /// Text features, not normalised.
@@ -67,23 +90,6 @@ impl Clip {
     /// - returns `[batch, embed_dim]`
     pub fn encode_text(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
         self.text.forward(tokens).cast(DType::F32)
-    }
-
-    /// Image features from some of the patches, not normalised: patch dropout.
-    ///
-    /// # Shapes
-    /// - `images`: as for [`encode_image`](Self::encode_image)
-    /// - `keep`: `[batch, kept]`, which of each image's patches to encode, or all
-    /// - returns `[batch, embed_dim]`
-    ///
-    /// # References
-    /// Li et al. 2022, [Scaling Language-Image Pre-training via Masking](https://arxiv.org/abs/2212.00794).
-    pub fn encode_image_patches(
-        &self,
-        images: Tensor<4>,
-        keep: Option<Tensor<2, Int>>,
-    ) -> Tensor<2> {
-        self.visual.forward(images, keep).cast(DType::F32)
     }
 
     /// The factor between cosines and logits, `exp(logit_scale)`. Waits for the device.
@@ -111,6 +117,7 @@ mod tests {
     use burn::tensor::{Distribution, TensorData, Tolerance};
 
     use super::*;
+    use crate::weights::weights_bytes;
 
     fn small() -> ClipConfig {
         let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 2, "width": 32,
@@ -134,9 +141,43 @@ mod tests {
     }
 
     #[test]
+    fn permuting_a_batch_permutes_a_resnets_features_except_in_training() {
+        let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4,
+            "head_width": 32}, "text_cfg": {"vocab_size": 50, "width": 8, "heads": 2, "layers": 1}}"#;
+        let device = Device::flex();
+        let config = ClipConfig::from_json(json, "test").unwrap();
+        let model = config.init(4, &device);
+        let params = crate::weights::parameter_shapes(&model).into_iter();
+        let params = params.filter(|(name, _)| !crate::weights::is_buffer(name));
+        let count: usize = params
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(count, config.num_params());
+
+        let images = Tensor::random([3, 3, 32, 32], Distribution::Normal(0.0, 1.0), &device);
+        let order = Tensor::<1, Int>::from_data([2, 0, 1], &device);
+        let expected = model.encode_image(images.clone()).select(0, order.clone());
+        let permuted = model.encode_image(images.clone().select(0, order));
+        let tolerance = Tolerance::absolute(1e-5);
+        permuted
+            .into_data()
+            .assert_approx_eq::<f32>(&expected.into_data(), tolerance);
+        // In training, an image's features depend on its batch.
+        let alone = model
+            .encode_image_in_training(images.clone().narrow(0, 0, 1), None)
+            .0;
+        let together = model
+            .encode_image_in_training(images, None)
+            .0
+            .narrow(0, 0, 1);
+        let apart: f32 = (alone - together).abs().max().into_scalar();
+        assert!(apart > 1e-3, "{apart}");
+    }
+
+    #[test]
     fn a_seed_means_its_weights() {
         let device = Device::flex();
-        let proj = |seed| small().init(seed, &device).visual.proj.val().into_data();
+        let proj = |seed| weights_bytes(&small().init(seed, &device));
         assert_eq!(proj(1), proj(1));
         assert_ne!(proj(1), proj(2));
     }

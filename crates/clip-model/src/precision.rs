@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Clip;
 
-/// What a model's matrix products and activations are computed in. Layer norms, softmax, normalisation and losses are
+/// What a model's matrix products and activations are computed in. Norms, softmax, normalisation and losses are
 /// in f32 whatever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,8 +28,8 @@ impl Precision {
 
     /// A copy of a model that computes in this precision, in a graph of its own.
     ///
-    /// The model keeps its f32 weights: gradients of the copy are theirs, once they are f32 again. Layer norms' gains and
-    /// biases stay f32 in the copy.
+    /// The model keeps its f32 weights: gradients of the copy are theirs, once they are f32 again. Norms stay f32 in the
+    /// copy.
     pub fn copy(self, model: &Clip) -> Clip {
         let model = model.clone().fork(&model.device());
         match self {
@@ -37,7 +37,7 @@ impl Precision {
             Self::Bf16 | Self::F16 => {
                 let mut cast = Cast {
                     dtype: self.dtype(),
-                    in_layer_norm: false,
+                    in_norm: false,
                 };
                 let Clip { visual, text, .. } = model;
                 Clip {
@@ -60,20 +60,20 @@ impl Precision {
 
 struct Cast {
     dtype: FloatDType,
-    in_layer_norm: bool,
+    in_norm: bool,
 }
 
 impl ModuleMapper for Cast {
     fn enter_module(&mut self, _name: &str, container_type: &str) {
-        self.in_layer_norm = container_type == "Struct:LayerNorm";
+        self.in_norm = ["Struct:LayerNorm", "Struct:BatchNorm"].contains(&container_type);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.in_layer_norm = false;
+        self.in_norm = false;
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.in_layer_norm {
+        if self.in_norm {
             return param;
         }
         param.map(|tensor| {
@@ -91,7 +91,7 @@ mod tests {
     use burn::tensor::{DType, Distribution, Int};
 
     use super::*;
-    use crate::{ClipConfig, l2_normalize};
+    use crate::{ClipConfig, encoder::ImageEncoder, l2_normalize};
 
     #[test]
     fn a_copy_in_half_precision_gives_nearly_the_same_features_in_f32() {
@@ -123,9 +123,14 @@ mod tests {
             let cosines = (l2_normalize(got) * want.clone()).sum_dim(1);
             let least_found: f32 = cosines.min().into_scalar();
             assert!(least_found > least, "{precision:?}: {least_found}");
-            assert_eq!(copy.visual.ln_pre.gamma.val().dtype(), DType::F32);
-            assert_eq!(copy.visual.proj.val().dtype(), precision.dtype().into());
-            assert_eq!(model.visual.proj.val().dtype(), DType::F32);
+            let visual = |model: &Clip| match &model.visual {
+                ImageEncoder::VisionTransformer(visual) => visual.clone(),
+                _ => panic!("a vision transformer"),
+            };
+            assert_eq!(visual(&copy).ln_pre.gamma.val().dtype(), DType::F32);
+            let dtype = precision.dtype().into();
+            assert_eq!(visual(&copy).proj.val().dtype(), dtype);
+            assert_eq!(visual(&model).proj.val().dtype(), DType::F32);
         }
     }
 }

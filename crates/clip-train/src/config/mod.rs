@@ -5,7 +5,7 @@ mod layers;
 mod objective;
 
 use clip_data::{LoaderConfig, RandomResizedCrop};
-use clip_model::{Clip, ClipConfig, ModelError, Precision};
+use clip_model::{Clip, ClipConfig, Layers, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
@@ -301,13 +301,25 @@ impl RunConfig {
     /// The architecture: the preset's, with what this run changes in it.
     ///
     /// # Errors
-    /// Those of [`ClipConfig::load`].
-    pub fn model(&self) -> Result<ClipConfig, ModelError> {
+    /// Those of [`ClipConfig::load`], and [`TrainError::Config`] where a setting doesn't fit the preset.
+    pub fn model(&self) -> Result<ClipConfig, TrainError> {
         let mut model = ClipConfig::load(&self.preset)?;
         if let Some(share) = self.patch_dropout {
             model.vision_cfg.patch_dropout = share;
         }
         self.loss.prepare(&mut model);
+        model.validate("the model with the run's settings")?;
+        if self.lock_image
+            && self.lock_image_unlocked_groups > 0
+            && matches!(model.vision_cfg.layers, Layers::Stages(_))
+        {
+            return Err(TrainError::Config {
+                origin: "the configuration".to_owned(),
+                reason:
+                    "`lock_image_unlocked_groups` must be 0: a residual network is locked whole"
+                        .to_owned(),
+            });
+        }
         Ok(model)
     }
 
@@ -428,7 +440,7 @@ mod tests {
         config.patch_dropout = Some(0.5);
         let model = config.model().unwrap();
         assert_eq!(model.init_logit_bias, Some(-10.0));
-        assert_eq!(model.init_logit_scale, Some(10_f32.ln()));
+        assert_eq!(model.init_logit_scale, Some(10_f64.ln()));
         assert!((model.vision_cfg.patch_dropout - 0.5).abs() < 1e-12);
         assert_eq!(model.num_params(), preset.num_params() + 1);
     }

@@ -3,7 +3,11 @@ use burn::{
     optim::GradientsParams,
     tensor::{DType, Int, Tensor},
 };
-use clip_model::{Clip, Precision, loss::ContrastiveGradients};
+use clip_model::{
+    Clip, Precision,
+    encoder::{BatchStatistics, ImageEncoder},
+    loss::ContrastiveGradients,
+};
 
 use super::{
     captions::Buckets,
@@ -23,6 +27,7 @@ pub(super) struct Chunk {
 pub(super) struct Features {
     pub(super) image: Tensor<2>,
     pub(super) text: Tensor<2>,
+    pub(super) statistics: BatchStatistics,
 }
 
 /// How a step encodes chunks.
@@ -44,6 +49,7 @@ pub(super) struct Encoded {
     text: Option<Tensor<2>>,
     image_tape: Option<Tape>,
     text_tapes: Vec<Tape>,
+    statistics: BatchStatistics,
 }
 
 impl<'a> Encoder<'a> {
@@ -60,16 +66,25 @@ impl<'a> Encoder<'a> {
 
     /// The features alone.
     pub(super) fn features(&self, chunk: &Chunk) -> Features {
+        let (image, statistics) = self.image_features(chunk);
         Features {
-            image: self.image_features(chunk),
+            image,
             text: self.text_features(chunk),
+            statistics,
         }
     }
 
-    fn image_features(&self, chunk: &Chunk) -> Tensor<2> {
+    /// A locked encoder's batch norms use their running statistics: training leaves it as it is.
+    fn image_features(&self, chunk: &Chunk) -> (Tensor<2>, BatchStatistics) {
+        let images = chunk.images.clone().inner();
+        if !self.image_trains {
+            return (
+                self.inference.encode_image(images),
+                BatchStatistics::default(),
+            );
+        }
         let patches = chunk.patches.clone().map(Tensor::inner);
-        self.inference
-            .encode_image_patches(chunk.images.clone().inner(), patches)
+        self.inference.encode_image_in_training(images, patches)
     }
 
     fn text_features(&self, chunk: &Chunk) -> Tensor<2> {
@@ -85,19 +100,16 @@ impl<'a> Encoder<'a> {
             text: None,
             image_tape: None,
             text_tapes: Vec::new(),
+            statistics: BatchStatistics::default(),
             model,
         };
         let model = &encoded.model;
         if self.image_trains {
-            let input = (chunk.images.clone(), chunk.patches.clone());
-            encoded.image = Some(if self.recompute {
-                let inference = &self.inference.visual;
-                let (features, tape) = Tape::record(&model.visual, inference, &input);
-                encoded.image_tape = Some(tape);
-                features.cast(DType::F32)
-            } else {
-                model.encode_image_patches(input.0, input.1)
-            });
+            let (images, patches) = (chunk.images.clone(), chunk.patches.clone());
+            let (features, statistics, tape) = self.encode_images(model, images, patches);
+            encoded.image = Some(features);
+            encoded.statistics = statistics;
+            encoded.image_tape = tape;
         }
         if self.text_trains {
             encoded.text = Some(chunk.captions.encode(|tokens| {
@@ -113,18 +125,44 @@ impl<'a> Encoder<'a> {
         encoded
     }
 
+    /// A residual network has no blocks to compute again: it keeps its whole graph, as in the reference.
+    fn encode_images(
+        &self,
+        model: &Clip,
+        images: Tensor<4>,
+        patches: Option<Tensor<2, Int>>,
+    ) -> (Tensor<2>, BatchStatistics, Option<Tape>) {
+        let (features, tape) = match (&model.visual, &self.inference.visual) {
+            (
+                ImageEncoder::VisionTransformer(chain),
+                ImageEncoder::VisionTransformer(inference),
+            ) if self.recompute => Tape::record(chain, inference, &(images, patches)),
+            (ImageEncoder::Siglip(chain), ImageEncoder::Siglip(inference)) if self.recompute => {
+                Tape::record(chain, inference, &images)
+            }
+            _ => {
+                let (features, statistics) = model.encode_image_in_training(images, patches);
+                return (features, statistics, None);
+            }
+        };
+        let statistics = BatchStatistics::default();
+        (features.cast(DType::F32), statistics, Some(tape))
+    }
+
     /// What `encoded` holds, and what it leaves out.
     pub(super) fn features_of(&self, encoded: &Encoded, chunk: &Chunk) -> Features {
         let inner = |features: &Tensor<2>| features.clone().inner();
+        let (image, statistics) = match &encoded.image {
+            Some(image) => (inner(image), encoded.statistics.clone()),
+            None => self.image_features(chunk),
+        };
         Features {
-            image: encoded
-                .image
-                .as_ref()
-                .map_or_else(|| self.image_features(chunk), inner),
+            image,
             text: encoded
                 .text
                 .as_ref()
                 .map_or_else(|| self.text_features(chunk), inner),
+            statistics,
         }
     }
 }
@@ -156,7 +194,11 @@ impl Encoded {
         let model = &self.model;
         collect(&mut found, model, &mut grads);
         if let Some(tape) = self.image_tape {
-            tape.back(&model.visual, &mut found, &mut grads);
+            match &model.visual {
+                ImageEncoder::VisionTransformer(chain) => tape.back(chain, &mut found, &mut grads),
+                ImageEncoder::Siglip(chain) => tape.back(chain, &mut found, &mut grads),
+                ImageEncoder::ModifiedResNet(_) => {}
+            }
         }
         for tape in self.text_tapes {
             tape.back(&model.text, &mut found, &mut grads);

@@ -20,6 +20,7 @@ use burn::{
 };
 use clip_model::{
     Clip, Precision,
+    encoder::BatchStatistics,
     loss::{ContrastiveBatch, ContrastiveGradients, ContrastiveLoss, Groups},
 };
 
@@ -34,6 +35,9 @@ pub use patches::{KeptPatches, PatchDropout};
 /// loss is known. Otherwise each chunk is encoded twice: first for its features alone, from which the loss and its
 /// gradient by every feature follow, then again to carry that gradient back to the parameters. The result is that of
 /// one chunk, beyond rounding. A tower that is locked is encoded once, and nothing is carried back to it.
+///
+/// Batch norms are the exception: each chunk is normalised by its own mean and variance, as in the reference, so
+/// chunks and threads are part of what is computed. Running statistics take up the whole batch's, once a step.
 ///
 /// # References
 /// Gao et al. 2021, [Scaling Deep Contrastive Learning Batch Size under Memory Limited
@@ -145,29 +149,39 @@ impl ContrastiveStep {
     pub fn gradients(&self, model: &Clip, batch: &PairBatch) -> StepGradients {
         let mut room = 1.0;
         loop {
-            let found = self.attempt(model, batch, room);
+            let (found, statistics) = self.attempt(model, batch, room);
             // f16 ends at 65,504. A room of 2^-24 leaves nothing to gain: then it is the model that has diverged.
             let retry = self.precision == Precision::F16
                 && found.loss.is_finite()
                 && room > 2.0_f64.powi(-24)
                 && !global_norm(&found.grads, model).is_finite();
             if !retry {
+                model.visual.update_running_statistics(&statistics);
                 return found;
             }
             room /= 256.0;
         }
     }
 
-    fn attempt(&self, model: &Clip, batch: &PairBatch, room: f64) -> StepGradients {
+    fn attempt(
+        &self,
+        model: &Clip,
+        batch: &PairBatch,
+        room: f64,
+    ) -> (StepGradients, BatchStatistics) {
         let chunks = self.chunks(batch);
         let encoder = Encoder::new(model, self.precision, self.recompute);
         let logit_scale = model.logit_scale.val().inner();
         let logit_bias = model.logit_bias.as_ref();
+        let mut statistics = BatchStatistics::default();
         let loss = |features: Vec<Features>| {
-            let (image, text) = features
-                .into_iter()
-                .map(|part| (part.image, part.text))
-                .unzip();
+            let (mut image, mut text, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+            for part in features {
+                image.push(part.image);
+                text.push(part.text);
+                parts.push(part.statistics);
+            }
+            statistics = BatchStatistics::merge(parts);
             let batch = ContrastiveBatch::new(cat(image), cat(text), logit_scale.clone())
                 .with_bias(logit_bias.map(|bias| bias.val().inner()))
                 .with_groups(batch.groups.clone());
@@ -189,11 +203,12 @@ impl ContrastiveStep {
         if let (Some(bias), Some(grad)) = (logit_bias, found.logit_bias) {
             grads.register(bias.id, grad);
         }
-        StepGradients {
+        let found = StepGradients {
             loss: found.loss.into_scalar(),
             temperature_factor: logit_scale.exp().into_scalar(),
             grads,
-        }
+        };
+        (found, statistics)
     }
 
     fn chunks(&self, batch: &PairBatch) -> Vec<Chunk> {

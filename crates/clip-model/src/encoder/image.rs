@@ -1,0 +1,106 @@
+use burn::{
+    module::Module,
+    tensor::{Int, Tensor},
+};
+
+use super::{
+    Activation, BatchStatistics, ModifiedResNet, SiglipVisionTransformer, Statistics,
+    VisionTransformer,
+};
+use crate::{Init, VisionConfig, config::Tower};
+
+/// The image encoder that a configuration asks for.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // One lives a model, and Burn's modules don't go into boxes.
+pub enum ImageEncoder {
+    /// The paper's vision transformer.
+    VisionTransformer(VisionTransformer),
+    /// The paper's residual network.
+    ModifiedResNet(ModifiedResNet),
+    /// SigLIP's vision transformer.
+    Siglip(SiglipVisionTransformer),
+}
+
+impl ImageEncoder {
+    pub(crate) fn init(
+        config: &VisionConfig,
+        embed_dim: usize,
+        activation: Activation,
+        init: &mut Init,
+    ) -> Self {
+        match config.tower() {
+            Tower::VisionTransformer { layers } => Self::VisionTransformer(
+                VisionTransformer::init(config, layers, embed_dim, activation, init),
+            ),
+            Tower::ModifiedResNet(stages) => {
+                Self::ModifiedResNet(ModifiedResNet::init(config, stages, embed_dim, init))
+            }
+            Tower::Siglip(shape) => Self::Siglip(SiglipVisionTransformer::init(&shape, init)),
+        }
+    }
+
+    /// Features of each image in the joint space, not normalised. Batch norms use their running statistics.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
+    /// - returns `[batch, embed_dim]`
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::VisionTransformer(encoder) => encoder.forward(images, None),
+            Self::ModifiedResNet(encoder) => encoder.forward(images, &mut Statistics::Running),
+            Self::Siglip(encoder) => encoder.forward(images),
+        }
+    }
+
+    /// As [`forward`](Self::forward), but from some patches of each image if `keep` says which, and with batch norms
+    /// that use the batch's own statistics and leave the running ones as they are until
+    /// [`update_running_statistics`](Self::update_running_statistics).
+    ///
+    /// # Shapes
+    /// - `keep`: `[batch, kept]`, indices of patches
+    ///
+    /// # Panics
+    /// If `keep` is given to an encoder other than the paper's vision transformer.
+    pub fn forward_in_training(
+        &self,
+        images: Tensor<4>,
+        keep: Option<Tensor<2, Int>>,
+    ) -> (Tensor<2>, BatchStatistics) {
+        match self {
+            Self::VisionTransformer(encoder) => {
+                (encoder.forward(images, keep), BatchStatistics::default())
+            }
+            Self::ModifiedResNet(encoder) => {
+                assert!(keep.is_none(), "a residual network has no patches to drop");
+                let mut statistics = Statistics::OfBatch(BatchStatistics::default());
+                let features = encoder.forward(images, &mut statistics);
+                (features, statistics.of_batch())
+            }
+            Self::Siglip(encoder) => {
+                assert!(keep.is_none(), "SigLIP's encoder drops no patches");
+                (encoder.forward(images), BatchStatistics::default())
+            }
+        }
+    }
+
+    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
+    /// are. A residual network is one group: as in the reference, it is locked whole.
+    pub fn lock(self, unlocked_groups: usize) -> Self {
+        match self {
+            Self::VisionTransformer(encoder) => {
+                Self::VisionTransformer(encoder.lock(unlocked_groups))
+            }
+            Self::ModifiedResNet(encoder) => {
+                Self::ModifiedResNet(encoder.set_require_grad(unlocked_groups > 0))
+            }
+            Self::Siglip(encoder) => Self::Siglip(encoder.lock(unlocked_groups)),
+        }
+    }
+
+    /// Mixes what a batch showed into the batch norms' running statistics, once. Clones of the model share them.
+    pub fn update_running_statistics(&self, found: &BatchStatistics) {
+        if let Self::ModifiedResNet(encoder) = self {
+            encoder.update_running_statistics(found);
+        }
+    }
+}
