@@ -23,19 +23,20 @@ fn expected(name: &str) -> (f64, f64) {
     match (tower, part.unwrap_or(rest)) {
         (_, "logit_scale") => (f64::from(INITIAL_LOGIT_SCALE), 0.0),
         (_, "attn.in_proj_bias" | "attn.out_proj.bias") => (0.0, 0.0),
-        (_, "mlp.c_fc.bias") => uniform(WIDTH.powf(-0.5)),
-        (_, "mlp.c_proj.bias") => uniform((4.0 * WIDTH).powf(-0.5)),
         ("text", "token_embedding.weight") => (0.0, 0.02),
         ("text", "positional_embedding") => (0.0, 0.01),
-        ("text", "attn.in_proj_weight") => (0.0, WIDTH.powf(-0.5)),
         ("text", "attn.out_proj.weight" | "mlp.c_proj.weight") => (0.0, residual),
         ("text", "mlp.c_fc.weight") => (0.0, (2.0 * WIDTH).powf(-0.5)),
-        ("text", "text_projection") => (0.0, WIDTH.powf(-0.5)),
-        ("image", "class_embedding" | "positional_embedding" | "proj") => (0.0, WIDTH.powf(-0.5)),
+        ("text", "attn.in_proj_weight" | "text_projection")
+        | ("image", "class_embedding" | "positional_embedding" | "proj") => (0.0, WIDTH.powf(-0.5)),
         ("image", "conv1.weight") => uniform((3.0 * 64.0_f64).powf(-0.5)),
         ("image", "attn.in_proj_weight") => uniform((6.0 / (4.0 * WIDTH)).sqrt()),
-        ("image", "attn.out_proj.weight" | "mlp.c_fc.weight") => uniform(WIDTH.powf(-0.5)),
-        ("image", "mlp.c_proj.weight") => uniform((4.0 * WIDTH).powf(-0.5)),
+        (_, "mlp.c_fc.bias") | ("image", "attn.out_proj.weight" | "mlp.c_fc.weight") => {
+            uniform(WIDTH.powf(-0.5))
+        }
+        (_, "mlp.c_proj.bias") | ("image", "mlp.c_proj.weight") => {
+            uniform((4.0 * WIDTH).powf(-0.5))
+        }
         (_, norm) if norm.contains("ln_") && norm.ends_with("weight") => (1.0, 0.0),
         (_, norm) if norm.contains("ln_") && norm.ends_with("bias") => (0.0, 0.0),
         _ => panic!("{name} has no expectation"),
