@@ -12,7 +12,7 @@ use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 ///
 /// # References
 /// Yang et al. 2022, [Unified Contrastive Learning in Image-Text-Label Space](https://arxiv.org/abs/2204.03610),
-/// section 3.1; Khosla et al. 2020, [Supervised Contrastive Learning](https://arxiv.org/abs/2004.11362).
+/// section 3; Khosla et al. 2020, [Supervised Contrastive Learning](https://arxiv.org/abs/2004.11362).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Groups {
     /// The first row of each row's group.

@@ -15,7 +15,7 @@ use crate::l2_normalize;
 ///
 /// # References
 /// CLIP figure 3; van den Oord et al. 2018 (InfoNCE); Yang et al. 2022, [Unified Contrastive Learning in
-/// Image-Text-Label Space](https://arxiv.org/abs/2204.03610), equation 3: the shared target.
+/// Image-Text-Label Space](https://arxiv.org/abs/2204.03610), section 3.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InfoNce {
     tile: TileRows,

@@ -50,7 +50,8 @@ pub struct RunConfig {
     /// What equal captions and equal images of a batch are to each other. `negatives`, as in `OpenCLIP`.
     pub duplicates: Duplicates,
     /// Share of each image's patches that are left out in training, instead of the preset's. 0.5 halves the image
-    /// tower's work (Li et al. 2022); a last epoch without it makes up for most of what it costs.
+    /// tower's work (Li et al. 2022); a little training without it at the end makes up
+    /// for part of what it costs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch_dropout: Option<f64>,
     /// What encoders compute in; weights, loss and optimizer are f32 whatever it is.
