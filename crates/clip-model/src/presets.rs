@@ -17,7 +17,6 @@ presets![
     "ViT-S-32-alt",
     "ViT-S-16",
     "ViT-S-32",
-    "ViT-M-16-alt",
     "ViT-M-32-alt",
     "RN50",
     "RN50-quickgelu",

@@ -4,7 +4,9 @@
 
 Tensors: `model.*` the state dict before the step, `tokens`, `image_features`, `text_features` (normalised, in training
 mode), `loss` (OpenCLIP's ClipLoss), `grad.*` its gradient by every parameter, `after.*` the batch norms' buffers after
-that pass, `eval_image_features` (normalised, in evaluation mode with those buffers). Images are `pixels` below.
+that pass, `eval_image_features` (normalised, in evaluation mode with those buffers). Images are `pixels` below. All in
+float32, but computed in float64: what a batch norm feeds into the next one has small gradients by cancellation, and the
+reference's own rounding should not count.
 """
 
 import torch
@@ -27,13 +29,14 @@ torch.manual_seed(0)
 model = CLIP(8, VISION, TEXT, output_dict=True).train()
 with torch.no_grad():  # move every parameter and buffer off its special initial value
     for parameter in model.parameters():
-        parameter.add_(0.1 * torch.randn_like(parameter))
+        parameter.add_((0.4 if parameter.ndim == 1 else 0.1) * torch.randn_like(parameter))
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.add_(0.2 * torch.rand_like(buffer))
         if name.endswith("num_batches_tracked"):
             buffer.add_(3)
-images = pixels(4, 64)
+model = model.double()
+images = pixels(4, 64).double()
 tokens = torch.tensor([[8, 3, 9, 0], [8, 7, 1, 9], [8, 5, 2, 9], [8, 9, 0, 0]])
 tensors = {f"model.{key}": value.clone() for key, value in model.state_dict().items()}
 out = model(images, tokens)
@@ -50,4 +53,5 @@ tensors |= {
     "text_features": out["text_features"].detach().clone(),
     "loss": loss.detach().reshape(1),
 }
+tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 save_file(tensors, "small_resnet.safetensors")
