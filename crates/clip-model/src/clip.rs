@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{Activation, TextTransformer, VisionTransformer},
+    encoder::{Activation, BatchStatistics, ImageEncoder, TextTransformer},
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -21,11 +21,15 @@ pub const MAX_LOGIT_SCALE: f32 = 4.605_17;
 #[derive(Module, Debug)]
 pub struct Clip {
     /// The image encoder.
-    pub visual: VisionTransformer,
+    pub visual: ImageEncoder,
     /// The text encoder.
     pub text: TextTransformer,
     /// `[1]`: logarithm of the factor between cosines and logits.
     pub logit_scale: Param<Tensor<1>>,
+    /// `[1]`: added to logits, in models of the sigmoid loss.
+    pub logit_bias: Option<Param<Tensor<1>>>,
+    /// Whether OpenCLIP names the text encoder's parameters `text.*`.
+    pub(crate) custom_text: bool,
 }
 
 impl Clip {
@@ -35,20 +39,33 @@ impl Clip {
         } else {
             Activation::Gelu
         };
+        let initial_logit_scale = config
+            .init_logit_scale
+            .map_or(INITIAL_LOGIT_SCALE, |scale| scale as f32);
         Self {
-            visual: VisionTransformer::init(&config.vision_cfg, config.embed_dim, activation, init),
+            visual: ImageEncoder::init(&config.vision_cfg, config.embed_dim, activation, init),
             text: TextTransformer::init(&config.text_cfg, config.embed_dim, activation, init),
-            logit_scale: init.constant([1], INITIAL_LOGIT_SCALE),
+            logit_scale: init.constant([1], initial_logit_scale),
+            logit_bias: config
+                .init_logit_bias
+                .map(|bias| init.constant([1], bias as f32)),
+            custom_text: config.custom_text,
         }
     }
 
-    /// Image features, not normalised.
+    /// Image features, not normalised. Batch norms use their running statistics.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, image_size, image_size]`, as [`ImageNorm`](crate::ImageNorm) makes them
     /// - returns `[batch, embed_dim]`
     pub fn encode_image(&self, images: Tensor<4>) -> Tensor<2> {
-        self.visual.forward(images, None)
+        self.visual.forward(images)
+    }
+
+    /// As [`encode_image`](Self::encode_image), but batch norms use the batch's own statistics, which come back for
+    /// [`ImageEncoder::update_running_statistics`].
+    pub fn encode_image_in_training(&self, images: Tensor<4>) -> (Tensor<2>, BatchStatistics) {
+        self.visual.forward_in_training(images)
     }
 
     /// Text features, not normalised.
@@ -85,6 +102,7 @@ mod tests {
     use burn::tensor::{Distribution, TensorData, Tolerance};
 
     use super::*;
+    use crate::weights::weights_bytes;
 
     fn small() -> ClipConfig {
         let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 2, "width": 32,
@@ -108,9 +126,40 @@ mod tests {
     }
 
     #[test]
+    fn permuting_a_batch_permutes_a_resnets_features_except_in_training() {
+        let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4,
+            "head_width": 32}, "text_cfg": {"vocab_size": 50, "width": 8, "heads": 2, "layers": 1}}"#;
+        let device = Device::flex();
+        let config = ClipConfig::from_json(json, "test").unwrap();
+        let model = config.init(4, &device);
+        let params = crate::weights::parameter_shapes(&model).into_iter();
+        let params = params.filter(|(name, _)| !crate::weights::is_buffer(name));
+        let count: usize = params
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(count, config.num_params());
+
+        let images = Tensor::random([3, 3, 32, 32], Distribution::Normal(0.0, 1.0), &device);
+        let order = Tensor::<1, Int>::from_data([2, 0, 1], &device);
+        let expected = model.encode_image(images.clone()).select(0, order.clone());
+        let permuted = model.encode_image(images.clone().select(0, order));
+        let tolerance = Tolerance::absolute(1e-5);
+        permuted
+            .into_data()
+            .assert_approx_eq::<f32>(&expected.into_data(), tolerance);
+        // In training, an image's features depend on its batch.
+        let alone = model
+            .encode_image_in_training(images.clone().narrow(0, 0, 1))
+            .0;
+        let together = model.encode_image_in_training(images).0.narrow(0, 0, 1);
+        let apart: f32 = (alone - together).abs().max().into_scalar();
+        assert!(apart > 1e-3, "{apart}");
+    }
+
+    #[test]
     fn a_seed_means_its_weights() {
         let device = Device::flex();
-        let proj = |seed| small().init(seed, &device).visual.proj.val().into_data();
+        let proj = |seed| weights_bytes(&small().init(seed, &device));
         assert_eq!(proj(1), proj(1));
         assert_ne!(proj(1), proj(2));
     }

@@ -1,5 +1,5 @@
 use burn::{
-    module::{Param, ParamId},
+    module::{Param, ParamId, RunningState},
     nn::{LayerNorm, LayerNormConfig, Linear},
     tensor::{Device, Shape, Tensor, TensorData},
 };
@@ -59,6 +59,29 @@ impl Init {
         self.param(shape, vec![value; shape.iter().product()])
     }
 
+    /// Normal with mean 0, drawn again when further than two deviations away (timm's `trunc_normal_tf_`).
+    pub fn truncated_normal<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        std: f64,
+    ) -> Param<Tensor<D>> {
+        self.drawn(shape, |init| {
+            let within = std::iter::repeat_with(|| init.standard_normal()).find(|x| x.abs() <= 2.0);
+            (within.unwrap_or_default() * std) as f32
+        })
+    }
+
+    /// State that no gradient moves, numbered as a parameter is.
+    pub fn running<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        value: f32,
+    ) -> RunningState<Tensor<D>> {
+        self.created += 1;
+        let value = Tensor::full(shape, value, &self.device);
+        RunningState::with_id(ParamId::from(self.created), value)
+    }
+
     /// A linear layer with normal weights and PyTorch's default bias, `U(±1/sqrt(d_input))`.
     pub fn linear_normal(&mut self, d_input: usize, d_output: usize, std: f64) -> Linear {
         let bound = 1.0 / (d_input as f64).sqrt();
@@ -77,9 +100,10 @@ impl Init {
         }
     }
 
-    /// Gain 1, bias 0, epsilon 1e-5: PyTorch's LayerNorm.
-    pub fn layer_norm(&mut self, width: usize) -> LayerNorm {
-        let mut layer = LayerNormConfig::new(width).init(&self.device);
+    /// Gain 1, bias 0.
+    pub fn layer_norm(&mut self, width: usize, epsilon: f64) -> LayerNorm {
+        let config = LayerNormConfig::new(width).with_epsilon(epsilon);
+        let mut layer = config.init(&self.device);
         layer.gamma = self.constant([width], 1.0);
         layer.beta = Some(self.constant([width], 0.0));
         layer

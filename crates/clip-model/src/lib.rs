@@ -2,11 +2,12 @@
 //!
 //! | the paper's term | here |
 //! |---|---|
-//! | image encoder, text encoder | [`encoder::VisionTransformer`], [`encoder::TextTransformer`] |
+//! | image encoder | [`encoder::ModifiedResNet`], [`encoder::VisionTransformer`] |
+//! | text encoder | [`encoder::TextTransformer`] |
 //! | joint multi-modal embedding | [`Clip::encode_image`], [`Clip::encode_text`], then [`l2_normalize`] |
 //! | temperature | [`Clip::logit_scale`] |
 //! | symmetric cross-entropy over similarity scores (figure 3) | [`loss::InfoNce`] |
-//! | ViT-B/32, ... (table 19) | [`presets`], [`ClipConfig`] |
+//! | RN50, ..., ViT-L/14@336px (tables 19 and 20) | [`presets`], [`ClipConfig`] |
 //!
 //! A model lives on a [`Device`](burn::tensor::Device), whose backend the program chooses.
 //!
@@ -20,6 +21,8 @@ pub mod encoder;
 mod error;
 mod image_norm;
 mod init;
+#[cfg(test)]
+mod init_tests;
 pub mod loss;
 pub mod presets;
 #[cfg(test)]
@@ -27,7 +30,10 @@ mod reference_tests;
 pub mod weights;
 
 pub use clip::{Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, l2_normalize};
-pub use config::{ClipConfig, TextConfig, VisionConfig};
+pub use config::{
+    ActKwargs, Approximate, ClipConfig, Layers, NormKwargs, ProjType, TextConfig, TextPool,
+    VisionConfig,
+};
 pub use error::ModelError;
 pub use image_norm::ImageNorm;
 pub use init::Init;

@@ -13,16 +13,46 @@ macro_rules! presets {
 presets![
     "ViT-Nano-6-36",
     "ViT-Mini-16-96",
-    "ViT-S-32",
+    "ViT-S-16-alt",
+    "ViT-S-32-alt",
     "ViT-S-16",
-    "ViT-B-32",
-    "ViT-B-32-quickgelu",
+    "ViT-S-32",
+    "ViT-M-32-alt",
+    "RN50",
+    "RN50-quickgelu",
+    "ViT-M-16",
+    "ViT-M-32",
+    "RN101",
+    "RN101-quickgelu",
     "ViT-B-16",
     "ViT-B-16-quickgelu",
+    "ViT-B-32",
+    "ViT-B-32-quickgelu",
+    "RN50x4",
+    "RN50x4-quickgelu",
+    "ViT-B-16-SigLIP",
+    "ViT-B-16-SigLIP-256",
+    "ViT-B-16-SigLIP-384",
+    "ViT-B-16-SigLIP-512",
+    "RN50x16",
+    "RN50x16-quickgelu",
+    "ViT-B-16-SigLIP-i18n-256",
     "ViT-L-14",
     "ViT-L-14-quickgelu",
     "ViT-L-14-336",
     "ViT-L-14-336-quickgelu",
+    "RN50x64",
+    "RN50x64-quickgelu",
+    "ViT-L-16-SigLIP-256",
+    "ViT-L-16-SigLIP-384",
+    "ViT-SO400M-14-SigLIP",
+    "ViT-SO400M-14-SigLIP-378",
+    "ViT-SO400M-14-SigLIP-384",
+    "ViT-H-14",
+    "ViT-H-14-quickgelu",
+    "ViT-g-14",
+    "ViT-bigG-14",
+    "ViT-bigG-14-quickgelu",
 ];
 
 /// The names, smallest model first.
@@ -40,13 +70,42 @@ pub fn json(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::ClipConfig;
 
+    /// Counted by OpenCLIP itself (`tests/reference/parameter_counts.py`).
     #[test]
-    fn every_preset_loads() {
+    fn parameter_counts_are_open_clips() {
+        let counts = include_str!("../tests/reference/parameter_counts.json");
+        let counts: BTreeMap<String, usize> = serde_json::from_str(counts).unwrap();
+        assert_eq!(counts["ViT-B-32"], 151_277_313); // OpenCLIP's docs/model_profile.csv, rounded there
+        let ours = ["ViT-Nano-6-36", "ViT-Mini-16-96"];
         for name in names() {
-            ClipConfig::load(name).unwrap();
+            let count = ClipConfig::load(name).unwrap().num_params();
+            if !ours.contains(&name) {
+                assert_eq!(Some(&count), counts.get(name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_papers_models_are_there_with_both_activations() {
+        for name in [
+            "RN50",
+            "RN101",
+            "RN50x4",
+            "RN50x16",
+            "RN50x64",
+            "ViT-B-32",
+            "ViT-B-16",
+            "ViT-L-14",
+            "ViT-L-14-336",
+        ] {
+            assert!(!ClipConfig::load(name).unwrap().quick_gelu, "{name}");
+            let quick = ClipConfig::load(&format!("{name}-quickgelu")).unwrap();
+            assert!(quick.quick_gelu, "{name}");
         }
     }
 }

@@ -88,21 +88,34 @@ impl MultiHeadAttention {
                 .reshape([batch, tokens, self.heads, head_width])
                 .swap_dims(1, 2)
         });
-        let mixed = if query.device().is_autodiff() {
-            composed(query, key, value, mask)
-        } else {
-            attention(
-                query,
-                key,
-                value,
-                None,
-                mask,
-                AttentionModuleOptions::default(),
-            )
-        };
+        let mixed = mix(query, key, value, mask);
         let mixed = mixed.swap_dims(1, 2).reshape([batch * tokens, width]);
         self.out_proj.forward(mixed).reshape([batch, tokens, width])
     }
+}
+
+/// Scaled dot-product attention.
+///
+/// # Shapes
+/// - `query`: `[batch, heads, queries, head_width]`, and so is the result
+/// - `key`, `value`: `[batch, heads, tokens, head_width]`
+pub(super) fn mix(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<4>>,
+) -> Tensor<4> {
+    if query.device().is_autodiff() {
+        return composed(query, key, value, mask);
+    }
+    attention(
+        query,
+        key,
+        value,
+        None,
+        mask,
+        AttentionModuleOptions::default(),
+    )
 }
 
 /// Attention from differentiable parts: Burn's fused operation has no backward pass.

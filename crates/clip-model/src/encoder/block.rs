@@ -7,6 +7,9 @@ use burn::{
 use super::MultiHeadAttention;
 use crate::Init;
 
+/// PyTorch's default.
+pub(super) const LAYER_NORM_EPSILON: f64 = 1e-5;
+
 /// A block's non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
@@ -14,6 +17,8 @@ pub enum Activation {
     Gelu,
     /// `x * sigmoid(1.702 x)`, what OpenAI's weights were trained with.
     QuickGelu,
+    /// GELU by its approximation with tanh, what SigLIP 2's text encoders use.
+    GeluTanh,
 }
 
 impl Activation {
@@ -21,6 +26,7 @@ impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => activation::gelu(x),
+            Self::GeluTanh => activation::gelu_approximate(x),
             Self::QuickGelu => x.clone() * activation::sigmoid(x.mul_scalar(1.702)),
         }
     }
@@ -34,7 +40,7 @@ pub struct Mlp {
     /// `[hidden, width]`.
     pub c_proj: Linear,
     #[module(skip)]
-    activation: Activation,
+    pub(super) activation: Activation,
 }
 
 impl Mlp {
@@ -93,9 +99,9 @@ impl Transformer {
     ) -> Self {
         let resblocks = (0..layers)
             .map(|_| ResidualAttentionBlock {
-                ln_1: init.layer_norm(width),
+                ln_1: init.layer_norm(width, LAYER_NORM_EPSILON),
                 attn: MultiHeadAttention::init(width, heads, init),
-                ln_2: init.layer_norm(width),
+                ln_2: init.layer_norm(width, LAYER_NORM_EPSILON),
                 mlp: Mlp {
                     c_fc: init.linear(width, mlp_width),
                     c_proj: init.linear(mlp_width, width),
@@ -114,6 +120,7 @@ impl Transformer {
         heads: usize,
         mlp_width: usize,
         activation: Activation,
+        epsilon: f64,
         init: &mut Init,
     ) -> Self {
         let attn_std = (width as f64).powf(-0.5);
@@ -121,9 +128,9 @@ impl Transformer {
         let fc_std = ((2 * width) as f64).powf(-0.5);
         let resblocks = (0..layers)
             .map(|_| ResidualAttentionBlock {
-                ln_1: init.layer_norm(width),
+                ln_1: init.layer_norm(width, epsilon),
                 attn: MultiHeadAttention::init_normal(width, heads, attn_std, proj_std, init),
-                ln_2: init.layer_norm(width),
+                ln_2: init.layer_norm(width, epsilon),
                 mlp: Mlp {
                     c_fc: init.linear_normal(width, mlp_width, fc_std),
                     c_proj: init.linear_normal(mlp_width, width, proj_std),

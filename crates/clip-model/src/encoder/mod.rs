@@ -1,11 +1,21 @@
-//! The two encoders and the transformer they share.
+//! The image encoders, the text encoder and the transformer they share.
 
 mod attention;
+mod attention_pool;
+mod batch_norm;
 mod block;
+mod image;
+mod modified_resnet;
+mod siglip;
 mod text;
 mod vision;
 
 pub use attention::MultiHeadAttention;
+pub use attention_pool::AttentionPool2d;
+pub use batch_norm::{BatchNorm, BatchStatistics, Statistics};
 pub use block::{Activation, Mlp, ResidualAttentionBlock, Transformer};
-pub use text::TextTransformer;
-pub use vision::VisionTransformer;
+pub use image::ImageEncoder;
+pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};
+pub use siglip::{AttentionPoolLatent, SiglipShape, SiglipVisionTransformer};
+pub use text::{TextProjection, TextTransformer};
+pub use vision::{PatchEmbedding, VisionTransformer};

@@ -1,16 +1,16 @@
 use burn::{
     module::{Module, Param},
-    nn::{Embedding, LayerNorm},
+    nn::{Embedding, LayerNorm, Linear},
     tensor::{Bool, Device, Int, Tensor},
 };
 
 use super::{Activation, Transformer};
-use crate::{Init, TextConfig};
+use crate::{Init, ProjType, TextConfig, TextPool};
 
-/// The causal text transformer of the paper, pooled at the end-of-text token.
+/// The text transformer of the paper, causal and pooled at the end-of-text token, or SigLIP's, which is neither.
 ///
 /// # References
-/// CLIP section 2.4; Radford et al. 2019.
+/// CLIP section 2.4; Radford et al. 2019. SigLIP: Zhai et al. 2023.
 #[derive(Module, Debug)]
 pub struct TextTransformer {
     /// `[vocab_size, width]`.
@@ -21,8 +21,48 @@ pub struct TextTransformer {
     pub transformer: Transformer,
     /// After the blocks.
     pub ln_final: LayerNorm,
-    /// `[width, embed_dim]`.
-    pub text_projection: Param<Tensor<2>>,
+    /// From `width` to `embed_dim`; without it they are equal.
+    pub text_projection: Option<TextProjection>,
+    #[module(skip)]
+    pool: TextPool,
+    eos_id: i32,
+    causal: bool,
+}
+
+/// Into the joint space.
+#[derive(Module, Debug)]
+pub enum TextProjection {
+    /// `[width, embed_dim]`, without bias: the paper's.
+    Matrix(Param<Tensor<2>>),
+    /// With bias: SigLIP's.
+    Linear(Linear),
+}
+
+impl TextProjection {
+    fn init(config: &TextConfig, embed_dim: usize, init: &mut Init) -> Option<Self> {
+        let shape = [config.width, embed_dim];
+        let std = (config.width as f64).powf(-0.5);
+        (config.proj_type == ProjType::Linear).then(|| {
+            if config.proj_bias {
+                Self::Linear(Linear {
+                    weight: init.normal(shape, std),
+                    bias: Some(init.constant([embed_dim], 0.0)),
+                })
+            } else {
+                Self::Matrix(init.normal(shape, std))
+            }
+        })
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, width]`
+    /// - returns `[batch, embed_dim]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Matrix(matrix) => x.matmul(matrix.val()),
+            Self::Linear(linear) => linear.forward(x),
+        }
+    }
 }
 
 impl TextTransformer {
@@ -33,6 +73,7 @@ impl TextTransformer {
         init: &mut Init,
     ) -> Self {
         let width = config.width;
+        let epsilon = config.layer_norm_epsilon();
         Self {
             token_embedding: Embedding {
                 weight: init.normal([config.vocab_size, width], 0.02),
@@ -43,18 +84,23 @@ impl TextTransformer {
                 config.layers,
                 config.heads,
                 config.mlp_width(),
-                activation,
+                config.activation(activation),
+                epsilon,
                 init,
             ),
-            ln_final: init.layer_norm(width),
-            text_projection: init.normal([width, embed_dim], (width as f64).powf(-0.5)),
+            ln_final: init.layer_norm(width, epsilon),
+            text_projection: TextProjection::init(config, embed_dim, init),
+            pool: config.pool_type,
+            eos_id: config.eos_id,
+            causal: !config.no_causal_mask,
         }
     }
 
     /// Features of each caption in the joint space, not normalised.
     ///
-    /// The text's end is its token with the highest id, as in the reference. Attention is causal,
-    /// so what follows it changes nothing: pad captions to the batch's longest, not to the context.
+    /// The paper's text ends with its token of the highest id. Attention is causal, so what follows that changes
+    /// nothing: pad captions to the batch's longest, not to the context. Without a causal mask, or pooled at the last
+    /// position, padding counts: it is brought up to the context here.
     ///
     /// # Shapes
     /// - `tokens`: `[batch, tokens]`, zero padded
@@ -70,17 +116,26 @@ impl TextTransformer {
             length <= context,
             "{length} tokens, but the context has {context} positions"
         );
+        let whole_context = !self.causal || self.pool == TextPool::Last;
+        let (tokens, length) = if whole_context && length < context {
+            let padding = Tensor::zeros([batch, context - length], &tokens.device());
+            (Tensor::cat(vec![tokens, padding], 1), context)
+        } else {
+            (tokens, length)
+        };
 
-        let end = tokens.clone().argmax(1); // [batch, 1]
+        let end = self.pool.positions(&tokens, self.eos_id); // [batch, 1]
         let x = self.token_embedding.forward(tokens) + positions.narrow(0, 0, length).unsqueeze();
-        let mask = causal_mask(length, &x.device());
-        let x = self.transformer.forward(x, Some(&mask));
+        let mask = self.causal.then(|| causal_mask(length, &x.device()));
+        let x = self.transformer.forward(x, mask.as_ref());
         // Pool before the norm: it works on each token alone, and one token is cheaper than all.
         let index = end.unsqueeze_dim::<3>(2).expand([batch, 1, width]);
         let pooled = x.gather(1, index).reshape([batch, width]);
-        self.ln_final
-            .forward(pooled)
-            .matmul(self.text_projection.val())
+        let pooled = self.ln_final.forward(pooled);
+        match &self.text_projection {
+            Some(projection) => projection.forward(pooled),
+            None => pooled,
+        }
     }
 }
 

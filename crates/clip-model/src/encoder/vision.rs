@@ -4,7 +4,7 @@ use burn::{
     tensor::{Tensor, assert_shape},
 };
 
-use super::{Activation, Transformer};
+use super::{Activation, Transformer, block::LAYER_NORM_EPSILON};
 use crate::{Init, VisionConfig};
 
 /// The vision transformer of the paper: patches, a class token, `ln_pre`, blocks, `ln_post`, a projection.
@@ -34,6 +34,8 @@ pub struct VisionTransformer {
 pub struct PatchEmbedding {
     /// `[width, 3, patch_size, patch_size]`.
     pub weight: Param<Tensor<4>>,
+    /// `[width]`; the paper's encoder has none.
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl PatchEmbedding {
@@ -54,39 +56,45 @@ impl PatchEmbedding {
             .permute([0, 2, 4, 1, 3, 5]) // [batch, rows, columns, channels, patch, patch]
             .reshape([batch * rows * columns, channels * patch * patch]);
         let weight = weight.reshape([features, channels * patch * patch]);
-        patches
-            .matmul(weight.transpose())
-            .reshape([batch, rows * columns, features])
+        let embedded = patches.matmul(weight.transpose());
+        let embedded = match &self.bias {
+            Some(bias) => embedded + bias.val().unsqueeze(),
+            None => embedded,
+        };
+        embedded.reshape([batch, rows * columns, features])
     }
 }
 
 impl VisionTransformer {
     pub(crate) fn init(
         config: &VisionConfig,
+        layers: usize,
         embed_dim: usize,
         activation: Activation,
         init: &mut Init,
     ) -> Self {
         let width = config.width;
         let scale = (width as f64).powf(-0.5);
-        let fan_in = 3 * config.patch_size.pow(2);
-        let patch = [width, 3, config.patch_size, config.patch_size];
+        let side = config.patch_size();
+        let fan_in = 3 * side.pow(2);
+        let patch = [width, 3, side, side];
         Self {
             conv1: PatchEmbedding {
                 weight: init.uniform(patch, 1.0 / (fan_in as f64).sqrt()),
+                bias: None,
             },
             class_embedding: init.normal([width], scale),
             positional_embedding: init.normal([config.tokens(), width], scale),
-            ln_pre: init.layer_norm(width),
+            ln_pre: init.layer_norm(width, LAYER_NORM_EPSILON),
             transformer: Transformer::init_default(
                 width,
-                config.layers,
+                layers,
                 config.heads(),
                 config.mlp_width(),
                 activation,
                 init,
             ),
-            ln_post: init.layer_norm(width),
+            ln_post: init.layer_norm(width, LAYER_NORM_EPSILON),
             proj: init.normal([width, embed_dim], scale),
         }
     }
@@ -147,6 +155,7 @@ mod tests {
         let mut init = Init::new(0, &device);
         let layer = PatchEmbedding {
             weight: init.uniform([6, 3, 4, 4], 0.1),
+            bias: None,
         };
         let images = Tensor::random([2, 3, 8, 12], Distribution::Normal(0.0, 1.0), &device);
         let options = ConvOptions::new([4, 4], [0, 0], [1, 1], 1);

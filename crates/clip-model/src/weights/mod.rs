@@ -9,6 +9,6 @@ pub(crate) use self::names::named_params;
 
 pub use self::{
     directory::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
-    names::parameter_shapes,
+    names::{is_buffer, parameter_shapes},
     safetensors::{load_weights, weights_bytes, write_atomically},
 };

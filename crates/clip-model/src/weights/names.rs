@@ -17,10 +17,17 @@ pub(crate) struct NamedParam {
     pub(crate) data: Option<TensorData>,
 }
 
-/// Names and shapes of all parameters as OpenCLIP stores them, in the order of the module's fields.
+/// Names and shapes of all parameters and buffers as OpenCLIP stores them, in the order of the module's fields.
 pub fn parameter_shapes(model: &Clip) -> Vec<(String, Vec<usize>)> {
     let params = named_params(model, false).into_iter();
     params.map(|param| (param.name, param.shape)).collect()
+}
+
+/// Whether a name is a batch norm's state, which no gradient moves and which is no parameter when they are counted.
+pub fn is_buffer(name: &str) -> bool {
+    ["running_mean", "running_var", COUNT]
+        .iter()
+        .any(|buffer| name.ends_with(buffer))
 }
 
 /// All parameters, in the order of the module's fields; with their values if `values`.
@@ -29,6 +36,7 @@ pub(crate) fn named_params(model: &Clip, values: bool) -> Vec<NamedParam> {
         path: Vec::new(),
         params: Vec::new(),
         values,
+        custom_text: model.custom_text,
     };
     model.visit(&mut visitor);
     visitor.params
@@ -38,7 +46,13 @@ struct NameVisitor {
     path: Vec<(String, String)>,
     params: Vec<NamedParam>,
     values: bool,
+    custom_text: bool,
 }
+
+/// Scalars in OpenCLIP, `[1]` here.
+const SCALARS: [&str; 3] = ["logit_scale", "logit_bias", COUNT];
+/// An integer in OpenCLIP.
+pub(super) const COUNT: &str = "num_batches_tracked";
 
 impl ModuleVisitor for NameVisitor {
     fn enter_module(&mut self, name: &str, container_type: &str) {
@@ -50,16 +64,20 @@ impl ModuleVisitor for NameVisitor {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path: Vec<&str> = self.path.iter().map(|(name, _)| name.as_str()).collect();
+        let fields = self
+            .path
+            .iter()
+            .filter(|(_, container)| !container.starts_with("Enum:"));
+        let path: Vec<&str> = fields.map(|(name, _)| name.as_str()).collect();
         let container = self.path.last().map_or("", |(_, container)| container);
-        let name = open_clip_name(&path.join("."));
+        let name = open_clip_name(&path.join("."), self.custom_text);
         let transposed = D == 2 && container == "Struct:Linear";
         let mut shape = param.lazy_shape().to_vec();
         if transposed {
             shape.reverse();
         }
-        if name == "logit_scale" {
-            shape.clear(); // a scalar there, `[1]` here
+        if SCALARS.iter().any(|scalar| name.ends_with(scalar)) {
+            shape.clear();
         }
         let data = self.values.then(|| param.val().into_data());
         self.params.push(NamedParam {
@@ -72,14 +90,29 @@ impl ModuleVisitor for NameVisitor {
     }
 }
 
-/// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix, its layer norms
-/// say weight and bias, and its fused attention product isn't a layer of its own.
-fn open_clip_name(path: &str) -> String {
-    path.strip_prefix("text.")
-        .unwrap_or(path)
+/// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix unless it is custom, its norms say
+/// weight and bias, its fused attention product isn't a layer of its own, its downsampling is a sequence, and
+/// timm's blocks have timm's names.
+fn open_clip_name(path: &str, custom_text: bool) -> String {
+    let path = match path.strip_prefix("text.") {
+        Some(inside) if !custom_text => inside,
+        _ => path,
+    };
+    let name = path
         .replace(".gamma", ".weight")
         .replace(".beta", ".bias")
-        .replace(".in_proj.", ".in_proj_")
+        .replace(".downsample.conv.", ".downsample.0.")
+        .replace(".downsample.bn.", ".downsample.1.");
+    if !name.starts_with("visual.trunk.") {
+        return name.replace(".in_proj.", ".in_proj_");
+    }
+    name.replace(".transformer.resblocks.", ".blocks.")
+        .replace(".ln_1.", ".norm1.")
+        .replace(".ln_2.", ".norm2.")
+        .replace(".in_proj.", ".qkv.")
+        .replace(".out_proj.", ".proj.")
+        .replace(".c_fc.", ".fc1.")
+        .replace(".c_proj.", ".fc2.")
 }
 
 #[cfg(test)]

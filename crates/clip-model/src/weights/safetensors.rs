@@ -11,13 +11,13 @@ use burn::{
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::names::{NamedParam, named_params};
+use super::names::{COUNT, NamedParam, named_params};
 use crate::{Clip, ModelError};
 
 /// The model's weights as a safetensors file with OpenCLIP's parameter names, in f32.
 pub fn weights_bytes(model: &Clip) -> Vec<u8> {
     let params = named_params(model, true);
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = params
+    let tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = params
         .into_iter()
         .map(
             |NamedParam {
@@ -37,17 +37,24 @@ pub fn weights_bytes(model: &Clip) -> Vec<u8> {
                 } else {
                     values
                 };
+                if name.ends_with(COUNT) {
+                    let bytes = values
+                        .iter()
+                        .flat_map(|value| (*value as i64).to_le_bytes())
+                        .collect();
+                    return (name, Dtype::I64, shape, bytes);
+                }
                 let bytes = values
                     .iter()
                     .flat_map(|value| value.to_le_bytes())
                     .collect();
-                (name, shape, bytes)
+                (name, Dtype::F32, shape, bytes)
             },
         )
         .collect();
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        // invariant: the bytes were just made from the shape's number of f32 values.
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(*dtype, shape.clone(), bytes);
+        // invariant: the bytes were just made from the shape's number of values.
         (
             name.as_str(),
             view.expect("invariant: bytes fit their shape"),
@@ -167,6 +174,7 @@ fn floats(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
         Dtype::F64 => DType::F64,
+        Dtype::I64 => DType::I64, // batch norms' counts
         _ => return None,
     };
     let bytes = burn::tensor::Bytes::from_bytes_vec(tensor.data().to_vec());

@@ -1,0 +1,327 @@
+mod text;
+mod vision;
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub(crate) use self::vision::Tower;
+pub use self::{
+    text::{ActKwargs, Approximate, NormKwargs, ProjType, TextConfig, TextPool},
+    vision::{Layers, VisionConfig},
+};
+use crate::{Clip, Init, ModelError, presets};
+
+/// A CLIP model's architecture, in the keys of OpenCLIP's model configurations.
+///
+/// # References
+/// The nine models of the paper: Radford et al. 2021, table 19. Keys: `open_clip/model_configs/*.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClipConfig {
+    /// Width of the joint embedding, in features.
+    pub embed_dim: usize,
+    /// The image encoder.
+    pub vision_cfg: VisionConfig,
+    /// The text encoder.
+    pub text_cfg: TextConfig,
+    /// `x * sigmoid(1.702 x)` instead of GELU in both encoders. OpenAI's own weights need it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quick_gelu: bool,
+    /// `logit_scale` of a new model. By default ln(1 / 0.07): CLIP, section 2.5. For the sigmoid loss ln 10: Zhai et
+    /// al. 2023, section 3.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_logit_scale: Option<f64>,
+    /// `logit_bias` of a new model, which has one only then. -10 for the sigmoid loss: Zhai et al. 2023, section 3.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_logit_bias: Option<f64>,
+    /// Whether OpenCLIP names the text encoder's parameters `text.*`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub custom_text: bool,
+    /// Keys that this crate doesn't know; any that would change the model is refused by name.
+    #[serde(flatten)]
+    pub(crate) other: Map<String, Value>,
+}
+
+fn default_mlp_ratio() -> f64 {
+    4.0
+}
+
+/// Whether an unknown key leaves the model as this crate builds it: `false`, `null` and 0 switch a feature
+/// off, except that a projection is there unless it is switched off.
+fn is_implemented(key: &str, value: &Value) -> bool {
+    match key {
+        "proj_type" => value == "linear",
+        "pool_type" => value == "tok",
+        _ => matches!(value, Value::Null | Value::Bool(false)) || value.as_f64() == Some(0.0),
+    }
+}
+
+impl ClipConfig {
+    /// The configuration of a preset, or of a JSON file when `name` is a path to one.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownPreset`], or what [`from_json`](Self::from_json) refuses.
+    pub fn load(name: &str) -> Result<Self, ModelError> {
+        if let Some(json) = presets::json(name) {
+            return Self::from_json(json, &format!("preset {name}"));
+        }
+        let path = Path::new(name);
+        if !path.is_file() {
+            return Err(ModelError::UnknownPreset {
+                name: name.to_owned(),
+                known: presets::names().map(str::to_owned).collect(),
+            });
+        }
+        let json = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
+        Self::from_json(&json, name)
+    }
+
+    /// Parses OpenCLIP's JSON; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// Broken JSON, numbers that don't fit together, and every key that asks for something not implemented.
+    pub fn from_json(json: &str, origin: &str) -> Result<Self, ModelError> {
+        let config: Self =
+            serde_json::from_str(json).map_err(|source| ModelError::ConfigSyntax {
+                origin: origin.to_owned(),
+                source,
+            })?;
+        config.validate(origin)?;
+        Ok(config)
+    }
+
+    fn validate(&self, origin: &str) -> Result<(), ModelError> {
+        refuse_unknown(&self.other, "", origin)?;
+        at_least_one(&[("embed_dim", self.embed_dim)], origin)?;
+        self.vision_cfg.validate(self.embed_dim, origin)?;
+        self.text_cfg.validate(self.embed_dim, origin)?;
+        if self.quick_gelu && self.text_cfg.act_kwargs.is_some() {
+            // OpenCLIP would pass them to a function that takes none.
+            let reason = "`text_cfg.act_kwargs` are GELU's, but `quick_gelu` is true";
+            return Err(invalid(reason.to_owned(), origin));
+        }
+        Ok(())
+    }
+
+    /// A model with random weights, drawn from `seed` alone: the same on every backend and machine.
+    pub fn init(&self, seed: u64, device: &Device) -> Clip {
+        Clip::init(self, &mut Init::new(seed, device))
+    }
+
+    /// A model whose weights are still to come from a file, at no cost until then.
+    pub fn init_blank(&self, device: &Device) -> Clip {
+        Clip::init(self, &mut Init::blank(device))
+    }
+
+    /// Number of parameters, from the configuration alone. Batch norms' running statistics are none.
+    pub fn num_params(&self) -> usize {
+        self.vision_cfg.num_params(self.embed_dim)
+            + self.text_cfg.num_params(self.embed_dim)
+            + 1
+            + usize::from(self.init_logit_bias.is_some())
+    }
+}
+
+/// Number of parameters of a transformer's block.
+fn block_params(width: usize, mlp: usize) -> usize {
+    let attention = 4 * width * width + 4 * width;
+    let mlp = 2 * width * mlp + mlp + width;
+    attention + mlp + 4 * width
+}
+
+fn invalid(reason: String, origin: &str) -> ModelError {
+    ModelError::InvalidConfig {
+        origin: origin.to_owned(),
+        reason,
+    }
+}
+
+fn unsupported(key: &str, value: &Value, origin: &str) -> ModelError {
+    ModelError::UnsupportedConfig {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        value: value.to_string(),
+    }
+}
+
+fn refuse_unknown(
+    other: &Map<String, Value>,
+    prefix: &str,
+    origin: &str,
+) -> Result<(), ModelError> {
+    let asked = other
+        .iter()
+        .find(|(key, value)| !is_implemented(key, value));
+    match asked {
+        Some((key, value)) => Err(unsupported(&format!("{prefix}{key}"), value, origin)),
+        None => Ok(()),
+    }
+}
+
+fn at_least_one(values: &[(&str, usize)], origin: &str) -> Result<(), ModelError> {
+    match values.iter().find(|(_, value)| *value == 0) {
+        Some((key, _)) => Err(invalid(format!("`{key}` must be at least 1"), origin)),
+        None => Ok(()),
+    }
+}
+
+fn multiple(
+    (dividend, value): (&str, usize),
+    (divisor, by): (&str, usize),
+    origin: &str,
+) -> Result<(), ModelError> {
+    if value.is_multiple_of(by) {
+        return Ok(());
+    }
+    let reason = format!("`{dividend}` {value} is not a multiple of `{divisor}` {by}");
+    Err(invalid(reason, origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_not_implemented_is_refused_by_name() {
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8,
+            "head_width": 8, "patch_size": 4, "attentional_pool": true},
+            "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
+        let error = ClipConfig::from_json(json, "x.json")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "x.json: `vision_cfg.attentional_pool` = true is not implemented"
+        );
+        for (key, value) in [
+            ("proj_type", "null"),
+            ("proj_type", "\"none\""),
+            ("attn_drop", "0.1"),
+        ] {
+            let json = json.replace("\"attentional_pool\": true", &format!("\"{key}\": {value}"));
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(&format!("`vision_cfg.{key}` = {value}")),
+                "{error}"
+            );
+        }
+        let zero = json.replace("\"attentional_pool\": true", "\"attn_drop\": 0.0");
+        assert!(ClipConfig::from_json(&zero, "x.json").is_ok());
+        let off = json.replace("true", "false");
+        assert!(ClipConfig::from_json(&off, "x.json").is_ok());
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_refused() {
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 9,
+            "head_width": 8, "patch_size": 4}, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
+        let error = ClipConfig::from_json(json, "x.json")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`vision_cfg.width` 9 is not a multiple"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_only_other_towers_have_is_refused() {
+        let resnet = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1],
+            "width": 8, "head_width": 16, "patch_size": null}, "text_cfg":
+            {"width": 8, "heads": 1, "layers": 1}}"#;
+        let siglip = r#"{"embed_dim": 768, "vision_cfg": {"image_size": 224, "timm_model_name":
+            "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"}, "text_cfg":
+            {"width": 8, "heads": 1, "layers": 1}}"#;
+        for json in [resnet, siglip] {
+            assert!(ClipConfig::from_json(json, "x.json").is_ok());
+        }
+        for (json, from, to, refusal) in [
+            (
+                resnet,
+                "64",
+                "60",
+                "`vision_cfg.image_size` 60 is not a multiple of `32`",
+            ),
+            (
+                resnet,
+                "[1, 1, 1, 1]",
+                "[1, 0, 1, 1]",
+                "`vision_cfg.layers` must be at least 1",
+            ),
+            (
+                resnet,
+                "[1, 1, 1, 1]",
+                "12",
+                "`vision_cfg.patch_size` is null",
+            ),
+            (
+                resnet,
+                "null",
+                "null, \"patch_dropout\": 0.5",
+                "`vision_cfg.patch_dropout`",
+            ),
+            (
+                siglip,
+                "siglip_224",
+                "siglip_225",
+                "`vision_cfg.timm_model_name` = \"vit_base",
+            ),
+            (
+                siglip,
+                "map",
+                "avg",
+                "`vision_cfg.timm_pool` = \"avg\" is not implemented",
+            ),
+            (
+                siglip,
+                "\"none\"",
+                "\"linear\"",
+                "`vision_cfg.timm_proj` = \"linear\"",
+            ),
+            (
+                siglip,
+                "224, ",
+                "256, ",
+                "`vision_cfg.image_size` 256 does not fit",
+            ),
+            (siglip, "768", "512", "`embed_dim` 512 does not fit"),
+            (
+                siglip,
+                "\"heads\"",
+                "\"proj_type\": \"none\", \"heads\"",
+                "without a projection",
+            ),
+            (
+                siglip,
+                "\"heads\"",
+                "\"pool_type\": \"none\", \"heads\"",
+                "unknown variant `none`",
+            ),
+            (
+                siglip,
+                "\"heads\"",
+                "\"embed_cls\": true, \"heads\"",
+                "`text_cfg.embed_cls` = true",
+            ),
+        ] {
+            let json = json.replacen(from, to, 1);
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(refusal), "{refusal}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_preset_lists_the_known_ones() {
+        let error = ClipConfig::load("ViT-Z").unwrap_err().to_string();
+        assert!(
+            error.contains("ViT-Z") && error.contains("ViT-B-32"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,261 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    at_least_one, block_params, default_mlp_ratio, invalid, multiple, refuse_unknown, unsupported,
+};
+use crate::{
+    ModelError,
+    encoder::{ModifiedResNet, SiglipShape, SiglipVisionTransformer},
+};
+
+/// An image encoder's architecture: a vision transformer's, a `ModifiedResNet`'s, or one that timm has a name for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VisionConfig {
+    /// Side of the square input, in pixels.
+    #[serde(default = "default_image_size")]
+    pub image_size: usize,
+    /// Blocks of a transformer, or the bottlenecks of a residual network's four stages.
+    #[serde(default)]
+    pub layers: Layers,
+    /// Features of a token; channels after a residual network's stem.
+    #[serde(default = "default_width")]
+    pub width: usize,
+    /// Features of an attention head; `width / head_width` heads, in a residual network `32 * width / head_width`.
+    /// 64: CLIP, table 19.
+    #[serde(default = "default_head_width")]
+    pub head_width: usize,
+    /// Hidden features of a block's MLP, in multiples of `width`. 4: Vaswani et al. 2017.
+    #[serde(default = "default_mlp_ratio")]
+    pub mlp_ratio: f64,
+    /// Side of a square patch, in pixels. `null` in a residual network's configuration.
+    #[serde(default = "default_patch_size")]
+    pub patch_size: Option<usize>,
+    /// Share of patch tokens dropped in training, in `[0, 1)`.
+    #[serde(default)]
+    pub patch_dropout: f64,
+    /// Name of one of timm's SigLIP models, whose numbers then count instead of `layers`, `width`, `head_width`,
+    /// `mlp_ratio` and `patch_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timm_model_name: Option<String>,
+    /// How timm's model makes features of tokens; `map` (attention) is implemented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timm_pool: Option<String>,
+    /// What follows timm's model; `none` is implemented.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timm_proj: Option<String>,
+    #[serde(flatten)]
+    pub(crate) other: Map<String, Value>,
+}
+
+/// Depth of an image encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Layers {
+    /// A transformer's blocks.
+    Blocks(usize),
+    /// The bottlenecks of a residual network's stages.
+    Stages([usize; 4]),
+}
+
+/// OpenCLIP's, which are ViT-B/16's.
+impl Default for Layers {
+    fn default() -> Self {
+        Self::Blocks(12)
+    }
+}
+
+fn default_image_size() -> usize {
+    224
+}
+
+fn default_width() -> usize {
+    768
+}
+
+fn default_head_width() -> usize {
+    64
+}
+
+#[allow(clippy::unnecessary_wraps)] // The field can be `null`.
+fn default_patch_size() -> Option<usize> {
+    Some(16)
+}
+
+/// Which image encoder a configuration asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Tower {
+    VisionTransformer { layers: usize },
+    ModifiedResNet([usize; 4]),
+    Siglip(SiglipShape),
+}
+
+impl VisionConfig {
+    /// The image encoder.
+    ///
+    /// # Panics
+    /// If `timm_model_name` is not known, which [`ClipConfig::from_json`](super::ClipConfig::from_json) refuses.
+    pub(crate) fn tower(&self) -> Tower {
+        match (&self.timm_model_name, self.layers) {
+            (Some(name), _) => {
+                let shape = SiglipShape::by_timm_name(name);
+                Tower::Siglip(shape.expect("invariant: validated names are known"))
+            }
+            (None, Layers::Blocks(layers)) => Tower::VisionTransformer { layers },
+            (None, Layers::Stages(stages)) => Tower::ModifiedResNet(stages),
+        }
+    }
+
+    /// Side of a vision transformer's patch, in pixels.
+    pub fn patch_size(&self) -> usize {
+        self.patch_size.or(default_patch_size()).unwrap_or(1)
+    }
+
+    /// Patches along one side; in a residual network, places along one side of its last stage.
+    pub fn grid(&self) -> usize {
+        match self.layers {
+            Layers::Blocks(_) => self.image_size / self.patch_size(),
+            Layers::Stages(_) => self.image_size / 32,
+        }
+    }
+
+    /// Tokens of an image in a vision transformer: the class token and one for each patch.
+    pub fn tokens(&self) -> usize {
+        self.grid().pow(2) + 1
+    }
+
+    /// Attention heads; in a residual network, those of its pooling.
+    pub fn heads(&self) -> usize {
+        match self.layers {
+            Layers::Blocks(_) => self.width / self.head_width,
+            Layers::Stages(_) => 32 * self.width / self.head_width,
+        }
+    }
+
+    /// Hidden features of a block's MLP.
+    pub fn mlp_width(&self) -> usize {
+        (self.width as f64 * self.mlp_ratio) as usize
+    }
+
+    /// Number of parameters.
+    pub(super) fn num_params(&self, embed_dim: usize) -> usize {
+        match self.tower() {
+            Tower::Siglip(shape) => SiglipVisionTransformer::num_params(&shape),
+            Tower::ModifiedResNet(stages) => ModifiedResNet::num_params(self, stages, embed_dim),
+            Tower::VisionTransformer { layers } => {
+                self.width * 3 * self.patch_size().pow(2)
+                    + self.width
+                    + self.tokens() * self.width
+                    + 4 * self.width
+                    + layers * block_params(self.width, self.mlp_width())
+                    + self.width * embed_dim
+            }
+        }
+    }
+
+    pub(super) fn validate(&self, embed_dim: usize, origin: &str) -> Result<(), ModelError> {
+        refuse_unknown(&self.other, "vision_cfg.", origin)?;
+        at_least_one(
+            &[
+                ("vision_cfg.image_size", self.image_size),
+                ("vision_cfg.width", self.width),
+                ("vision_cfg.head_width", self.head_width),
+            ],
+            origin,
+        )?;
+        if !(0.0..1.0).contains(&self.patch_dropout) {
+            let reason = format!(
+                "`vision_cfg.patch_dropout` {} is outside [0, 1)",
+                self.patch_dropout
+            );
+            return Err(invalid(reason, origin));
+        }
+        match (&self.timm_model_name, self.layers) {
+            (Some(name), _) => self.validate_timm(name, embed_dim, origin),
+            (None, Layers::Blocks(layers)) => self.validate_transformer(layers, origin),
+            (None, Layers::Stages(stages)) => self.validate_resnet(stages, origin),
+        }
+    }
+
+    fn validate_transformer(&self, layers: usize, origin: &str) -> Result<(), ModelError> {
+        let Some(patch_size) = self.patch_size else {
+            let reason = "`vision_cfg.patch_size` is null, but a vision transformer needs one";
+            return Err(invalid(reason.to_owned(), origin));
+        };
+        at_least_one(
+            &[
+                ("vision_cfg.layers", layers),
+                ("vision_cfg.patch_size", patch_size),
+            ],
+            origin,
+        )?;
+        if patch_size > self.image_size {
+            let reason = format!(
+                "`vision_cfg.patch_size` {patch_size} is larger than `vision_cfg.image_size` {}",
+                self.image_size
+            );
+            return Err(invalid(reason, origin));
+        }
+        multiple(
+            ("vision_cfg.width", self.width),
+            ("vision_cfg.head_width", self.head_width),
+            origin,
+        )
+    }
+
+    fn validate_resnet(&self, stages: [usize; 4], origin: &str) -> Result<(), ModelError> {
+        at_least_one(&stages.map(|depth| ("vision_cfg.layers", depth)), origin)?;
+        if self.patch_dropout > 0.0 {
+            let reason = "`vision_cfg.patch_dropout` must be 0: a residual network has no patches";
+            return Err(invalid(reason.to_owned(), origin));
+        }
+        let pooled = self.width * 32;
+        for (dividend, divisor) in [
+            (("vision_cfg.image_size", self.image_size), ("32", 32)),
+            (("vision_cfg.width", self.width), ("2", 2)),
+            (
+                ("vision_cfg.width * 32", pooled),
+                ("vision_cfg.head_width", self.head_width),
+            ),
+        ] {
+            multiple(dividend, divisor, origin)?;
+        }
+        Ok(())
+    }
+
+    fn validate_timm(&self, name: &str, embed_dim: usize, origin: &str) -> Result<(), ModelError> {
+        let Some(shape) = SiglipShape::by_timm_name(name) else {
+            return Err(unsupported(
+                "vision_cfg.timm_model_name",
+                &name.into(),
+                origin,
+            ));
+        };
+        let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::String);
+        for (key, value, implemented) in [
+            ("vision_cfg.timm_pool", &self.timm_pool, "map"),
+            ("vision_cfg.timm_proj", &self.timm_proj, "none"),
+        ] {
+            if value.as_deref() != Some(implemented) {
+                return Err(unsupported(key, &text(value), origin));
+            }
+        }
+        if self.patch_dropout > 0.0 {
+            return Err(unsupported(
+                "vision_cfg.patch_dropout",
+                &self.patch_dropout.into(),
+                origin,
+            ));
+        }
+        for (key, got, expected) in [
+            ("vision_cfg.image_size", self.image_size, shape.image_size),
+            ("embed_dim", embed_dim, shape.width),
+        ] {
+            if got != expected {
+                let reason = format!("`{key}` {got} does not fit `{name}`, which has {expected}");
+                return Err(invalid(reason, origin));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! Initial mean and deviation of every parameter against the reference's formulas.
+
+use burn::tensor::Device;
+
+use crate::{
+    Clip, ClipConfig, Init,
+    encoder::{Activation, ImageEncoder, SiglipShape, SiglipVisionTransformer},
+    weights::named_params,
+};
+
+/// Further than this many standard errors away by chance in one of 3 million comparisons.
+const SIGMAS: f64 = 5.0;
+
+#[derive(Debug)]
+enum Expected {
+    Constant(f64),
+    Normal(f64),
+    /// Of PyTorch's `U(±bound)`.
+    Uniform(f64),
+    /// A normal cut two deviations away.
+    Truncated(f64),
+}
+use Expected::{Constant, Normal, Truncated, Uniform};
+
+const TEXT_WIDTH: f64 = 64.0;
+const TEXT_LAYERS: f64 = 3.0;
+const VISION_WIDTH: f64 = 48.0;
+
+fn text(name: &str) -> Expected {
+    let attn_std = TEXT_WIDTH.powf(-0.5);
+    let proj_std = attn_std * (2.0 * TEXT_LAYERS).powf(-0.5);
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        "logit_scale" => Constant((1.0_f64 / 0.07).ln()),
+        "token_embedding.weight" => Normal(0.02),
+        "positional_embedding" => Normal(0.01),
+        "text_projection" => Normal(attn_std),
+        _ if end("ln_1.weight") || end("ln_2.weight") || end("ln_final.weight") => Constant(1.0),
+        _ if end("in_proj_weight") => Normal(attn_std),
+        _ if end("out_proj.weight") || end("c_proj.weight") => Normal(proj_std),
+        _ if end("c_fc.weight") => Normal((2.0 * TEXT_WIDTH).powf(-0.5)),
+        _ if end("c_fc.bias") => Uniform(TEXT_WIDTH.powf(-0.5)),
+        _ if end("c_proj.bias") => Uniform((4.0 * TEXT_WIDTH).powf(-0.5)),
+        _ => Constant(0.0), // other biases
+    }
+}
+
+fn vision_transformer(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        "class_embedding" | "positional_embedding" | "proj" => Normal(VISION_WIDTH.powf(-0.5)),
+        "conv1.weight" => Uniform(fan_in(shape).powf(-0.5)),
+        _ if end("ln_1.weight") || end("ln_2.weight") || name.starts_with("ln_") => {
+            Constant(f64::from(u8::from(end("weight"))))
+        }
+        // Xavier's.
+        _ if end("in_proj_weight") => Uniform((6.0 / (4.0 * VISION_WIDTH)).sqrt()),
+        _ if end(".weight") => Uniform(fan_in(shape).powf(-0.5)),
+        _ if end("c_fc.bias") => Uniform(VISION_WIDTH.powf(-0.5)),
+        _ if end("c_proj.bias") => Uniform((4.0 * VISION_WIDTH).powf(-0.5)),
+        _ => Constant(0.0),
+    }
+}
+
+fn modified_resnet(name: &str, shape: &[usize]) -> Expected {
+    let pooled = (32.0 * 8.0_f64).powf(-0.5);
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        "bn3.weight" => Constant(1.0), // the stem's
+        "attnpool.positional_embedding" => Normal(pooled),
+        _ if end("bn3.weight") => Constant(0.0),
+        _ if end("running_mean") || end("num_batches_tracked") => Constant(0.0),
+        _ if end("running_var") => Constant(1.0),
+        _ if name.starts_with("attnpool.") && end("weight") => Normal(pooled),
+        _ if name.starts_with("attnpool.") => Uniform(pooled),
+        _ if shape.len() == 4 => Uniform(fan_in(shape).powf(-0.5)),
+        _ => Constant(f64::from(u8::from(end("weight")))), // batch norms
+    }
+}
+
+fn siglip(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        "trunk.patch_embed.proj.weight" => Uniform(fan_in(shape).powf(-0.5)),
+        "trunk.patch_embed.proj.bias" => Uniform((3.0 * 16.0_f64).powf(-0.5)),
+        "trunk.pos_embed" => Normal(0.02),
+        "trunk.attn_pool.latent" => Truncated(VISION_WIDTH.powf(-0.5)),
+        _ if end("norm1.weight") || end("norm2.weight") || end("norm.weight") => Constant(1.0),
+        _ if end("weight") => Normal(0.02),
+        _ => Constant(0.0),
+    }
+}
+
+fn fan_in(shape: &[usize]) -> f64 {
+    shape[1..].iter().product::<usize>() as f64
+}
+
+fn check(model: &Clip, vision: fn(&str, &[usize]) -> Expected) {
+    for param in named_params(model, true) {
+        let values = param.data.unwrap().try_to_vec::<f32>().unwrap();
+        let count = values.len() as f64;
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+        let squares = values.iter().map(|&x| (f64::from(x) - mean).powi(2));
+        let deviation = (squares.sum::<f64>() / count).sqrt();
+        let expected = match param.name.strip_prefix("visual.") {
+            Some(name) => vision(name, &param.shape),
+            None => text(&param.name),
+        };
+        let name = &param.name;
+        let std = match expected {
+            Constant(value) => {
+                let same = values.iter().all(|&x| (f64::from(x) - value).abs() < 1e-6);
+                assert!(same, "{name}: {mean} ± {deviation}, not {expected:?}");
+                continue;
+            }
+            Normal(std) => std,
+            Uniform(bound) => {
+                let within = values.iter().all(|&x| f64::from(x).abs() <= bound);
+                assert!(within, "{name}: not {expected:?}");
+                bound / 3.0_f64.sqrt()
+            }
+            Truncated(std) => {
+                let within = values.iter().all(|&x| f64::from(x).abs() <= 2.0 * std);
+                assert!(within, "{name}: not {expected:?}");
+                0.8796 * std // of a standard normal within ±2
+            }
+        };
+        let off = (mean / std * count.sqrt()).abs();
+        assert!(off < SIGMAS, "{name}: mean {mean}, {expected:?}");
+        let off = ((deviation / std - 1.0) * (2.0 * count).sqrt()).abs();
+        assert!(off < SIGMAS, "{name}: deviation {deviation}, {expected:?}");
+    }
+}
+
+fn config(vision: &str) -> ClipConfig {
+    let json = format!(
+        r#"{{"embed_dim": 48, "vision_cfg": {vision}, "text_cfg": {{"context_length": 9,
+        "vocab_size": 60, "width": 64, "heads": 2, "layers": 3}}}}"#
+    );
+    ClipConfig::from_json(&json, "test").unwrap()
+}
+
+#[test]
+fn a_vision_transformer_begins_as_open_ais() {
+    let vision =
+        r#"{"image_size": 16, "layers": 2, "width": 48, "head_width": 16, "patch_size": 4}"#;
+    check(&config(vision).init(0, &Device::flex()), vision_transformer);
+}
+
+#[test]
+fn a_resnet_begins_as_open_ais() {
+    let vision = r#"{"image_size": 32, "layers": [1, 2, 1, 1], "width": 8, "head_width": 64}"#;
+    check(&config(vision).init(0, &Device::flex()), modified_resnet);
+}
+
+#[test]
+fn a_siglip_begins_as_timms() {
+    let vision =
+        r#"{"image_size": 16, "layers": 1, "width": 48, "head_width": 16, "patch_size": 4}"#;
+    let shape = SiglipShape {
+        image_size: 16,
+        patch_size: 4,
+        width: 48,
+        layers: 2,
+        heads: 3,
+        mlp_width: 192,
+        activation: Activation::Gelu,
+    };
+    let init = &mut Init::new(0, &Device::flex());
+    let mut model = Clip::init(&config(vision), init);
+    model.visual = ImageEncoder::Siglip(SiglipVisionTransformer::init(&shape, init));
+    check(&model, siglip);
+}
