@@ -11,6 +11,7 @@ use burn::{
 };
 use clip_model::{
     Clip,
+    encoder::BatchStatistics,
     loss::{ContrastiveGradients, InfoNce},
 };
 
@@ -22,6 +23,9 @@ use crate::captions::{Buckets, Captions};
 /// loss is known. Otherwise each chunk is encoded twice: first for its features alone, from which the loss and its
 /// gradient by every feature follow, then again to carry that gradient back to the parameters. The result is that of
 /// one chunk, beyond rounding.
+///
+/// Batch norms are the exception: each chunk is normalised by its own mean and variance, as in the reference, so
+/// chunks and threads are part of what is computed. Running statistics take up the whole batch's, once a step.
 ///
 /// # References
 /// Gao et al. 2021, [Scaling Deep Contrastive Learning Batch Size under Memory Limited
@@ -55,6 +59,7 @@ struct Chunk {
 struct Features {
     image: Tensor<2>,
     text: Tensor<2>,
+    statistics: BatchStatistics,
 }
 
 impl ContrastiveStep {
@@ -120,10 +125,14 @@ impl ContrastiveStep {
             .collect();
         let logit_scale = model.logit_scale.val().inner();
         let loss = |features: Vec<Features>| {
-            let (image, text) = features
-                .into_iter()
-                .map(|part| (part.image, part.text))
-                .unzip();
+            let (mut image, mut text, mut statistics) = (vec![], vec![], vec![]);
+            for part in features {
+                image.push(part.image);
+                text.push(part.text);
+                statistics.push(part.statistics);
+            }
+            let statistics = BatchStatistics::merge(statistics);
+            model.visual.update_running_statistics(&statistics);
             self.loss
                 .with_gradients(cat(image), cat(text), logit_scale.clone())
         };
@@ -152,14 +161,19 @@ impl ContrastiveStep {
         loss: impl FnOnce(Vec<Features>) -> ContrastiveGradients,
     ) -> (ContrastiveGradients, Vec<GradientsParams>) {
         let inference = model.valid();
-        let features = self.each(&chunks, |chunk| Features {
-            image: inference.encode_image(chunk.images.clone().inner()),
-            text: chunk.captions.inner().encode(&inference),
+        let features = self.each(&chunks, |chunk| {
+            let (image, statistics) =
+                inference.encode_image_in_training(chunk.images.clone().inner());
+            Features {
+                image,
+                text: chunk.captions.inner().encode(&inference),
+                statistics,
+            }
         });
         let found = loss(features);
         let parts = self.each(&chunks, |chunk| {
             let replica = replica(model);
-            let image = replica.encode_image(chunk.images.clone());
+            let (image, _) = replica.encode_image_in_training(chunk.images.clone());
             let text = chunk.captions.encode(&replica);
             back(&replica, image, text, &found, chunk.start)
         });
@@ -192,11 +206,12 @@ fn in_one_pass(
     loss: impl FnOnce(Vec<Features>) -> ContrastiveGradients,
 ) -> (ContrastiveGradients, Vec<GradientsParams>) {
     let encode = |model: &Clip, chunk: &Chunk| {
-        let image = model.encode_image(chunk.images.clone());
+        let (image, statistics) = model.encode_image_in_training(chunk.images.clone());
         let text = chunk.captions.encode(model);
         let features = Features {
             image: image.clone().inner(),
             text: text.clone().inner(),
+            statistics,
         };
         (image, text, features)
     };
@@ -281,7 +296,7 @@ mod tests {
         module::{ModuleVisitor, Param},
         tensor::{Device, TensorData},
     };
-    use clip_model::{ClipConfig, weights::weights_bytes};
+    use clip_model::{ClipConfig, encoder::ImageEncoder, weights::weights_bytes};
 
     use super::*;
     use crate::{Optimizer, OptimizerConfig};
@@ -434,6 +449,49 @@ mod tests {
             weights_bytes(&resumed) == weights_bytes(&straight),
             "resumed weights differ"
         );
+    }
+
+    #[test]
+    fn a_resnet_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
+        let device = Device::flex().autodiff();
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1],
+            "width": 2, "head_width": 16}, "text_cfg": {"context_length": 8, "vocab_size": 50,
+            "width": 8, "heads": 2, "layers": 1}}"#;
+        let config = ClipConfig::from_json(json, "test").unwrap();
+        let batch = || {
+            let (images, captions) = batch(8, &device);
+            (images.repeat_dim(2, 2).repeat_dim(3, 2), captions)
+        };
+        let fresh = |model: &Clip| Optimizer::new(&OptimizerConfig::default(), model);
+        // One chunk; two at a time; one after the other, encoded twice.
+        for (chunk, threads) in [(8, 1), (8, 2), (4, 1)] {
+            let step = ContrastiveStep::new(InfoNce::default(), chunk).with_threads(threads);
+            let run = |mut model: Clip, mut optimizer: Optimizer, steps: usize| {
+                for _ in 0..steps {
+                    let (images, captions) = batch();
+                    let found = step.gradients(&model, images, &captions);
+                    model = optimizer.step(1e-3, model, found.grads).0;
+                }
+                (weights_bytes(&model), optimizer, model)
+            };
+            let model = config.init(0, &device);
+            let (half, optimizer, model) = run(model.clone(), fresh(&model), 2);
+            let state = optimizer.to_bytes().unwrap();
+            let (straight, _, model) = run(model, optimizer, 2);
+            let ImageEncoder::ModifiedResNet(visual) = &model.visual else {
+                panic!("a residual network");
+            };
+            let tracked = visual.bn1.num_batches_tracked.value();
+            assert_eq!(tracked.into_scalar::<f32>().to_bits(), 4.0_f32.to_bits());
+
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("weights.safetensors");
+            std::fs::write(&path, half).unwrap();
+            let loaded = clip_model::weights::load_weights(config.init(1, &device), &path).unwrap();
+            let optimizer = fresh(&loaded).load_bytes(&state).unwrap();
+            let (resumed, ..) = run(loaded, optimizer, 2);
+            assert!(resumed == straight, "chunk {chunk}, threads {threads}");
+        }
     }
 
     #[test]
