@@ -53,7 +53,9 @@ pub(crate) fn executable(messages: &str, name: &str) -> Option<PathBuf> {
         .find_map(|message| {
             let is_program = message["reason"] == "compiler-artifact"
                 && message["target"]["name"] == name
-                && message["target"]["kind"][0] == "bin";
+                && ["bin", "example"]
+                    .iter()
+                    .any(|kind| message["target"]["kind"][0] == *kind);
             is_program
                 .then(|| message["executable"].as_str().map(PathBuf::from))
                 .flatten()

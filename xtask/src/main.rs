@@ -6,6 +6,7 @@ mod ci;
 mod clip;
 mod layers;
 mod machine;
+mod parity;
 mod test;
 
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ Usage: cargo xtask TASK [ARGS...]
   clip [--backend B] ARGS...        build `clip` for one backend and run `clip ARGS...`
   test [ARGS...]                    the whole test suite: `cargo test --workspace --release ARGS...`
   ci                                formatting, lints, docs, dependency policy, layering, tests
+  parity [--python P] [PRESET...]   compare features at full size with OpenCLIP's, for which P needs
+                                    tests/reference/requirements.txt
   layers                            check that the crates depend on each other in one direction only
   help                              this text
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         "clip" => clip::run(args),
         "test" => test::run(&args),
         "ci" => ci::run(&args),
+        "parity" => parity::run(&args),
         "layers" => layers::run(&args),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
