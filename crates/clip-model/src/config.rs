@@ -137,7 +137,7 @@ impl ClipConfig {
         Ok(config)
     }
 
-    fn validate(&self, origin: &str) -> Result<(), ModelError> {
+    pub(crate) fn validate(&self, origin: &str) -> Result<(), ModelError> {
         let Self {
             vision_cfg: vision,
             text_cfg: text,
