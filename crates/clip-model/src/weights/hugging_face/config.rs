@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Width and MLP of OpenCLIP's ViT-g-14 and ViT-bigG-14, whose ratios are no whole numbers.
+    /// Width and MLP of OpenCLIP's g/14 and bigG/14, whose ratios are no whole numbers.
     #[test]
     fn a_ratio_gives_back_its_width() {
         for (width, hidden) in [(1408, 6144), (1664, 8192), (768, 3072), (3, 7), (0, 0)] {
