@@ -59,6 +59,64 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file's content is of no format that is known.
+    #[error(
+        "{path} holds no weights: by its content it is neither safetensors nor an archive of PyTorch's \
+        (state dict, training checkpoint or TorchScript)"
+    )]
+    UnknownWeights {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An archive of PyTorch's is damaged, or holds what weights never do.
+    #[error("{path} is not a readable PyTorch file: {reason}")]
+    TorchSyntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do where something helps.
+        reason: String,
+    },
+    /// A pickle asks for a Python object that no weights need. Nothing of it was run.
+    #[error(
+        "{path} asks for the Python object `{object}`, which weights don't need: refused, and nothing was run. \
+        Get the file from someone you trust, or as safetensors"
+    )]
+    ForbiddenPickle {
+        /// The file.
+        path: PathBuf,
+        /// Module and name, such as `posix.system`.
+        object: String,
+    },
+    /// A folder has no weights, or several and no way to choose.
+    #[error("{path} is no folder of one model: {reason}")]
+    NoCheckpoint {
+        /// The folder.
+        path: PathBuf,
+        /// What was looked for, or found.
+        reason: String,
+    },
+    /// The shapes of a file's tensors are those of no known architecture.
+    #[error(
+        "cannot tell the architecture of {path}: {reason}; give it by a preset or a configuration"
+    )]
+    UnknownArchitecture {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor is missing or unusual.
+        reason: String,
+    },
+    /// A model has no form in another's layout.
+    #[error("cannot be written for transformers' CLIPModel: {reason}")]
+    NotHuggingFace {
+        /// What is in the way.
+        reason: String,
+    },
+    /// A folder that would be written has something in it.
+    #[error("{path} exists and is not empty: give another folder, or remove it")]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A weight file doesn't fit the model. Nothing was changed.
     #[error(
         "{path} does not fit the model: {}",

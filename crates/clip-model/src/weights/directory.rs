@@ -95,22 +95,32 @@ impl ModelDir {
     ) -> Result<(), ModelError> {
         std::fs::create_dir_all(path).map_err(ModelError::io("create", path))?;
         let config_file = path.join(CONFIG_FILE);
-        let syntax = |source| ModelError::ConfigSyntax {
-            origin: config_file.display().to_string(),
-            source,
-        };
-        let hub = HubConfig {
-            model_cfg: serde_json::to_value(config).map_err(syntax)?,
-            preprocess_cfg: PreprocessConfig {
-                norm,
-                ..PreprocessConfig::default()
-            },
-        };
-        let mut json = serde_json::to_string_pretty(&hub).map_err(syntax)?;
-        json.push('\n');
+        let json = config_json(config, norm, &config_file)?;
         write_atomically(&path.join(WEIGHTS_FILE), &weights_bytes(model))?;
         write_atomically(&config_file, json.as_bytes())
     }
+}
+
+/// What [`CONFIG_FILE`] holds.
+pub(super) fn config_json(
+    config: &ClipConfig,
+    norm: ImageNorm,
+    origin: &Path,
+) -> Result<String, ModelError> {
+    let syntax = |source| ModelError::ConfigSyntax {
+        origin: origin.display().to_string(),
+        source,
+    };
+    let hub = HubConfig {
+        model_cfg: serde_json::to_value(config).map_err(syntax)?,
+        preprocess_cfg: PreprocessConfig {
+            norm,
+            ..PreprocessConfig::default()
+        },
+    };
+    let mut json = serde_json::to_string_pretty(&hub).map_err(syntax)?;
+    json.push('\n');
+    Ok(json)
 }
 
 #[cfg(test)]

@@ -1,14 +1,31 @@
-//! Weights in files: OpenCLIP's parameter names and its model directory.
+//! Weights in files: OpenCLIP's parameter names and its model directory, and the layouts of others.
 
+mod architecture;
+mod checkpoint;
 mod directory;
+mod file;
+mod fit;
+mod hugging_face;
+mod locate;
 mod names;
+mod new_directory;
+mod resize;
 mod safetensors;
+mod state_dict;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(crate) use self::names::named_params;
 
 pub use self::{
+    checkpoint::{Checkpoint, ReadOptions},
     directory::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
+    file::{FileKind, WeightsFile},
+    hugging_face::TextTokens,
+    locate::LAYOUTS,
     names::{is_buffer, parameter_shapes},
+    new_directory::{create_directory, refuse_existing},
     safetensors::{load_weights, weights_bytes, write_atomically},
+    state_dict::FloatType,
 };

@@ -11,7 +11,10 @@ use burn::{
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::names::{COUNT, NamedParam, named_params};
+use super::{
+    names::{COUNT, NamedParam, named_params},
+    state_dict::{HostTensor, StateDict},
+};
 use crate::{Clip, ModelError};
 
 /// The model's weights as a safetensors file with OpenCLIP's parameter names, in f32.
@@ -130,6 +133,24 @@ pub fn load_weights(model: Clip, path: &Path) -> Result<Clip, ModelError> {
         values.insert(param.id, numbers);
     }
     Ok(model.map(&mut WeightMapper { values }))
+}
+
+/// Gives the model the weights of a checkpoint, which were checked against its parameters.
+pub(super) fn fill(model: Clip, state: &StateDict) -> Clip {
+    let params = named_params(&model, false).into_iter();
+    let values = params.map(|param| {
+        let tensor = state.get(&param.name).and_then(HostTensor::to_f32);
+        // invariant: the names, shapes and types were checked when the checkpoint was read.
+        let numbers = tensor.expect("invariant: the checkpoint was checked");
+        let numbers = if param.transposed {
+            transpose(&numbers, param.shape[0], param.shape[1])
+        } else {
+            numbers
+        };
+        (param.id, numbers)
+    });
+    let values = values.collect();
+    model.map(&mut WeightMapper { values })
 }
 
 /// Writes a file so that a crash leaves the old one or the new one, never half of either.

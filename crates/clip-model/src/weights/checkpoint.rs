@@ -1,0 +1,202 @@
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use super::{
+    CONFIG_FILE, FileKind, ModelDir, WEIGHTS_FILE, WeightsFile, architecture,
+    directory::config_json,
+    fit,
+    hugging_face::{self, TextTokens},
+    locate::{HF_CONFIG_FILE, HF_PREPROCESSOR_FILE, HF_WEIGHTS_FILE},
+    parameter_shapes, safetensors,
+    state_dict::{FloatType, StateDict, write_state},
+};
+use crate::{Clip, ClipConfig, ImageNorm, ModelError};
+
+/// Parameters beyond four times a file's numbers that a configuration may ask for. It may be wrong, but not so wrong
+/// that the model fills the memory before the difference can be told.
+const SLACK: usize = 100_000_000;
+
+/// Weights from any of the layouts that are read, checked against their architecture.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The architecture.
+    pub config: ClipConfig,
+    /// How pixels are normalised.
+    pub norm: ImageNorm,
+    /// The file that was read, or the index of those that were.
+    pub path: PathBuf,
+    /// What was recognised, assumed and changed, a sentence each, for whoever started the import.
+    pub notes: Vec<String>,
+    /// OpenCLIP's names and the model's shapes; floats of any width.
+    state: StateDict,
+}
+
+/// What a file of weights doesn't say, or should be read as.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOptions {
+    /// The architecture, instead of the one beside the file or inferred from its shapes.
+    pub config: Option<ClipConfig>,
+    /// Side of the square input in pixels, if other than the weights'. Positional embeddings are resized.
+    pub image_size: Option<usize>,
+}
+
+impl Checkpoint {
+    /// Reads a file of weights, or a folder with one, in any of these forms, told apart by their content: OpenCLIP's
+    /// safetensors, `.bin` or `.pt` and training checkpoints, OpenAI's TorchScript archives, and Hugging Face's
+    /// `CLIPModel`, in one file or several.
+    ///
+    /// `device` lends its modules, which know their parameters; no weights are put there.
+    ///
+    /// # Errors
+    /// What [`WeightsFile::open`] refuses; [`ModelError::NoCheckpoint`], [`ModelError::UnknownArchitecture`], what is
+    /// wrong with a configuration, or [`ModelError::WeightsMismatch`] with every difference.
+    pub fn read(path: &Path, options: &ReadOptions, device: &Device) -> Result<Self, ModelError> {
+        let file = WeightsFile::open(path)?;
+        let path = file.path().to_owned();
+        let mut notes = vec![format!("{} is {}", path.display(), file.kind())];
+        let state = file.read(|name| !fit::is_ignored(name))?;
+        let is_hugging_face = hugging_face::is_hugging_face(|name| file.has(name));
+        let state = if is_hugging_face {
+            notes.push("its names are those of transformers' CLIPModel".to_owned());
+            hugging_face::from_names(state)
+        } else {
+            state
+        };
+        let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
+        let (beside, norm) = beside(&path, is_hugging_face)?;
+        let mut config = match (&options.config, beside) {
+            (Some(config), _) => config.clone(),
+            (None, Some(config)) => config,
+            (None, None) => {
+                let shapes = state
+                    .iter()
+                    .map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()));
+                // transformers' default is OpenAI's.
+                let quick_gelu = is_openai || is_hugging_face;
+                let (config, note) = architecture::infer(&path, shapes, quick_gelu)?;
+                notes.push(format!("no configuration is beside it: {note}"));
+                config
+            }
+        };
+        if let Some(image_size) = options.image_size {
+            config.vision_cfg.image_size = image_size;
+            config.validate(&format!("image size {image_size}"))?;
+        }
+        notes.push(activation_note(config.quick_gelu, is_openai));
+        refuse_absurd(&config, &state, &path)?;
+        let expected = parameter_shapes(&config.init_blank(device));
+        let state = fit::fit(state, &expected, &path, &mut notes)?;
+        Ok(Self {
+            config,
+            norm,
+            path,
+            notes,
+            state,
+        })
+    }
+
+    /// The model with these weights, on `device`.
+    pub fn model(&self, device: &Device) -> Clip {
+        safetensors::fill(self.config.init_blank(device), &self.state)
+    }
+
+    /// Writes [`CONFIG_FILE`] and [`WEIGHTS_FILE`] into a folder, which OpenCLIP loads as `local-dir:DIR`.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn save_open_clip(&self, folder: &Path, dtype: FloatType) -> Result<(), ModelError> {
+        let config_file = folder.join(CONFIG_FILE);
+        let json = config_json(&self.config, self.norm, &config_file)?;
+        std::fs::write(&config_file, json).map_err(ModelError::io("write", &config_file))?;
+        write_state(&self.state, dtype, &folder.join(WEIGHTS_FILE))
+    }
+
+    /// Writes `config.json`, `model.safetensors` and `preprocessor_config.json` into a folder, which transformers'
+    /// `CLIPModel` and `CLIPImageProcessor` load.
+    ///
+    /// # Errors
+    /// [`ModelError::NotHuggingFace`] if `CLIPModel` has no such parameters; [`ModelError::Io`].
+    pub fn save_hugging_face(
+        &self,
+        folder: &Path,
+        dtype: FloatType,
+        tokens: TextTokens,
+    ) -> Result<(), ModelError> {
+        let state = hugging_face::to_names(self.state.clone()).map_err(|name| {
+            let reason = format!("it has no place for {name}");
+            ModelError::NotHuggingFace { reason }
+        })?;
+        let config = hugging_face::to_config(&self.config, tokens, dtype)?;
+        let preprocessor =
+            hugging_face::to_preprocessor(self.norm, self.config.vision_cfg.image_size);
+        for (name, json) in [
+            (HF_CONFIG_FILE, config),
+            (HF_PREPROCESSOR_FILE, preprocessor),
+        ] {
+            let path = folder.join(name);
+            let written = std::fs::write(&path, format!("{json:#}\n"));
+            written.map_err(ModelError::io("write", path))?;
+        }
+        write_state(&state, dtype, &folder.join(HF_WEIGHTS_FILE))
+    }
+}
+
+/// Architecture and normalisation from the files beside the weights, of the layout that their names have.
+fn beside(
+    path: &Path,
+    is_hugging_face: bool,
+) -> Result<(Option<ClipConfig>, ImageNorm), ModelError> {
+    let read = |name: &str| {
+        let file = path.with_file_name(name);
+        if !file.is_file() {
+            return Ok(None);
+        }
+        let json = std::fs::read_to_string(&file).map_err(ModelError::io("read", &file))?;
+        Ok(Some((json, file.display().to_string())))
+    };
+    if !is_hugging_face {
+        let config = path.with_file_name(CONFIG_FILE);
+        return match config.parent().filter(|_| config.is_file()) {
+            Some(folder) => ModelDir::open(folder).map(|dir| (Some(dir.config), dir.norm)),
+            None => Ok((None, ImageNorm::default())),
+        };
+    }
+    let config = read(HF_CONFIG_FILE)?;
+    let config = config.map(|(json, origin)| hugging_face::from_config(&json, &origin));
+    let norm = read(HF_PREPROCESSOR_FILE)?;
+    let norm = norm.map(|(json, origin)| hugging_face::image_norm(&json, &origin));
+    Ok((config.transpose()?, norm.transpose()?.unwrap_or_default()))
+}
+
+fn activation_note(quick_gelu: bool, is_openai: bool) -> String {
+    match (quick_gelu, is_openai) {
+        (true, true) => "its activation is QuickGELU, as in all of OpenAI's models",
+        (true, false) => "its activation is QuickGELU",
+        (false, true) => {
+            "its activation is GELU by the configuration, but OpenAI's weights need QuickGELU: features will be off"
+        }
+        (false, false) => {
+            "its activation is GELU; if it was trained with QuickGELU, name the preset that says so \
+            (such as ViT-B-32-quickgelu)"
+        }
+    }
+    .to_owned()
+}
+
+fn refuse_absurd(config: &ClipConfig, state: &StateDict, path: &Path) -> Result<(), ModelError> {
+    let held = state
+        .values()
+        .map(|tensor| tensor.shape.iter().product::<usize>())
+        .sum::<usize>();
+    let wanted = config.num_params();
+    if wanted > held.saturating_mul(4).saturating_add(SLACK) {
+        return Err(ModelError::InvalidConfig {
+            origin: path.display().to_string(),
+            reason: format!(
+                "its configuration describes {wanted} parameters, but the file holds {held} numbers"
+            ),
+        });
+    }
+    Ok(())
+}

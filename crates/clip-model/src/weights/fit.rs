@@ -1,0 +1,113 @@
+use std::path::Path;
+
+use super::{
+    architecture::side,
+    names::COUNT,
+    resize::{resize_image_positions, resize_text_positions},
+    state_dict::{HostTensor, StateDict},
+};
+use crate::ModelError;
+
+const IMAGE_POSITIONS: &str = "visual.positional_embedding";
+const TEXT_POSITIONS: &str = "positional_embedding";
+
+/// Whether a tensor is none of the model's: numbers that follow from the configuration.
+pub(super) fn is_ignored(name: &str) -> bool {
+    const NAMES: [&str; 4] = [
+        "input_resolution",
+        "context_length",
+        "vocab_size",
+        "attn_mask",
+    ];
+    const SUFFIXES: [&str; 2] = [".position_ids", ".attn_mask"];
+    NAMES.contains(&name) || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// The tensors under the model's names and in its shapes, with positional embeddings resized where theirs differ.
+///
+/// # Errors
+/// [`ModelError::WeightsMismatch`] with every difference; [`ModelError::WeightsSyntax`] if one holds no floats.
+pub(super) fn fit(
+    mut state: StateDict,
+    expected: &[(String, Vec<usize>)],
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<StateDict, ModelError> {
+    let mut fitted = StateDict::new();
+    let mut missing = Vec::new();
+    let mut misshapen = Vec::new();
+    for (name, shape) in expected {
+        // OpenCLIP's models with another text tower have its parameters under `text.`.
+        let found = state
+            .remove(name)
+            .or_else(|| state.remove(&format!("text.{name}")));
+        let is_count = name.ends_with(COUNT);
+        // Not every writer keeps batch norms' counts, and nothing computes with them.
+        let found = found.or_else(|| is_count.then(|| HostTensor::count(0)));
+        let Some(tensor) = found else {
+            missing.push(name.clone());
+            continue;
+        };
+        if !tensor.is_float() && !is_count {
+            return Err(ModelError::WeightsSyntax {
+                path: path.to_owned(),
+                reason: format!("{name} has type {}, expected a float", tensor.dtype),
+            });
+        }
+        let (tensor, note) = resized(name, tensor, shape);
+        notes.extend(note);
+        match reshaped(tensor, shape) {
+            Ok(tensor) => {
+                fitted.insert(name.clone(), tensor);
+            }
+            Err(got) => misshapen.push((name.clone(), shape.clone(), got)),
+        }
+    }
+    let unexpected: Vec<String> = state.into_keys().collect();
+    if missing.is_empty() && unexpected.is_empty() && misshapen.is_empty() {
+        return Ok(fitted);
+    }
+    Err(ModelError::WeightsMismatch {
+        path: path.to_owned(),
+        missing,
+        unexpected,
+        misshapen,
+    })
+}
+
+/// A scalar may be stored as `[]` or `[1]`.
+fn reshaped(mut tensor: HostTensor, shape: &[usize]) -> Result<HostTensor, Vec<usize>> {
+    let is_scalar = |shape: &[usize]| matches!(shape, [] | [1]);
+    if tensor.shape != shape && !(is_scalar(&tensor.shape) && is_scalar(shape)) {
+        return Err(tensor.shape);
+    }
+    tensor.shape = shape.to_vec();
+    Ok(tensor)
+}
+
+/// Positional embeddings of another number of positions, with what was done.
+fn resized(name: &str, tensor: HostTensor, shape: &[usize]) -> (HostTensor, Option<String>) {
+    let (&[from, width], &[to, expected_width]) = (tensor.shape.as_slice(), shape) else {
+        return (tensor, None);
+    };
+    if from == to || width != expected_width || from * width == 0 {
+        return (tensor, None);
+    }
+    let Some(values) = tensor.to_f32() else {
+        return (tensor, None);
+    };
+    let (values, note) = match (name, side(from), side(to)) {
+        (IMAGE_POSITIONS, Some(from), Some(to)) => (
+            resize_image_positions(&values, width, from, to),
+            format!(
+                "{name} is resized from a {from}x{from} grid to {to}x{to} (bicubic, antialiased)"
+            ),
+        ),
+        (TEXT_POSITIONS, ..) => (
+            resize_text_positions(&values, width, from, to),
+            format!("{name} is resized from {from} tokens to {to} (linear)"),
+        ),
+        _ => return (tensor, None),
+    };
+    (HostTensor::from_f32(shape.to_vec(), &values), Some(note))
+}
