@@ -1,6 +1,7 @@
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{CroppedImage, Image, ImageRef},
+    FilterType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedCroppedImage, TypedImage, TypedImageRef},
+    pixels::U8x3,
 };
 use rand_chacha::ChaCha8Rng;
 
@@ -165,30 +166,54 @@ impl ImageResizer {
         columns: (f64, f64),
         rows: (f64, f64),
     ) -> Vec<u8> {
-        let size = self.size as u32;
-        let rgb = PixelType::U8x3;
-        let (height, all_rows) = (part.height as u32, part.height as f64);
-        let mut narrow = Image::new(size, height, rgb);
-        let mut out = Image::new(size, size, rgb);
-        let source = ImageRef::new(image.width as u32, image.height as u32, &image.pixels, rgb)
-            .expect("invariant: a decoded image has all its pixels");
-        let source = CroppedImage::new(
-            &source,
-            part.left as u32,
-            part.top as u32,
-            part.width as u32,
-            height,
-        )
-        .expect("invariant: the caller's part lies within the image");
-        let options = self.options.crop(columns.0, 0.0, columns.1, all_rows);
+        let size = self.size;
+        let narrow_part = CropBox {
+            left: 0,
+            top: 0,
+            width: size,
+            height: part.height,
+        };
+        let all_rows = (0.0, part.height as f64);
+        let mut narrow = vec![0; size * part.height * 3];
+        self.resample(
+            (&image.pixels, image.width, image.height),
+            part,
+            (columns, all_rows),
+            &mut narrow,
+        );
+        let mut out = vec![0; size * size * 3];
+        self.resample(
+            (&narrow, size, part.height),
+            narrow_part,
+            ((0.0, size as f64), rows),
+            &mut out,
+        );
+        out
+    }
+
+    /// Resamples a window of a part of an image, given as its bytes, width and height, to rows of `size` pixels.
+    ///
+    /// The resizer's own choice of a pixel type at run time would compile its kernels for thirteen of them.
+    fn resample(
+        &mut self,
+        (pixels, width, height): (&[u8], usize, usize),
+        part: CropBox,
+        (columns, rows): ((f64, f64), (f64, f64)),
+        out: &mut [u8],
+    ) {
+        let image = TypedImageRef::<U8x3>::from_buffer(width as u32, height as u32, pixels)
+            .expect("invariant: an image has all its pixels");
+        let [left, top, part_width, part_height] =
+            [part.left, part.top, part.width, part.height].map(|side| side as u32);
+        let source = TypedCroppedImage::new(image, left, top, part_width, part_height)
+            .expect("invariant: the caller's part lies within the image");
+        let out_rows = out.len() / 3 / self.size;
+        let mut out = TypedImage::from_buffer(self.size as u32, out_rows as u32, out)
+            .expect("invariant: the rows are whole");
+        let options = self.options.crop(columns.0, rows.0, columns.1, rows.1);
         self.resizer
-            .resize(&source, &mut narrow, &options)
-            .expect("invariant: both have the same pixels and the window lies within the part");
-        let options = self.options.crop(0.0, rows.0, f64::from(size), rows.1);
-        self.resizer
-            .resize(&narrow, &mut out, &options)
-            .expect("invariant: both have the same pixels and the window lies within the part");
-        out.into_vec()
+            .resize_typed(&source, &mut out, &options)
+            .expect("invariant: the window lies within the part");
     }
 }
 

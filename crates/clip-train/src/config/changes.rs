@@ -12,13 +12,18 @@ pub struct Changes {
 }
 
 /// Keys that decide which samples a position means, or what the weights are.
-const FIXED: [&str; 6] = [
+const FIXED: [&str; 11] = [
     "preset",
     "seed",
     "batch",
     "data.train",
     "data.shuffle_buffer",
     "data.crop_scale",
+    "data.with_replacement",
+    "data.augment.color_jitter",
+    "data.augment.color_jitter_prob",
+    "data.augment.gray_scale_prob",
+    "data.augment.flip_prob",
 ];
 
 impl Changes {
