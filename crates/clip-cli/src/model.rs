@@ -27,7 +27,9 @@ impl ModelArgs {
 /// Which shards.
 #[derive(clap::Args)]
 pub(crate) struct ShardArgs {
-    /// WebDataset tars: brace ranges (`test-{000000..000009}.tar`), globs, and lists joined by `::`.
+    /// WebDataset tars (plain, gzip or Zstandard; local or at http(s)://, s3://, gs://, az://), a `.csv`, `.tsv` or
+    /// `.parquet` table, or a folder of images with captions beside them: brace ranges
+    /// (`test-{000000..000009}.tar`), globs, and lists joined by `::`.
     #[arg(long, value_name = "SHARDS")]
     data: String,
     /// Images encoded at once. 64 fill a processor; a GPU wants more.

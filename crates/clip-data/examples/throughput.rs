@@ -11,8 +11,8 @@ use std::{
 
 use burn::data::dataloader::DataLoader;
 use clip_data::{
-    ImageResizer, LoaderConfig, RandomResizedCrop, RawSample, ShardItem, ShardReader, ShardSet,
-    Tokenizer, TrainLoader, decode,
+    ImageResizer, LoaderConfig, RandomResizedCrop, RawSample, ShardItem, ShardSet, Tokenizer,
+    TrainLoader, decode,
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shards = ShardSet::parse(&args.next().ok_or("give shards")?)?;
     let size: usize = args.next().map_or(Ok(224), |size| size.parse())?;
     let mut samples: Vec<RawSample> = Vec::new();
-    for path in shards.paths() {
-        samples.extend(ShardReader::open(path, 0)?.filter_map(|item| match item {
+    for shard in 0..shards.len() {
+        samples.extend(shards.open(shard)?.filter_map(|item| match item {
             ShardItem::Sample(sample) => Some(sample),
             ShardItem::Fault(..) => None,
         }));

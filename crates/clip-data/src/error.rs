@@ -24,6 +24,14 @@ pub enum DataError {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A table of images and captions can't be used.
+    #[error("table {path}: {reason}")]
+    BadTable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
     /// A shard that was named doesn't exist.
     #[error(
         "shard {path} does not exist (named by `{pattern}`); check the path and the brace range"
@@ -37,7 +45,7 @@ pub enum DataError {
     /// A shard holds more samples than it held when it was counted.
     #[error(
         "shard {path} grew beyond the {counted} samples it had when the run began; \
-         shards must not change during a run"
+         shards must not change during a run, and a sizes.json beside them must be right"
     )]
     ShardChanged {
         /// The file.
@@ -84,6 +92,32 @@ pub enum DataError {
         drawn: u64,
         /// Samples of an epoch.
         samples: u64,
+    },
+    /// A cursor was taken in other data.
+    #[error(
+        "the data position was taken in other data than these {shards} shards of {samples} samples, \
+         `{first}` to `{last}`: resume with the shards, weights and number of replicas that the run began with"
+    )]
+    OtherData {
+        /// Shards there are now.
+        shards: usize,
+        /// Samples of them.
+        samples: u64,
+        /// The first shard.
+        first: String,
+        /// The last shard.
+        last: String,
+    },
+    /// A source gives nothing for too long.
+    #[error(
+        "nothing came from {shard} for {seconds} s; is its disk or server still there? \
+         If it is only slow, raise stall_seconds"
+    )]
+    Stalled {
+        /// The shard being read.
+        shard: String,
+        /// The limit.
+        seconds: u64,
     },
     /// More samples are bad than may be.
     #[error(

@@ -7,7 +7,10 @@ use crate::DataError;
 /// Samples after which the share of bad ones is judged: fewer are too few to tell a broken set from bad luck.
 const JUDGED_FROM: u64 = 200;
 
-/// Of each kind, a shard's first fault is logged and then every one that is a multiple of this.
+/// Of each kind, the first fault of so many shards is logged,
+const SHARDS_LOGGED: u64 = 20;
+
+/// and then, of all shards together, every one that is a multiple of this.
 const LOG_EVERY: u64 = 1000;
 
 /// Why a sample can't be used.
@@ -33,6 +36,8 @@ pub enum FaultKind {
     BadClass,
     /// The key stood in the shard before.
     DuplicateKey,
+    /// A file that a table names, or that was listed, is missing or can't be read.
+    UnreadableFile,
     /// The archive is cut off or damaged; what follows is lost.
     TruncatedShard,
     /// The operating system could not read on.
@@ -51,6 +56,7 @@ impl fmt::Display for FaultKind {
             Self::BadJson => "bad json",
             Self::BadClass => "bad class",
             Self::DuplicateKey => "duplicate key",
+            Self::UnreadableFile => "unreadable file",
             Self::TruncatedShard => "truncated shard",
             Self::UnreadableShard => "unreadable shard",
         })
@@ -164,6 +170,14 @@ pub(crate) struct FaultLog {
     fresh: FaultReport,
     max_bad_share: f64,
     good_this_epoch: u64,
+    logged: BTreeMap<FaultKind, Logged>,
+}
+
+/// Faults of a kind.
+#[derive(Debug, Default)]
+struct Logged {
+    faults: u64,
+    shards: u64,
 }
 
 impl FaultLog {
@@ -173,6 +187,7 @@ impl FaultLog {
             fresh: FaultReport::default(),
             max_bad_share,
             good_this_epoch: 0,
+            logged: BTreeMap::new(),
         }
     }
 
@@ -196,8 +211,13 @@ impl FaultLog {
     ) -> Result<(), DataError> {
         self.fresh.fault(shard, kind);
         let count = self.total.fault(shard, kind);
-        if count == 1 || count.is_multiple_of(LOG_EVERY) {
-            log::warn!("{shard}: sample `{key}` skipped: {kind} (number {count} in this shard)");
+        let logged = self.logged.entry(kind).or_default();
+        logged.faults += 1;
+        logged.shards += u64::from(count == 1);
+        if (count == 1 && logged.shards <= SHARDS_LOGGED) || logged.faults.is_multiple_of(LOG_EVERY)
+        {
+            let number = logged.faults;
+            log::warn!("{shard}: sample `{key}` skipped: {kind} (number {number} of this kind)");
         }
         if self.total.samples >= JUDGED_FROM {
             self.judge()?;

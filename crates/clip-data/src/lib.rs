@@ -4,6 +4,7 @@
 //! sample it can't use, the reason and the key. A [`TrainLoader`] makes batches of them in an order that
 //! depends on the seed alone, and an [`EvalLoader`] in the shards' own.
 
+mod augment;
 mod decode;
 mod error;
 mod faults;
@@ -17,7 +18,9 @@ mod stream;
 mod testing;
 mod tokenizer;
 mod transform;
+mod watch;
 
+pub use augment::{Adjustment, Augment};
 pub use decode::{MAX_PIXELS, RgbImage, decode, read_image};
 pub use error::DataError;
 pub use faults::{FaultKind, FaultReport};

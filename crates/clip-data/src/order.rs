@@ -1,8 +1,12 @@
+use std::collections::BTreeMap;
+
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::source::Source;
 
 /// A position in the endless stream of training samples.
 ///
@@ -13,6 +17,9 @@ pub struct Cursor {
     pub epoch: u64,
     /// Samples drawn in this pass, bad ones included.
     pub drawn: u64,
+    /// Fingerprint of the data it is a position in, which tells other shards; 0 for the beginning of any.
+    #[serde(default)]
+    pub data: u64,
 }
 
 /// What a random stream decides; no two decisions share one.
@@ -22,6 +29,8 @@ pub(crate) enum Purpose {
     Shuffle = 1,
     Caption = 2,
     Crop = 3,
+    Upsample = 4,
+    Augment = 5,
 }
 
 /// The random stream of one decision: the same whoever asks, and whenever.
@@ -54,14 +63,95 @@ pub(crate) fn uniform(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
     unit * (high - low) + low
 }
 
-/// The order in which an epoch reads its shards.
-pub(crate) fn shard_order(seed: u64, epoch: u64, shards: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..shards).collect();
+/// A shard in an epoch's order, and how many times the epoch had it before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Visit {
+    pub(crate) shard: usize,
+    pub(crate) nth: u64,
+}
+
+/// The order in which an epoch reads the shards.
+///
+/// A source of weight 2.5 has each shard twice, and half of them once more, drawn anew every epoch. With
+/// replacement, as many shards are drawn independently, each with a chance in proportion to its weight.
+pub(crate) fn shard_order(
+    seed: u64,
+    epoch: u64,
+    sources: &[Source],
+    with_replacement: bool,
+) -> Vec<Visit> {
     let mut rng = stream(seed, epoch, Purpose::Shards, 0);
-    for last in (1..shards).rev() {
-        order.swap(last, below(&mut rng, last as u64 + 1) as usize);
+    let order = if with_replacement {
+        drawn_shards(sources, &mut rng)
+    } else {
+        let mut order = Vec::new();
+        for (number, source) in sources.iter().enumerate() {
+            for _ in 0..source.weight as u64 {
+                order.extend(source.shards.clone());
+            }
+            if source.weight.fract() > 0.0 {
+                let mut rng = stream(seed, epoch, Purpose::Upsample, number as u64);
+                order.extend(share(source, &mut rng));
+            }
+        }
+        shuffle(&mut order, &mut rng);
+        order
+    };
+    let mut visits = BTreeMap::new();
+    let visit = |shard| {
+        let count = visits.entry(shard).or_insert(0);
+        *count += 1;
+        Visit {
+            shard,
+            nth: *count - 1,
+        }
+    };
+    order.into_iter().map(visit).collect()
+}
+
+fn shuffle(items: &mut [usize], rng: &mut impl Rng) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, below(rng, last as u64 + 1) as usize);
     }
-    order
+}
+
+/// The shards that the fraction of the source's weight adds; over many epochs exactly that fraction of them.
+fn share(source: &Source, rng: &mut impl Rng) -> Vec<usize> {
+    let mut shards: Vec<usize> = source.shards.clone().collect();
+    let expected = source.weight.fract() * shards.len() as f64;
+    let more = f64::from(uniform(rng, 0.0, 1.0)) < expected.fract();
+    shuffle(&mut shards, rng);
+    shards.truncate(expected as usize + usize::from(more));
+    shards
+}
+
+fn drawn_shards(sources: &[Source], rng: &mut impl Rng) -> Vec<usize> {
+    // Weights as whole numbers, so that no rounding differs from one machine to another.
+    let unit = |source: &Source| (source.weight * f64::from(1 << 20)).round() as u64;
+    let size = |source: &Source| source.shards.len() as u64;
+    let all: u64 = sources
+        .iter()
+        .map(|source| unit(source) * size(source))
+        .sum();
+    let draws = sources
+        .iter()
+        .map(|source| source.weight * size(source) as f64);
+    let draws = draws.sum::<f64>().round().max(1.0) as u64;
+    let draw = |_| {
+        let mut place = below(rng, all.max(1));
+        for source in sources {
+            let own = unit(source) * size(source);
+            if place < own {
+                return source.shards.start + (place / unit(source)) as usize;
+            }
+            place -= own;
+        }
+        unreachable!("the place is below the sum of all sources")
+    };
+    if all == 0 {
+        return Vec::new();
+    }
+    (0..draws).map(draw).collect()
 }
 
 /// A bounded buffer that gives its items in random order.
@@ -136,18 +226,37 @@ mod tests {
 
     use super::*;
 
+    fn order(epoch: u64, weights: &[(usize, f64)], with_replacement: bool) -> Vec<usize> {
+        let mut first = 0;
+        let sources: Vec<Source> = weights
+            .iter()
+            .map(|(shards, weight)| {
+                let shards = first..first + shards;
+                first = shards.end;
+                Source {
+                    shards,
+                    weight: *weight,
+                }
+            })
+            .collect();
+        let visits = shard_order(7, epoch, &sources, with_replacement);
+        visits.iter().map(|visit| visit.shard).collect()
+    }
+
     #[test]
     fn streams_are_pinned() {
         // From this code at its first version: a change would reorder every run that is resumed.
         let mut rng = stream(1, 2, Purpose::Crop, 3);
         let drawn: Vec<u64> = (0..4).map(|_| below(&mut rng, 1000)).collect();
         assert_eq!(drawn, [8, 495, 480, 658]);
-        assert_eq!(shard_order(7, 0, 6), [1, 5, 3, 0, 2, 4]);
+        assert_eq!(order(0, &[(6, 1.0)], false), [1, 5, 3, 0, 2, 4]);
     }
 
     #[test]
     fn epochs_and_purposes_differ() {
-        let orders: BTreeSet<Vec<usize>> = (0..20).map(|epoch| shard_order(7, epoch, 10)).collect();
+        let orders: BTreeSet<Vec<usize>> = (0..20)
+            .map(|epoch| order(epoch, &[(10, 1.0)], false))
+            .collect();
         assert_eq!(orders.len(), 20);
         let first = |purpose| stream(7, 0, purpose, 0).next_u64();
         assert_ne!(first(Purpose::Shards), first(Purpose::Shuffle));
@@ -191,5 +300,53 @@ mod tests {
             let (buffer, read) = replay(ShuffleBuffer::new(5, 1, capacity), total, drawn);
             assert_eq!(run(buffer, read), whole[drawn as usize..], "{drawn}");
         }
+    }
+
+    #[test]
+    fn weights_are_visits_an_epoch() {
+        let mut counts = [0_i32; 5];
+        for epoch in 0..400 {
+            let order = order(epoch, &[(2, 2.0), (3, 0.5)], false);
+            assert!(order.len() == 4 + 1 || order.len() == 4 + 2);
+            for shard in order {
+                counts[shard] += 1;
+            }
+        }
+        assert_eq!(counts[..2], [800, 800]);
+        // Half of 400, within five standard deviations of a binomial count.
+        assert!(
+            counts[2..].iter().all(|count| count.abs_diff(200) < 50),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn with_replacement_weights_are_chances() {
+        let mut counts = [0_i32; 3];
+        for epoch in 0..1000 {
+            let order = order(epoch, &[(2, 1.0), (1, 2.0)], true);
+            assert_eq!(order.len(), 4);
+            for shard in order {
+                counts[shard] += 1;
+            }
+        }
+        // 1,000, 1,000 and 2,000 expected; five standard deviations.
+        assert!(
+            counts[0].abs_diff(1000) < 140 && counts[1].abs_diff(1000) < 140,
+            "{counts:?}"
+        );
+        let visits = shard_order(
+            7,
+            0,
+            &[Source {
+                shards: 0..1,
+                weight: 3.0,
+            }],
+            true,
+        );
+        assert_eq!(
+            visits.iter().map(|visit| visit.nth).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
     }
 }

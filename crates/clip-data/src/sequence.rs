@@ -1,6 +1,23 @@
 use std::{ops::Range, sync::Arc};
 
-use crate::{DataError, FaultKind, ShardItem, ShardReader, ShardSet};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    DataError, FaultKind, ShardItem, ShardReader, ShardSet,
+    order::{Visit, shard_order},
+    watch::Watch,
+};
+
+/// How an epoch is made of the shards, beside their weights.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sampling {
+    pub(crate) seed: u64,
+    pub(crate) with_replacement: bool,
+    /// This replica among `world_size`, counted from 0.
+    pub(crate) rank: u64,
+    /// Replicas that share each epoch; 0 is taken for 1.
+    pub(crate) world_size: u64,
+}
 
 /// Which items of which shards belong to a stream; counted once, so that order is arithmetic.
 #[derive(Clone, Debug)]
@@ -10,10 +27,18 @@ pub(crate) struct Plan {
     items: Vec<u64>,
     /// Items of all shards before each.
     first: Vec<u64>,
-    /// Items with an image and text of each whole shard.
+    /// Items with an image and text of all shards.
     samples: u64,
     /// The part of each shard that this stream reads.
     pub(crate) ranges: Vec<Range<u64>>,
+}
+
+/// A replica's share of an epoch: some of the items that the visits read one after the other.
+pub(crate) struct Epoch {
+    pub(crate) visits: Vec<Visit>,
+    /// Items before this replica's.
+    pub(crate) before: u64,
+    pub(crate) items: u64,
 }
 
 impl Plan {
@@ -38,19 +63,75 @@ impl Plan {
         self.samples.min(self.total())
     }
 
-    /// Items of one epoch.
+    /// Items of all shards, each counted once.
     pub(crate) fn total(&self) -> u64 {
-        self.ranges
-            .iter()
-            .map(|range| range.end - range.start)
-            .sum()
+        self.ranges.iter().map(length).sum()
+    }
+
+    /// Items that a replica draws in an epoch; on the average, where weights are fractions.
+    pub(crate) fn samples_per_epoch(&self, sampling: Sampling) -> u64 {
+        let weighted = |source: &crate::source::Source| {
+            let items: u64 = self.ranges[source.shards.clone()].iter().map(length).sum();
+            source.weight * items as f64
+        };
+        let all = self.shards.sources().iter().map(weighted).sum::<f64>();
+        all.round() as u64 / sampling.world_size.max(1)
+    }
+
+    /// What a replica reads in an epoch: the same items for no two of them, and together all.
+    pub(crate) fn epoch(&self, sampling: Sampling, epoch: u64) -> Epoch {
+        let visits = shard_order(
+            sampling.seed,
+            epoch,
+            self.shards.sources(),
+            sampling.with_replacement,
+        );
+        let items = visits.iter().map(|visit| length(&self.ranges[visit.shard]));
+        let all = u128::from(items.sum::<u64>());
+        let world = u128::from(sampling.world_size.max(1));
+        let bound = |rank: u64| (all * u128::from(rank) / world) as u64;
+        let before = bound(sampling.rank);
+        Epoch {
+            visits,
+            before,
+            items: bound(sampling.rank + 1) - before,
+        }
+    }
+
+    /// A number that other shards, weights or replicas would not have.
+    pub(crate) fn fingerprint(&self, sampling: Sampling) -> u64 {
+        let mut hash = Sha256::new();
+        for (shard, items) in self.items.iter().enumerate() {
+            let name = self.shards.name(shard);
+            // The folder may be moved while a run rests.
+            let file = name.rsplit(['/', '\\']).next().unwrap_or_default();
+            hash.update(file);
+            hash.update([0]);
+            let range = &self.ranges[shard];
+            for number in [*items, range.start, range.end] {
+                hash.update(number.to_le_bytes());
+            }
+        }
+        for source in self.shards.sources() {
+            hash.update((source.shards.len() as u64).to_le_bytes());
+            hash.update(source.weight.to_le_bytes());
+        }
+        hash.update([u8::from(sampling.with_replacement)]);
+        hash.update(sampling.rank.to_le_bytes());
+        hash.update(sampling.world_size.max(1).to_le_bytes());
+        let digest = hash.finalize();
+        // 0 stands for the beginning of any data.
+        let first = digest.iter().take(8);
+        first
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
+            .max(1)
     }
 
     /// The items `[start, end)` of this plan, counted through its shards in list order.
     pub(crate) fn slice(&self, start: u64, end: u64) -> Self {
         let mut first = 0;
         let ranges = self.ranges.iter().map(|range| {
-            let length = range.end - range.start;
+            let length = length(range);
             let within =
                 |position: u64| range.start + position.clamp(first, first + length) - first;
             let part = within(start)..within(end).max(within(start));
@@ -64,15 +145,22 @@ impl Plan {
         }
     }
 
-    /// A number for an item that doesn't depend on the order it is read in.
-    pub(crate) fn id(&self, shard: usize, index: u64) -> u64 {
-        self.first[shard] + index
+    /// A number for a visit's item that doesn't depend on the order it is read in.
+    pub(crate) fn id(&self, visit: Visit, index: u64) -> u64 {
+        let all = self.items.iter().sum::<u64>();
+        (all * visit.nth)
+            .wrapping_add(self.first[visit.shard])
+            .wrapping_add(index)
     }
+}
+
+pub(crate) fn length(range: &Range<u64>) -> u64 {
+    range.end - range.start
 }
 
 /// An item and its place.
 pub(crate) struct Located {
-    pub(crate) shard: usize,
+    pub(crate) visit: Visit,
     pub(crate) index: u64,
     /// Where it begins in its shard.
     pub(crate) start: u64,
@@ -85,7 +173,7 @@ pub(crate) struct Located {
 /// positions stay what they were.
 pub(crate) struct Sequence {
     plan: Arc<Plan>,
-    order: Vec<usize>,
+    order: Vec<Visit>,
     place: usize,
     index: u64,
     /// Items still to pass over before the first one that is given.
@@ -93,10 +181,11 @@ pub(crate) struct Sequence {
     reader: Option<ShardReader>,
     pub(crate) headers_only: bool,
     lost: Option<FaultKind>,
+    watch: Watch,
 }
 
 impl Sequence {
-    pub(crate) fn new(plan: Arc<Plan>, order: Vec<usize>) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, order: Vec<Visit>, watch: Watch) -> Self {
         Self {
             plan,
             order,
@@ -106,15 +195,15 @@ impl Sequence {
             reader: None,
             headers_only: false,
             lost: None,
+            watch,
         }
     }
 
     /// Begins after `read` items; shards that lie wholly before are not opened.
     pub(crate) fn after(mut self, read: u64) -> Self {
         self.skip = read;
-        while let Some(shard) = self.order.get(self.place) {
-            let range = &self.plan.ranges[*shard];
-            let length = range.end - range.start;
+        while let Some(visit) = self.order.get(self.place) {
+            let length = length(&self.plan.ranges[visit.shard]);
             if self.skip < length {
                 break;
             }
@@ -131,16 +220,23 @@ impl Sequence {
         self.lost = None;
     }
 
-    fn read(&mut self, shard: usize) -> (u64, ShardItem) {
+    /// The shard's next item; its contents need not be read if it is not `wanted`.
+    fn read(&mut self, shard: usize, wanted: bool) -> (u64, ShardItem) {
+        self.watch.reads(shard);
         if self.reader.is_none() && self.lost.is_none() {
-            match ShardReader::open(&self.plan.shards.paths()[shard], shard) {
-                Ok(reader) if self.headers_only => self.reader = Some(reader.headers_only()),
+            match self.plan.shards.open(shard) {
                 Ok(reader) => self.reader = Some(reader),
-                Err(_) => self.lost = Some(FaultKind::UnreadableShard),
+                Err(error) => {
+                    log::warn!("{error}");
+                    self.lost = Some(FaultKind::UnreadableShard);
+                }
             }
         }
-        if let Some(found) = self.reader.as_mut().and_then(ShardReader::next_located) {
-            return found;
+        if let Some(reader) = &mut self.reader {
+            reader.read_bodies(wanted && !self.headers_only);
+            if let Some(found) = reader.next_located() {
+                return found;
+            }
         }
         self.reader = None;
         let kind = *self.lost.get_or_insert(FaultKind::UnreadableShard);
@@ -153,14 +249,14 @@ impl Iterator for Sequence {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let shard = *self.order.get(self.place)?;
-            let range = self.plan.ranges[shard].clone();
+            let visit = *self.order.get(self.place)?;
+            let range = self.plan.ranges[visit.shard].clone();
             if range.is_empty() {
                 self.next_shard();
                 continue;
             }
             if self.index == range.end {
-                let whole = range.end == self.plan.items[shard];
+                let whole = range.end == self.plan.items[visit.shard];
                 let more = whole
                     && self
                         .reader
@@ -169,14 +265,16 @@ impl Iterator for Sequence {
                 if more {
                     self.place = self.order.len();
                     return Some(Err(DataError::ShardChanged {
-                        path: self.plan.shards.paths()[shard].clone(),
+                        path: self.plan.shards.name(visit.shard).into(),
                         counted: range.end,
                     }));
                 }
                 self.next_shard();
                 continue;
             }
-            let (start, item) = self.read(shard);
+            // A tar knows where a sample ends by the first file of the next, which is read on the way.
+            let passed_over = range.start.saturating_sub(self.index) + self.skip;
+            let (start, item) = self.read(visit.shard, passed_over <= 1);
             let index = self.index;
             self.index += 1;
             if index < range.start {
@@ -187,7 +285,7 @@ impl Iterator for Sequence {
                 continue;
             }
             return Some(Ok(Located {
-                shard,
+                visit,
                 index,
                 start,
                 item,
@@ -200,6 +298,15 @@ impl Iterator for Sequence {
 mod tests {
     use super::*;
     use crate::testing::shards;
+
+    fn sequence(plan: &Arc<Plan>, order: &[usize]) -> Sequence {
+        let visit = |shard: &usize| Visit {
+            shard: *shard,
+            nth: 0,
+        };
+        let order = order.iter().map(visit).collect();
+        Sequence::new(Arc::clone(plan), order, Watch::default())
+    }
 
     fn keys(sequence: Sequence) -> Vec<String> {
         sequence
@@ -215,14 +322,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plan = Plan::new(shards(&dir, &[3, 0, 4, 2])).unwrap();
         let plan = Arc::new(plan.slice(1, 8));
-        let order = vec![2, 1, 0, 3];
-        let all = keys(Sequence::new(Arc::clone(&plan), order.clone()));
+        let order = [2, 1, 0, 3];
+        let all = keys(sequence(&plan, &order));
         assert_eq!(all, ["k3", "k4", "k5", "k6", "k1", "k2", "k7"]);
         for read in 0..=7 {
-            let rest = Sequence::new(Arc::clone(&plan), order.clone()).after(read);
+            let rest = sequence(&plan, &order).after(read);
             assert_eq!(keys(rest), all[read as usize..], "{read}");
         }
-        assert_eq!(plan.id(3, 1), 8);
+        assert_eq!(plan.id(Visit { shard: 3, nth: 0 }, 1), 8);
+        assert_eq!(plan.id(Visit { shard: 3, nth: 2 }, 1), 8 + 2 * 9);
     }
 
     #[test]
@@ -230,10 +338,43 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let set = shards(&dir, &[4]);
         let plan = Arc::new(Plan::new(set.clone()).unwrap());
-        let bytes = std::fs::read(&set.paths()[0]).unwrap();
-        std::fs::write(&set.paths()[0], &bytes[..3000]).unwrap();
-        let found = keys(Sequence::new(plan, vec![0]));
+        let bytes = std::fs::read(set.name(0)).unwrap();
+        std::fs::write(set.name(0), &bytes[..3000]).unwrap();
+        let found = keys(sequence(&plan, &[0]));
         assert_eq!(found[..2], ["k0", "k1:truncated shard"]);
         assert_eq!(found[2..], [":unreadable shard", ":unreadable shard"]);
+    }
+
+    #[test]
+    fn replicas_share_an_epoch_without_overlap_or_gaps() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Arc::new(Plan::new(shards(&dir, &[3, 0, 4, 2, 9])).unwrap());
+        // More replicas than shards, and than samples.
+        for world_size in [1, 2, 3, 7, 18, 25] {
+            let mut all = Vec::new();
+            for rank in 0..world_size {
+                let sampling = Sampling {
+                    seed: 5,
+                    rank,
+                    world_size,
+                    ..Sampling::default()
+                };
+                let epoch = plan.epoch(sampling, 3);
+                let share = Sequence::new(Arc::clone(&plan), epoch.visits, Watch::default());
+                let share = share.after(epoch.before);
+                let found: Vec<String> = share
+                    .take(epoch.items as usize)
+                    .map(|located| match located.unwrap().item {
+                        ShardItem::Sample(sample) => sample.key,
+                        ShardItem::Fault(kind, _) => panic!("{kind}"),
+                    })
+                    .collect();
+                assert!(found.len().abs_diff(18 / world_size as usize) <= 1);
+                all.extend(found);
+            }
+            all.sort();
+            all.dedup();
+            assert_eq!(all.len(), 18, "{world_size} replicas");
+        }
     }
 }

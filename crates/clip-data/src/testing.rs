@@ -65,3 +65,102 @@ pub(crate) fn shards(dir: &tempfile::TempDir, samples: &[usize]) -> crate::Shard
     }
     crate::ShardSet::from_paths(paths)
 }
+
+/// Every kind of source, a name each, in a folder; sample `n` of all has the picture and the caption `<n>`.
+pub(crate) fn sources(dir: &tempfile::TempDir) -> Vec<String> {
+    let tar = |numbers: std::ops::Range<u8>| {
+        let add = |tar: Tar, number: u8| {
+            tar.file(&format!("k{number}.png"), &png(number))
+                .file(&format!("k{number}.txt"), number.to_string().as_bytes())
+        };
+        numbers.fold(Tar::new(), add).bytes()
+    };
+    let mut paths = vec![
+        write(dir, "plain.tar", &tar(0..11)),
+        write(dir, "small.tar.gz", &compressed::gzip(&tar(11..30))),
+        write(dir, "small.tar.zst", &compressed::zstandard(&tar(30..45))),
+    ];
+    let images = dir.path().join("images/inner");
+    std::fs::create_dir_all(&images).unwrap();
+    let mut table = "filepath\ttitle\n".to_owned();
+    for number in 45..70 {
+        std::fs::write(images.join(format!("{number}.png")), png(number)).unwrap();
+        if number < 58 {
+            // Only these have a caption beside them.
+            std::fs::write(images.join(format!("{number}.txt")), number.to_string()).unwrap();
+        } else {
+            table += &format!("tabled/{number}.png\t\"{number}\"\n");
+        }
+    }
+    let tabled = dir.path().join("tabled");
+    std::fs::create_dir_all(&tabled).unwrap();
+    for number in 58..70 {
+        let name = format!("{number}.png");
+        std::fs::rename(images.join(&name), tabled.join(&name)).unwrap();
+    }
+    paths.push(dir.path().join("images"));
+    paths.push(write(dir, "table.csv", table.as_bytes()));
+    #[cfg(feature = "parquet")]
+    {
+        let rows: Vec<_> = (70..97_u8)
+            .map(|number| (format!("k{number}"), png(number), Some(number.to_string())))
+            .collect();
+        paths.push(write(dir, "rows.parquet", &parquet(&rows, 10)));
+    }
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+/// A Parquet file as img2dataset writes it: key, image and caption, some rows a group.
+#[cfg(feature = "parquet")]
+pub(crate) fn parquet(rows: &[(String, Vec<u8>, Option<String>)], a_group: usize) -> Vec<u8> {
+    use std::sync::Arc;
+
+    use parquet::{
+        basic::Compression,
+        data_type::{ByteArray, ByteArrayType},
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+
+    let schema = "message m { required binary key (UTF8); required binary jpg; optional binary caption (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
+    let properties = Arc::new(properties.build());
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties).unwrap();
+    for rows in rows.chunks(a_group) {
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = |values: Vec<ByteArray>, levels: Option<Vec<i16>>| {
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<ByteArrayType>();
+            typed.write_batch(&values, levels.as_deref(), None).unwrap();
+            column.close().unwrap();
+        };
+        column(rows.iter().map(|row| row.0.as_str().into()).collect(), None);
+        column(rows.iter().map(|row| row.1.clone().into()).collect(), None);
+        let captions = rows.iter().filter_map(|row| row.2.as_deref());
+        let levels = rows.iter().map(|row| i16::from(row.2.is_some())).collect();
+        column(captions.map(Into::into).collect(), Some(levels));
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+    bytes
+}
+
+/// Compressed as shards are.
+pub(crate) mod compressed {
+    use std::io::Write;
+
+    pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    pub(crate) fn zstandard(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).unwrap()
+    }
+}

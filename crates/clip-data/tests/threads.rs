@@ -25,6 +25,39 @@ fn wait_for(expected: impl Fn(usize) -> bool) {
     panic!("{} threads after five seconds", loader_threads());
 }
 
+/// The address of a tar that a server of this process gives to all who ask.
+#[cfg(feature = "remote")]
+fn serve(tar: Vec<u8>) -> String {
+    use std::io::{Read, Write};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/a.tar", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let mut head = [0; 4096];
+            let Ok(read) = stream.read(&mut head) else {
+                continue;
+            };
+            let found = head[..read].starts_with(b"GET /a.tar ");
+            let (status, body) = if found {
+                ("200 OK", &tar[..])
+            } else {
+                ("404 Not Found", &[][..])
+            };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            stream
+                .write_all(head.as_bytes())
+                .and_then(|()| stream.write_all(body))
+                .ok();
+        }
+    });
+    address
+}
+
 #[test]
 fn a_stream_dropped_midway_leaves_no_thread() {
     let dir = tempfile::tempdir().unwrap();
@@ -50,8 +83,20 @@ fn a_stream_dropped_midway_leaves_no_thread() {
         workers: 3,
         ..LoaderConfig::default()
     };
+    let tokenizer = Arc::new(Tokenizer::clip());
+    #[cfg(feature = "remote")]
+    {
+        let shards = ShardSet::parse(&serve(std::fs::read(&path).unwrap())).unwrap();
+        let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.clone()).unwrap();
+        let mut iter = loader.iter();
+        iter.next().unwrap().unwrap();
+        wait_for(|threads| threads == 6);
+        drop(iter);
+        drop(loader);
+        wait_for(|threads| threads == 0);
+    }
     let shards = ShardSet::from_paths(vec![path]);
-    let loader = TrainLoader::new(shards, Arc::new(Tokenizer::clip()), config).unwrap();
+    let loader = TrainLoader::new(shards, tokenizer, config).unwrap();
     for batches in [0, 1, 25] {
         let mut iter = loader.iter();
         for _ in 0..batches {

@@ -14,7 +14,8 @@ use clip_train::{
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct PretrainArgs {
-    /// Shards to train on: paths with {000000..000123}, globs, and lists joined by `::`
+    /// What to train on: tars, tables (.csv, .tsv, .parquet) or folders; paths or addresses with {000000..000123}, globs,
+    /// and lists joined by `::`, each with a `#weight=2` where it is to be seen oftener
     #[arg(long, value_name = "SHARDS")]
     train: Option<String>,
     /// Shards to evaluate retrieval on

@@ -2,7 +2,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use clip_data::{
-    ShardItem, ShardReader, ShardSet, Tokenizer,
+    ShardItem, ShardSet, Tokenizer,
     shapes::{ShapesConfig, generate},
 };
 use clip_model::{ClipConfig, presets::CLIP_VOCAB_SIZE};
@@ -38,8 +38,8 @@ pub(super) fn tokenizer(
 /// The captions of all samples, in shard order.
 fn captions(shards: &ShardSet) -> Result<Vec<String>> {
     let mut captions = Vec::new();
-    for (number, path) in shards.paths().iter().enumerate() {
-        for item in ShardReader::open(path, number)? {
+    for shard in 0..shards.len() {
+        for item in shards.open(shard)? {
             if let ShardItem::Sample(sample) = item {
                 captions.extend(sample.captions);
             }

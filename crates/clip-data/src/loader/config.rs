@@ -1,8 +1,11 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, RandomResizedCrop};
+use crate::{Augment, DataError, RandomResizedCrop, sequence::Sampling};
 
 /// How shards become batches.
+///
+/// Whatever the shards hold, the bytes that wait are at most `shuffle_bytes`, and for each worker eight files of at
+/// most 64 MiB and one decoded image of at most 25 million pixels, beside the batches that are ready.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoaderConfig {
@@ -12,6 +15,12 @@ pub struct LoaderConfig {
     pub image_size: usize,
     /// Most tokens of a caption, start and end included. 77, as in the paper.
     pub context_length: usize,
+    /// Draws as many shards an epoch with replacement, by their weights. No, as in the paper: each is seen as often.
+    pub with_replacement: bool,
+    /// This replica among `world_size`, counted from 0.
+    pub rank: usize,
+    /// Replicas that share each epoch without overlap. 1.
+    pub world_size: usize,
     /// Decides order, crops and the captions drawn. 0.
     pub seed: u64,
     /// Samples among which the next is drawn. 2,000: two shards of the usual size mix, in some 100 MB of photographs.
@@ -23,10 +32,15 @@ pub struct LoaderConfig {
     pub workers: usize,
     /// Batches ready before they are asked for. 2: one at work, one to hide a slow shard.
     pub prefetch: usize,
+    /// Seconds after which a source that gives nothing ends the stream. 600: a server that is asked again and again
+    /// gives up sooner by itself, so this is for disks that hang.
+    pub stall_seconds: u64,
     /// Share of bad samples above which the stream stops. 0.1: web crawls lose a few per cent, broken shards more.
     pub max_bad_share: f64,
     /// Share of an image's area that training sees. 0.9 to 1, as in `OpenCLIP`.
     pub crop_scale: (f32, f32),
+    /// Changes beside the crop. None.
+    pub augment: Augment,
 }
 
 impl Default for LoaderConfig {
@@ -35,13 +49,18 @@ impl Default for LoaderConfig {
             batch: 256,
             image_size: 224,
             context_length: 77,
+            with_replacement: false,
+            rank: 0,
+            world_size: 1,
             seed: 0,
             shuffle_buffer: 2_000,
             shuffle_bytes: 512 << 20,
             workers: 0,
             prefetch: 2,
+            stall_seconds: 600,
             max_bad_share: 0.1,
             crop_scale: RandomResizedCrop::default().scale,
+            augment: Augment::default(),
         }
     }
 }
@@ -74,6 +93,18 @@ impl LoaderConfig {
                 "must hold the start token, a word and the end token: at least 3",
             ),
             (
+                "rank",
+                self.rank.to_string(),
+                self.rank < self.world_size,
+                "must be below world_size, which is at least 1",
+            ),
+            (
+                "stall_seconds",
+                self.stall_seconds.to_string(),
+                self.stall_seconds > 0,
+                "must be at least 1",
+            ),
+            (
                 "max_bad_share",
                 self.max_bad_share.to_string(),
                 (0.0..=1.0).contains(&self.max_bad_share),
@@ -84,6 +115,12 @@ impl LoaderConfig {
                 format!("{low}, {high}"),
                 0.0 < low && low <= high && high <= 1.0,
                 "must be two shares of the area in rising order, above 0 and at most 1",
+            ),
+            (
+                "augment",
+                format!("{:?}", self.augment),
+                self.augment.is_valid(),
+                "every share must be between 0 and 1, and the hue's at most 0.5",
             ),
         ];
         for (name, value, good, reason) in checks {
@@ -96,6 +133,15 @@ impl LoaderConfig {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn sampling(&self) -> Sampling {
+        Sampling {
+            seed: self.seed,
+            with_replacement: self.with_replacement,
+            rank: self.rank as u64,
+            world_size: self.world_size as u64,
+        }
     }
 
     pub(super) fn threads(&self) -> usize {

@@ -9,12 +9,14 @@ use super::{
     LoaderConfig,
     batch::EvalBatch,
     iter::{BatchIter, Message, Shared, lock},
-    pipeline::{Ordered, Pipeline},
+    pipeline::{Ordered, Pipeline, Watched},
 };
 use crate::{
     DataError, FaultKind, FaultReport, ImageResizer, RawSample, ShardItem, ShardSet, decode,
     faults::FaultLog,
+    order::Visit,
     sequence::{Located, Plan, Sequence},
+    watch::Watch,
 };
 
 /// What every sample must have to be of use.
@@ -32,7 +34,7 @@ pub enum EvalNeeds {
 
 /// Samples one after the other in shard order, the image's centre; the last batch may be smaller.
 ///
-/// Of the configuration it reads `batch`, `image_size`, `workers`, `prefetch` and `max_bad_share`.
+/// Of the configuration it reads `batch`, `image_size`, `workers`, `prefetch`, `stall_seconds` and `max_bad_share`.
 #[derive(Clone)]
 pub struct EvalLoader {
     plan: Arc<Plan>,
@@ -67,14 +69,14 @@ impl EvalLoader {
 
     fn start(&self) -> Result<Pipeline<Message<EvalBatch>>, DataError> {
         let config = &self.config;
-        let shards = self.plan.shards.paths().len();
-        let source = Sequence::new(Arc::clone(&self.plan), (0..shards).collect());
+        let watch = Watch::default();
+        let visit = |shard| Visit { shard, nth: 0 };
+        let order = (0..self.plan.shards.len()).map(visit).collect();
+        let source = Sequence::new(Arc::clone(&self.plan), order, watch.clone());
         let needs = self.needs;
         let mut resizer = ImageResizer::new(config.image_size);
         let assembler = Assembler {
-            names: (0..shards)
-                .map(|shard| self.plan.shards.name(shard))
-                .collect(),
+            shards: self.plan.shards.clone(),
             size: config.batch,
             image_size: config.image_size,
             log: FaultLog::new(config.max_bad_share),
@@ -82,6 +84,7 @@ impl EvalLoader {
         Pipeline::start(
             config.threads(),
             config.prefetch,
+            Watched::new(watch, config.stall_seconds, &self.plan.shards),
             source,
             move |located| Prepared::new(located, needs, &mut resizer),
             move |ordered, send| assembler.run(ordered, send),
@@ -140,14 +143,14 @@ impl Prepared {
             }
         };
         Self {
-            shard: located.shard,
+            shard: located.visit.shard,
             outcome,
         }
     }
 }
 
 struct Assembler {
-    names: Vec<String>,
+    shards: ShardSet,
     size: usize,
     image_size: usize,
     log: FaultLog,
@@ -171,7 +174,9 @@ impl Assembler {
                     batch.batch += 1;
                     Ok(())
                 }
-                Err((kind, key)) => self.log.fault(&self.names[prepared.shard], kind, &key),
+                Err((kind, key)) => self
+                    .log
+                    .fault(&self.shards.name(prepared.shard), kind, &key),
             });
             let full = match taken {
                 Ok(()) if batch.batch < self.size => continue,

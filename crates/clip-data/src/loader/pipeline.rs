@@ -4,24 +4,47 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::DataError;
+use crate::{DataError, ShardSet, watch::Watch};
 
 /// Samples between the reader and the batch for each worker: enough that none waits for the others.
 const IN_FLIGHT_A_WORKER: usize = 8;
 
+/// How often a wait for a batch looks whether the reader hangs.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 type Numbered<T> = (u64, Result<T, DataError>);
+
+/// How a reader that hangs is noticed.
+pub(super) struct Watched {
+    watch: Watch,
+    limit: Duration,
+    shards: ShardSet,
+}
+
+impl Watched {
+    pub(super) fn new(watch: Watch, stall_seconds: u64, shards: &ShardSet) -> Self {
+        Self {
+            watch,
+            limit: Duration::from_secs(stall_seconds),
+            shards: shards.clone(),
+        }
+    }
+}
 
 /// A reader thread, decoding threads and a batching thread, joined by bounded queues.
 ///
 /// The reader needs a permit for every sample and the batching thread gives it back, so that what is
-/// in flight is bounded even when one sample takes long. Dropping the pipeline ends and joins all threads.
+/// in flight is bounded even when one sample takes long. Dropping the pipeline ends and joins all threads, unless
+/// the reader hangs in the operating system: then they end when it lets go.
 pub(super) struct Pipeline<B> {
     batches: Option<Receiver<B>>,
     threads: Vec<JoinHandle<()>>,
+    watched: Watched,
 }
 
 /// Results in the order of their jobs.
@@ -62,6 +85,7 @@ impl<B: Send + 'static> Pipeline<B> {
     pub(super) fn start<J, T, S, W, A>(
         workers: usize,
         prefetch: usize,
+        watched: Watched,
         source: S,
         work: W,
         assemble: A,
@@ -79,14 +103,16 @@ impl<B: Send + 'static> Pipeline<B> {
         let (result_sender, results) = bounded::<Numbered<T>>(in_flight + workers + 1);
         // The batching thread holds one more batch while it waits to hand it over.
         let (batch_sender, batches) = bounded(prefetch.saturating_sub(1));
+        let watch = watched.watch.clone();
         let mut pipeline = Self {
             batches: Some(batches),
             threads: Vec::new(),
+            watched,
         };
         let jobs = Arc::new(jobs);
         let to_batching = result_sender.clone();
         pipeline.spawn("clip-read", move || {
-            read(source, &permit_sender, &job_sender, &to_batching);
+            read(source, &watch, &permit_sender, &job_sender, &to_batching);
         })?;
         for _ in 0..workers.max(1) {
             let (jobs, results, work) = (Arc::clone(&jobs), result_sender.clone(), work.clone());
@@ -120,11 +146,27 @@ impl<B: Send + 'static> Pipeline<B> {
     /// The next batch; `None` when there are no more.
     ///
     /// # Errors
-    /// [`DataError::ThreadPanicked`] if the batching thread did.
+    /// [`DataError::ThreadPanicked`] if the batching thread did, [`DataError::Stalled`] if a shard gives nothing.
     pub(super) fn next(&mut self) -> Result<Option<B>, DataError> {
-        match self.batches.as_ref().map(Receiver::recv) {
-            Some(Ok(batch)) => Ok(Some(batch)),
-            _ => self.join(),
+        let Some(batches) = &self.batches else {
+            return self.join();
+        };
+        loop {
+            match batches.recv_timeout(self.watched.limit.min(LOOK_EVERY)) {
+                Ok(batch) => return Ok(Some(batch)),
+                Err(RecvTimeoutError::Disconnected) => return self.join(),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(shard) = self.watched.watch.stuck(self.watched.limit) {
+                        self.batches = None;
+                        // Nothing can wake a thread that the system holds: it is left to itself.
+                        self.threads.clear();
+                        return Err(DataError::Stalled {
+                            shard: self.watched.shards.name(shard),
+                            seconds: self.watched.limit.as_secs(),
+                        });
+                    }
+                }
+            }
         }
     }
 
@@ -151,14 +193,19 @@ impl<B> Drop for Pipeline<B> {
 }
 
 fn read<J, T>(
-    source: impl Iterator<Item = Result<J, DataError>>,
+    mut source: impl Iterator<Item = Result<J, DataError>>,
+    watch: &Watch,
     permits: &Sender<()>,
     jobs: &Sender<(u64, J)>,
     results: &Sender<Numbered<T>>,
 ) {
     let mut number = 0;
     let done = catch_unwind(AssertUnwindSafe(|| {
-        for job in source {
+        loop {
+            watch.begin();
+            let job = source.next();
+            watch.end();
+            let Some(job) = job else { return };
             if permits.send(()).is_err() {
                 return;
             }
@@ -205,12 +252,14 @@ fn panicked(thread: &'static str, panic: &(dyn Any + Send)) -> DataError {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicU64, Ordering},
-        time::Duration,
-    };
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+
+    fn watched() -> Watched {
+        let shards = ShardSet::from_paths(vec!["a.tar".into()]);
+        Watched::new(Watch::default(), 1, &shards)
+    }
 
     fn each<T>(ordered: &mut Ordered<T>, send: &mut dyn FnMut(Result<T, DataError>) -> bool) {
         for result in ordered {
@@ -232,7 +281,7 @@ mod tests {
             std::thread::sleep(Duration::from_micros(number * 7919 % 500));
             number
         };
-        let pipeline = Pipeline::start(4, 2, (0..200).map(Ok), work, each).unwrap();
+        let pipeline = Pipeline::start(4, 2, watched(), (0..200).map(Ok), work, each).unwrap();
         let found: Vec<u64> = collect(pipeline).into_iter().map(Result::unwrap).collect();
         assert_eq!(found, (0..200).collect::<Vec<_>>());
     }
@@ -245,7 +294,7 @@ mod tests {
             counter.fetch_add(1, Ordering::SeqCst);
             Ok(number)
         });
-        let mut pipeline = Pipeline::start(2, 2, source, |number| number, each).unwrap();
+        let mut pipeline = Pipeline::start(2, 2, watched(), source, |number| number, each).unwrap();
         pipeline.next().unwrap();
         std::thread::sleep(Duration::from_millis(50));
         // In flight, ready, in the batching thread's hands, in the reader's, and the one taken.
@@ -258,7 +307,7 @@ mod tests {
             assert!(number != 5, "job five");
             number
         };
-        let pipeline = Pipeline::start(2, 2, (0..50).map(Ok), work, each).unwrap();
+        let pipeline = Pipeline::start(2, 2, watched(), (0..50).map(Ok), work, each).unwrap();
         let found = collect(pipeline);
         let error = found[5].as_ref().unwrap_err().to_string();
         assert!(
@@ -270,7 +319,8 @@ mod tests {
             assert!(number != 3, "job three");
             Ok(number)
         });
-        let found = collect(Pipeline::start(2, 2, source, |number| number, each).unwrap());
+        let found =
+            collect(Pipeline::start(2, 2, watched(), source, |number| number, each).unwrap());
         assert_eq!(found.len(), 4);
         assert!(
             found[3]
@@ -280,10 +330,35 @@ mod tests {
                 .contains("reading")
         );
 
-        let mut pipeline =
-            Pipeline::<u64>::start(1, 2, (0..9_u64).map(Ok), |n| n, |_, _| panic!("no batch"))
-                .unwrap();
+        let mut pipeline = Pipeline::<u64>::start(
+            1,
+            2,
+            watched(),
+            (0..9_u64).map(Ok),
+            |n| n,
+            |_, _| panic!("no batch"),
+        )
+        .unwrap();
         let error = pipeline.next().unwrap_err().to_string();
         assert!(error.contains("no batch"), "{error}");
+    }
+
+    #[test]
+    fn a_source_that_hangs_is_named() {
+        let (release, hang) = bounded::<()>(0);
+        let source = (0..5).map(move |number: u64| {
+            if number == 3 {
+                hang.recv().ok();
+            }
+            Ok(number)
+        });
+        let mut pipeline = Pipeline::start(1, 2, watched(), source, |number| number, each).unwrap();
+        let found: Vec<_> = std::iter::from_fn(|| pipeline.next().transpose())
+            .take(4)
+            .collect();
+        assert!(found[..3].iter().all(Result::is_ok));
+        let error = found[3].as_ref().unwrap_err().to_string();
+        assert!(error.contains("nothing came from a.tar for 1 s"), "{error}");
+        drop((pipeline, release));
     }
 }

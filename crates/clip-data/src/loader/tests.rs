@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Cursor, DataError, FaultKind, ShardSet, Tokenizer,
     order::{Purpose, below, stream},
-    testing::{Tar, png, shards, write},
+    testing::{Tar, png, shards, sources, write},
 };
 
 fn tokenizer() -> Arc<Tokenizer> {
@@ -43,31 +43,114 @@ fn numbers(batches: &[ImageTextBatch]) -> Vec<u8> {
     images.map(|image| image[0]).collect()
 }
 
-#[test]
-fn a_resumed_stream_is_the_uninterrupted_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let shards = shards(&dir, &[17, 0, 30, 5, 9]);
-    let whole = take(&train(&shards, config(4, 3)), 40);
+/// Fifty random numbers of workers and places to cut, each with its own memory and prefetch.
+fn check_resumption(shards: &ShardSet, with_replacement: bool) {
+    let config = |workers| LoaderConfig {
+        with_replacement,
+        ..config(4, workers)
+    };
+    let whole = take(&train(shards, config(3)), 40);
     let mut rng = stream(1, 0, Purpose::Shuffle, 0);
     for _ in 0..50 {
         let workers = 1 + below(&mut rng, 6) as usize;
         let cut = below(&mut rng, 36) as usize;
-        let mut config = config(4, workers);
+        let mut config = config(workers);
         // Some streams can hold almost nothing in memory; that must not show.
         config.shuffle_bytes = [usize::MAX, 600, 0][cut % 3];
         config.prefetch = 1 + cut % 4;
-        let first = train(&shards, config.clone());
+        let first = train(shards, config.clone());
         let begun = take(&first, cut);
         assert_eq!(begun, whole[..cut], "{workers} workers");
         let cursor: Cursor =
             serde_json::from_str(&serde_json::to_string(&first.cursor()).unwrap()).unwrap();
-        let resumed = train(&shards, config).starting_at(cursor).unwrap();
+        let resumed = train(shards, config).starting_at(cursor).unwrap();
         assert_eq!(
             take(&resumed, 4),
             whole[cut..cut + 4],
             "{workers} workers, cut {cut}"
         );
     }
+}
+
+#[test]
+fn a_resumed_stream_is_the_uninterrupted_one() {
+    let dir = tempfile::tempdir().unwrap();
+    check_resumption(&shards(&dir, &[17, 0, 30, 5, 9]), false);
+}
+
+#[test]
+fn a_resumed_stream_of_all_sources_is_the_uninterrupted_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let sources = sources(&dir);
+    check_resumption(&ShardSet::parse(&sources.join("::")).unwrap(), false);
+    let weighted = sources.join("#weight=1.5::");
+    let weighted = ShardSet::parse(&weighted).unwrap();
+    check_resumption(&weighted, true);
+}
+
+#[test]
+fn replicas_train_on_different_samples_and_together_on_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let shards = shards(&dir, &[17, 30, 5]);
+    let mut seen = Vec::new();
+    for rank in 0..3 {
+        let config = LoaderConfig {
+            rank,
+            world_size: 3,
+            ..config(1, 2)
+        };
+        for batch in train(&shards, config).iter().map(Result::unwrap) {
+            seen.extend(numbers(std::slice::from_ref(&batch)));
+            if batch.cursor.epoch == 1 {
+                break;
+            }
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..52).collect::<Vec<u8>>());
+}
+
+#[test]
+fn upsampled_shards_come_oftener() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = shards(&dir, &[4, 8]);
+    let list = format!("{}::{}", set.name(0), set.name(1));
+    let set = ShardSet::parse(&list).unwrap().upsampled("3::1").unwrap();
+    let loader = train(&set, config(4, 2));
+    assert_eq!(loader.samples_per_epoch(), 20);
+    let mut found = numbers(&take(&loader, 5));
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    );
+}
+
+#[test]
+fn a_position_in_other_shards_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = shards(&dir, &[17, 9]);
+    let first = train(&set, config(4, 2));
+    take(&first, 2);
+    let other = ShardSet::from_paths(vec![set.name(1).into(), set.name(0).into()]);
+    let error = train(&other, config(4, 2)).starting_at(first.cursor());
+    let error = error.err().unwrap().to_string();
+    assert!(
+        error.contains("2 shards of 26 samples") && error.contains("s-1.tar"),
+        "{error}"
+    );
+    // The same files in another folder are the same data.
+    let moved = tempfile::tempdir().unwrap();
+    for shard in 0..2 {
+        let name = set.name(shard);
+        let to = moved.path().join(format!("s-{shard}.tar"));
+        std::fs::copy(name, to).unwrap();
+    }
+    let list = format!("{}/s-{{0..1}}.tar", moved.path().display());
+    let moved = ShardSet::parse(&list).unwrap();
+    train(&moved, config(4, 2))
+        .starting_at(first.cursor())
+        .unwrap();
 }
 
 #[test]
@@ -98,8 +181,9 @@ fn every_epoch_holds_each_sample_once_and_batches_span_epochs() {
     orders.sort();
     orders.dedup();
     assert_eq!(orders.len(), 4, "every epoch has its own order");
-    assert_eq!(batches[12].cursor, Cursor { epoch: 2, drawn: 0 });
-    assert_eq!(batches[6].cursor, Cursor { epoch: 1, drawn: 4 });
+    let place = |batch: usize| (batches[batch].cursor.epoch, batches[batch].cursor.drawn);
+    assert_eq!(place(12), (2, 0));
+    assert_eq!(place(6), (1, 4));
     assert_eq!((loader.faults().samples, loader.faults().epochs), (208, 4));
 }
 
@@ -237,8 +321,7 @@ fn too_many_bad_samples_end_the_stream_and_name_the_shard() {
     let dir = tempfile::tempdir().unwrap();
     let path = damaged(&dir);
     let set = shards(&dir, &[10]);
-    let mut paths = set.paths().to_vec();
-    paths.push(path);
+    let paths = vec![set.name(0).into(), path];
     let loader = train(&ShardSet::from_paths(paths), config(4, 2));
     let mut iter = loader.iter();
     let error = iter.by_ref().find_map(Result::err).unwrap().to_string();
@@ -262,7 +345,10 @@ fn a_batch_larger_than_the_data_and_a_wrong_cursor_are_refused() {
             samples: 3
         }
     ));
-    let cursor = Cursor { epoch: 0, drawn: 3 };
+    let cursor = Cursor {
+        drawn: 3,
+        ..Cursor::default()
+    };
     let error = train(&shards, config(2, 1))
         .starting_at(cursor)
         .err()
@@ -281,10 +367,10 @@ fn a_shard_that_vanishes_or_grows_is_noticed() {
     let mut config = config(4, 1);
     config.max_bad_share = 0.5;
     let loader = train(&set, config.clone());
-    std::fs::remove_file(&set.paths()[0]).unwrap();
+    std::fs::remove_file(set.name(0)).unwrap();
     take(&loader, 2);
     take(&loader, 2);
-    let lost = counted(&set.paths()[0], &loader.faults())[0];
+    let lost = counted(Path::new(&set.name(0)), &loader.faults())[0];
     assert!(
         lost.0 == FaultKind::UnreadableShard && lost.1 >= 3,
         "{lost:?}"

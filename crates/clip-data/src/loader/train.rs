@@ -12,15 +12,16 @@ use super::{
     LoaderConfig,
     batch::ImageTextBatch,
     iter::{BatchIter, Message, Shared, lock},
-    pipeline::{Ordered, Pipeline},
+    pipeline::{Ordered, Pipeline, Watched},
 };
 use crate::{
-    Cursor, DataError, Encoded, FaultKind, FaultReport, ImageResizer, RandomResizedCrop, ShardItem,
-    ShardSet, Tokenizer, decode,
+    Augment, Cursor, DataError, Encoded, FaultKind, FaultReport, ImageResizer, RandomResizedCrop,
+    ShardItem, ShardSet, Tokenizer, decode,
     faults::FaultLog,
     order::{Purpose, below, stream},
     sequence::Plan,
-    stream::{Draw, TrainStream},
+    stream::{Draw, TrainStream, check},
+    watch::Watch,
 };
 
 /// An endless stream of training batches.
@@ -48,10 +49,13 @@ impl TrainLoader {
     ) -> Result<Self, DataError> {
         config.validate()?;
         let plan = Plan::new(shards)?;
-        if plan.samples() < config.batch as u64 {
+        // Without weights: a source that is seen twice an epoch doesn't fill a batch with more samples.
+        let samples = plan.samples() / config.world_size as u64;
+        let drawn = plan.samples_per_epoch(config.sampling());
+        if samples.min(drawn) < config.batch as u64 {
             return Err(DataError::BatchTooLarge {
                 batch: config.batch,
-                samples: plan.samples(),
+                samples: samples.min(drawn),
             });
         }
         Ok(Self {
@@ -65,22 +69,16 @@ impl TrainLoader {
     /// Continues at a cursor, that of the last batch trained on.
     ///
     /// # Errors
-    /// [`DataError::BadCursor`] if these shards have no such position.
+    /// [`DataError::OtherData`], [`DataError::BadCursor`] if these shards have no such position.
     pub fn starting_at(self, cursor: Cursor) -> Result<Self, DataError> {
-        let samples = self.plan.total();
-        if cursor.drawn > 0 && cursor.drawn >= samples {
-            return Err(DataError::BadCursor {
-                drawn: cursor.drawn,
-                samples,
-            });
-        }
+        check(&self.plan, self.config.sampling(), cursor)?;
         lock(&self.shared).cursor = cursor;
         Ok(self)
     }
 
-    /// Samples that one epoch draws, bad ones included.
+    /// Samples that one epoch draws, bad ones included; on the average, where weights are fractions.
     pub fn samples_per_epoch(&self) -> u64 {
-        self.plan.total()
+        self.plan.samples_per_epoch(self.config.sampling())
     }
 
     /// The position after the last batch that was taken.
@@ -95,12 +93,14 @@ impl TrainLoader {
 
     fn start(&self) -> Result<Pipeline<Message<ImageTextBatch>>, DataError> {
         let config = &self.config;
+        let watch = Watch::default();
         let source = TrainStream::new(
             Arc::clone(&self.plan),
-            config.seed,
+            config.sampling(),
             config.shuffle_buffer,
             config.shuffle_bytes,
             self.cursor(),
+            watch.clone(),
         )?;
         let mut worker = Worker {
             tokenizer: Arc::clone(&self.tokenizer),
@@ -109,13 +109,13 @@ impl TrainLoader {
                 scale: config.crop_scale,
                 ..RandomResizedCrop::default()
             },
+            augment: config.augment,
+            image_size: config.image_size,
             seed: config.seed,
             context_length: config.context_length,
         };
         let assembler = Assembler {
-            names: (0..self.plan.shards.paths().len())
-                .map(|shard| self.plan.shards.name(shard))
-                .collect(),
+            shards: self.plan.shards.clone(),
             size: config.batch,
             image_size: config.image_size,
             log: FaultLog::new(config.max_bad_share),
@@ -123,6 +123,7 @@ impl TrainLoader {
         Pipeline::start(
             config.threads(),
             config.prefetch,
+            Watched::new(watch, config.stall_seconds, &self.plan.shards),
             source,
             move |draw| worker.prepare(draw),
             move |ordered, send| assembler.run(ordered, send),
@@ -142,7 +143,7 @@ impl DataLoader<ImageTextBatch> for TrainLoader {
 
     /// Samples of one epoch.
     fn num_items(&self) -> usize {
-        self.plan.total() as usize
+        self.samples_per_epoch() as usize
     }
 
     /// The same loader: its batches are on the host.
@@ -179,6 +180,8 @@ struct Worker {
     tokenizer: Arc<Tokenizer>,
     resizer: ImageResizer,
     crop: RandomResizedCrop,
+    augment: Augment,
+    image_size: usize,
     seed: u64,
     context_length: usize,
 }
@@ -229,8 +232,11 @@ impl Worker {
         let image = decode(image)?;
         let mut rng = stream(self.seed, epoch, Purpose::Crop, id);
         let part = self.crop.draw(image.width, image.height, &mut rng);
+        let mut pixels = self.resizer.crop(&image, part);
+        let mut rng = stream(self.seed, epoch, Purpose::Augment, id);
+        self.augment.apply(&mut pixels, self.image_size, &mut rng);
         Ok(Pair {
-            pixels: self.resizer.crop(&image, part),
+            pixels,
             image_id: hasher.finish(),
             caption,
         })
@@ -238,7 +244,7 @@ impl Worker {
 }
 
 struct Assembler {
-    names: Vec<String>,
+    shards: ShardSet,
     size: usize,
     image_size: usize,
     log: FaultLog,
@@ -280,7 +286,9 @@ impl Assembler {
                 self.log.good(pair.caption.truncated);
                 pairs.push(pair);
             }
-            Err((kind, key)) => self.log.fault(&self.names[prepared.shard], kind, &key)?,
+            Err((kind, key)) => self
+                .log
+                .fault(&self.shards.name(prepared.shard), kind, &key)?,
         }
         if prepared.after.epoch > prepared.epoch {
             self.log.epoch()?;

@@ -10,8 +10,8 @@ use super::split::{PairSplit, class_index};
 use super::vocabulary::{Colour, Shape};
 use super::*;
 use crate::{
-    EvalLoader, EvalNeeds, LoaderConfig, RawSample, ShardItem, ShardReader, ShardSet, Tokenizer,
-    TrainLoader, decode,
+    EvalLoader, EvalNeeds, LoaderConfig, RawSample, ShardItem, ShardSet, Tokenizer, TrainLoader,
+    decode,
 };
 
 struct Made {
@@ -33,10 +33,7 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
 
 fn samples(pattern: &str) -> Vec<RawSample> {
     let shards = ShardSet::parse(pattern).unwrap();
-    let items = shards
-        .paths()
-        .iter()
-        .flat_map(|path| ShardReader::open(path, 0).unwrap());
+    let items = (0..shards.len()).flat_map(|shard| shards.open(shard).unwrap());
     items
         .map(|item| match item {
             ShardItem::Sample(sample) => sample,

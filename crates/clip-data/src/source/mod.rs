@@ -1,10 +1,26 @@
 //! Where samples come from: shard names, and the samples inside a shard.
 
+mod archive;
+mod columns;
+mod folder;
+mod input;
+mod location;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod pattern;
+#[cfg(feature = "remote")]
+mod remote;
 mod sample;
+mod set;
 mod shard;
+mod table;
 mod tar;
+#[cfg(test)]
+mod tests;
 
-pub use pattern::{ShardCount, ShardSet};
+use input::Input;
+use location::Location;
 pub use sample::RawSample;
+pub(crate) use set::Source;
+pub use set::{ShardCount, ShardSet};
 pub use shard::{ShardItem, ShardReader};

@@ -1,105 +1,130 @@
 use std::path::{Path, PathBuf};
 
-use super::{ShardItem, ShardReader};
+use super::columns::Columns;
 use crate::DataError;
 
-/// What a shard holds, judged by its tar headers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardCount {
-    /// Samples with an image and some text; their contents may still prove bad.
-    pub samples: u64,
-    /// Samples and faults: what a reader yields, and what one epoch draws.
-    pub items: u64,
+/// One part of a list of shards, its options read.
+pub(super) struct Pattern<'a> {
+    /// As it was written.
+    pub(super) text: &'a str,
+    names: &'a str,
+    /// Visits of every shard an epoch.
+    pub(super) weight: f64,
+    pub(super) columns: Columns,
 }
 
-/// An ordered list of shards, all of which exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardSet {
-    paths: Vec<PathBuf>,
-}
-
-impl ShardSet {
-    /// Reads a list of shards: brace ranges `{000..012}`, globs, and lists joined by `::`.
-    ///
-    /// # Errors
-    /// An empty list, a pattern that can't be understood or names nothing, a shard that doesn't exist.
-    pub fn parse(list: &str) -> Result<Self, DataError> {
-        let mut paths = Vec::new();
-        for pattern in list.split("::").map(str::trim) {
-            let bad = |reason: &str| DataError::BadPattern {
-                pattern: pattern.to_owned(),
-                reason: reason.to_owned(),
-            };
-            if pattern.is_empty() {
-                return Err(bad(
-                    "empty; give tar files, such as `data/train-{000000..000009}.tar`",
-                ));
-            }
-            let local = pattern.strip_prefix("file://").unwrap_or(pattern);
-            if let Some((scheme, _)) = local.split_once("://") {
-                return Err(bad(&format!(
-                    "`{scheme}://` is not supported; use a local path"
-                )));
-            }
-            for name in expand_braces(local).map_err(|reason| bad(&reason))? {
-                if name.contains(['*', '?', '[']) && !Path::new(&name).exists() {
-                    let before = paths.len();
-                    let found = glob::glob(&name).map_err(|error| bad(&error.to_string()))?;
-                    for path in found {
-                        let path = path.map_err(|error| {
-                            let path = error.path().to_owned();
-                            DataError::io("read", path)(error.into())
-                        })?;
-                        if path.is_file() {
-                            paths.push(path);
-                        }
-                    }
-                    if paths.len() == before {
-                        return Err(bad("no file matches"));
-                    }
-                } else if Path::new(&name).is_file() {
-                    paths.push(PathBuf::from(name));
-                } else {
-                    let path = PathBuf::from(name);
-                    return Err(DataError::MissingShard {
-                        path,
-                        pattern: pattern.to_owned(),
-                    });
-                }
+impl<'a> Pattern<'a> {
+    /// Takes `#weight=2&image=...` off the end.
+    pub(super) fn parse(text: &'a str) -> Result<Self, DataError> {
+        let text = text.trim();
+        let mut pattern = Self {
+            text,
+            names: text,
+            weight: 1.0,
+            columns: Columns::default(),
+        };
+        if let Some((names, options)) = text.rsplit_once('#').filter(|(_, o)| o.contains('=')) {
+            pattern.names = names;
+            for option in options.split('&') {
+                pattern.option(option)?;
             }
         }
-        Ok(Self { paths })
+        if pattern.names.is_empty() {
+            return Err(
+                pattern.bad("empty; give tar files, such as `data/train-{000000..000009}.tar`")
+            );
+        }
+        Ok(pattern)
     }
 
-    /// A list of files, in this order.
-    pub fn from_paths(paths: Vec<PathBuf>) -> Self {
-        Self { paths }
-    }
-
-    /// The files, in order.
-    pub fn paths(&self) -> &[PathBuf] {
-        &self.paths
-    }
-
-    /// The name of a shard as reports show it.
-    pub fn name(&self, shard: usize) -> String {
-        self.paths[shard].display().to_string()
-    }
-
-    /// Counts every shard from its tar headers alone, seeking over the bodies.
-    ///
-    /// # Errors
-    /// [`DataError::Io`] if a shard can't be opened.
-    pub fn count(&self) -> Result<Vec<ShardCount>, DataError> {
-        let count = |path: &PathBuf| {
-            let mut count = ShardCount::default();
-            for item in ShardReader::open(path, 0)?.headers_only() {
-                count.items += 1;
-                count.samples += u64::from(matches!(item, ShardItem::Sample(_)));
+    fn option(&mut self, option: &str) -> Result<(), DataError> {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match name {
+            "weight" => {
+                self.weight = parse_weight(value).map_err(|reason| self.bad(&reason))?;
             }
-            Ok(count)
+            "image" => self.columns.image = Some(value.to_owned()),
+            "caption" => self.columns.caption = Some(value.to_owned()),
+            "key" => self.columns.key = Some(value.to_owned()),
+            "separator" => {
+                self.columns.separator = Some(match value {
+                    "tab" => b'\t',
+                    _ if value.len() == 1 => value.as_bytes()[0],
+                    _ => return Err(self.bad("`separator` is one character, or `tab`")),
+                });
+            }
+            _ => {
+                let reason = format!(
+                    "`{name}` is not an option; there are weight, image, caption, key and separator"
+                );
+                return Err(self.bad(&reason));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn bad(&self, reason: &str) -> DataError {
+        DataError::BadPattern {
+            pattern: self.text.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// The names of remote objects, where it names such.
+    pub(super) fn urls(&self) -> Result<Option<Vec<String>>, DataError> {
+        let Some((scheme, _)) = self.names.split_once("://").filter(|(s, _)| *s != "file") else {
+            return Ok(None);
         };
-        self.paths.iter().map(count).collect()
+        if !["http", "https", "s3", "gs", "az"].contains(&scheme) {
+            return Err(self.bad(&format!(
+                "`{scheme}://` is not supported; use http, https, s3, gs, az or a local path"
+            )));
+        }
+        expand_braces(self.names)
+            .map(Some)
+            .map_err(|reason| self.bad(&reason))
+    }
+
+    /// The files and folders it names, all of which exist.
+    pub(super) fn paths(&self) -> Result<Vec<PathBuf>, DataError> {
+        let local = self.names.strip_prefix("file://").unwrap_or(self.names);
+        let mut paths = Vec::new();
+        for name in expand_braces(local).map_err(|reason| self.bad(&reason))? {
+            if name.contains(['*', '?', '[']) && !Path::new(&name).exists() {
+                let before = paths.len();
+                let found = glob::glob(&name).map_err(|error| self.bad(&error.to_string()))?;
+                for path in found {
+                    let path = path.map_err(|error| {
+                        let path = error.path().to_owned();
+                        DataError::io("read", path)(error.into())
+                    })?;
+                    if path.is_file() {
+                        paths.push(path);
+                    }
+                }
+                if paths.len() == before {
+                    return Err(self.bad("no file matches"));
+                }
+            } else if Path::new(&name).exists() {
+                paths.push(PathBuf::from(name));
+            } else {
+                return Err(DataError::MissingShard {
+                    path: PathBuf::from(name),
+                    pattern: self.text.to_owned(),
+                });
+            }
+        }
+        Ok(paths)
+    }
+}
+
+/// A factor of `--train-data-upsampling-factors`, as `OpenCLIP` calls it.
+pub(super) fn parse_weight(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(weight) if weight > 0.0 && weight <= 1000.0 => Ok(weight),
+        _ => Err(format!(
+            "the weight `{text}` is not a number above 0 and at most 1000"
+        )),
     }
 }
 
@@ -161,28 +186,21 @@ mod tests {
     }
 
     #[test]
-    fn lists_globs_and_missing_shards() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["t-0.tar", "t-1.tar", "v.tar"] {
-            std::fs::write(dir.path().join(name), b"").unwrap();
-        }
-        let root = dir.path().display();
-        let set = ShardSet::parse(&format!("{root}/t-*.tar::{root}/v.tar")).unwrap();
-        assert_eq!(set.paths().len(), 3);
-        let missing = ShardSet::parse(&format!("{root}/t-{{0..2}}.tar"))
-            .unwrap_err()
-            .to_string();
-        assert!(missing.contains("t-2.tar does not exist"), "{missing}");
-        let none = ShardSet::parse(&format!("{root}/x-*.tar"))
-            .unwrap_err()
-            .to_string();
-        assert!(none.contains("no file matches"), "{none}");
+    fn options_follow_the_names() {
+        let pattern = Pattern::parse("a.csv#weight=2.5&image=file&separator=tab").unwrap();
+        assert_eq!((pattern.names, pattern.weight), ("a.csv", 2.5));
+        assert_eq!(pattern.columns.image.as_deref(), Some("file"));
+        assert_eq!(pattern.columns.separator, Some(b'\t'));
+        let reason = |text: &str| Pattern::parse(text).err().unwrap().to_string();
+        assert!(reason("a.tar#weight=0").contains("above 0"));
+        assert!(reason("a.tar#wait=1").contains("`wait` is not an option"));
+        assert!(reason("#weight=1").contains("empty"));
+        let ftp = Pattern::parse("ftp://host/a.tar").unwrap();
         assert!(
-            ShardSet::parse("")
+            ftp.urls()
                 .unwrap_err()
                 .to_string()
-                .contains("empty")
+                .contains("`ftp://` is not supported")
         );
-        assert!(ShardSet::parse("a.tar::").is_err());
     }
 }

@@ -76,7 +76,7 @@ impl Group {
         group
     }
 
-    /// Whether a member with this extension stands in the group already.
+    /// Whether a part with this extension stands in the group already.
     pub(super) fn holds(&self, extension: &str) -> bool {
         self.extensions.iter().any(|held| held == extension)
     }
@@ -88,13 +88,13 @@ impl Group {
 
     /// Takes a member; `None` for a body that was skipped.
     pub(super) fn add(&mut self, extension: &str, body: Option<Vec<u8>>) {
-        self.extensions.push(extension.to_owned());
         let part = Part::of(extension);
         match part {
             Some(Part::Image) => self.has_image = true,
             Some(_) => self.has_text = true,
             None => return,
         }
+        self.extensions.push(extension.to_owned());
         let Some(body) = body else { return };
         match part {
             Some(Part::Text) => self.text = Some(String::from_utf8_lossy(&body).into_owned()),

@@ -1,14 +1,14 @@
-use std::{collections::HashSet, fs::File, path::Path};
+use std::{io, path::Path, sync::Arc};
 
-use super::{
-    RawSample,
-    sample::{Group, Part, split_key},
-    tar::{Member, Members, Next},
-};
+use super::{Location, RawSample, ShardCount, archive::Archive, folder::Folder, table::Table};
 use crate::{DataError, FaultKind};
 
-/// Largest member that is read into memory. The largest photographs of web crawls stay far below it.
-const MAX_MEMBER_BYTES: u64 = 64 << 20;
+/// Largest file that is read into memory. The largest photographs of web crawls stay far below it.
+pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Samples of a table or a folder that are read in one go: few, so that the shuffle buffer mixes many places.
+/// Unlike a tar, they cost nothing to open.
+pub(super) const SAMPLES_A_SHARD: usize = 100;
 
 /// What a shard yields next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,140 +19,124 @@ pub enum ShardItem {
     Fault(FaultKind, String),
 }
 
-/// Reads a WebDataset tar from front to back.
+/// Samples that are read from front to back: a tar, or a part of a table or folder.
+#[derive(Clone, Debug)]
+pub(super) enum Shard {
+    Tar(Location),
+    Rows {
+        table: Arc<Table>,
+        part: usize,
+    },
+    #[cfg(feature = "parquet")]
+    RowGroup {
+        file: Arc<super::parquet::ParquetFile>,
+        group: usize,
+    },
+    Files {
+        folder: Arc<Folder>,
+        part: usize,
+    },
+}
+
+impl Shard {
+    /// The file or folder that the shard is, or is a part of.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Tar(location) => location.to_string(),
+            Self::Rows { table, .. } => table.name(),
+            #[cfg(feature = "parquet")]
+            Self::RowGroup { file, .. } => file.name(),
+            Self::Files { folder, .. } => folder.name(),
+        }
+    }
+
+    /// Opens it at the item that begins at `start`.
+    pub(super) fn open(&self, shard: usize, start: u64) -> io::Result<ShardReader> {
+        let items: Box<dyn Items> = match self {
+            Self::Tar(location) => Box::new(Archive::open(location, shard, start)?),
+            Self::Rows { table, part } => Box::new(table.rows(*part, shard, start)?),
+            #[cfg(feature = "parquet")]
+            Self::RowGroup { file, group } => Box::new(file.rows(*group, shard, start)?),
+            Self::Files { folder, part } => Box::new(folder.files(*part, shard, start)),
+        };
+        Ok(ShardReader { items })
+    }
+
+    /// Whether an item can be read again at the cost of that item alone.
+    pub(super) fn is_seekable(&self) -> bool {
+        match self {
+            Self::Tar(location) => super::input::is_seekable(location),
+            _ => true,
+        }
+    }
+
+    /// Counts the items, by what is known without reading the samples where that suffices.
+    pub(super) fn count(&self) -> io::Result<ShardCount> {
+        let known = match self {
+            Self::Rows { table, part } => Some(table.rows_of(*part)),
+            #[cfg(feature = "parquet")]
+            Self::RowGroup { file, group } => Some(file.rows_of(*group)),
+            Self::Tar(_) | Self::Files { .. } => None,
+        };
+        if let Some(items) = known {
+            return Ok(ShardCount {
+                samples: items,
+                items,
+            });
+        }
+        let mut count = ShardCount::default();
+        for item in self.open(0, 0)?.headers_only() {
+            count.items += 1;
+            count.samples += u64::from(matches!(item, ShardItem::Sample(_)));
+        }
+        Ok(count)
+    }
+}
+
+/// A shard's items, whatever it is.
+pub(super) trait Items: Send {
+    /// The next item and where it begins.
+    fn next_located(&mut self) -> Option<(u64, ShardItem)>;
+
+    /// Whether images and captions are read.
+    fn read_bodies(&mut self, bodies: bool);
+}
+
+/// Reads a shard from front to back.
 ///
-/// Members that follow each other and share a key are one sample. A damaged or cut-off archive
+/// Members of a tar that follow each other and share a key are one sample. A damaged or cut-off archive
 /// yields what stands before the damage, and then [`FaultKind::TruncatedShard`].
-#[derive(Debug)]
 pub struct ShardReader {
-    members: Members,
-    shard: usize,
-    bodies: bool,
-    group: Option<Group>,
-    seen: HashSet<String>,
-    ended: bool,
-    last: Option<ShardItem>,
+    items: Box<dyn Items>,
 }
 
 impl ShardReader {
-    /// Opens a tar; `shard` is its index in the set.
+    /// Opens a local tar, compressed or not; `shard` is its index in the set.
     ///
     /// # Errors
     /// [`DataError::Io`] if it can't be opened.
     pub fn open(path: &Path, shard: usize) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::io("read", path))?;
-        let length = file.metadata().map_err(DataError::io("read", path))?.len();
+        let location = Location::Local(path.to_owned());
+        let archive = Archive::open(&location, shard, 0).map_err(DataError::io("read", path))?;
         Ok(Self {
-            members: Members::new(file, length),
-            shard,
-            bodies: true,
-            group: None,
-            seen: HashSet::new(),
-            ended: false,
-            last: None,
+            items: Box::new(archive),
         })
     }
 
     /// Skips over images and captions: samples then carry their keys alone, and faults of their
     /// contents stay unseen. The number of items is that of a full reading.
     pub fn headers_only(mut self) -> Self {
-        self.bodies = false;
+        self.read_bodies(false);
         self
     }
 
-    /// Reads the one sample that begins at `start`.
-    pub(crate) fn read_at(path: &Path, shard: usize, start: u64) -> ShardItem {
-        let unreadable = || ShardItem::Fault(FaultKind::UnreadableShard, String::new());
-        let Ok(mut reader) = Self::open(path, shard) else {
-            return unreadable();
-        };
-        if reader.members.seek(start).is_err() {
-            return unreadable();
-        }
-        reader.next().unwrap_or_else(unreadable)
+    pub(crate) fn read_bodies(&mut self, bodies: bool) {
+        self.items.read_bodies(bodies);
     }
 
-    /// The next item and where it begins in the archive.
+    /// The next item and where it begins in the shard.
     pub(crate) fn next_located(&mut self) -> Option<(u64, ShardItem)> {
-        while !self.ended {
-            let taken = self.members.next().and_then(|next| match next {
-                Next::Member(member) => self.take_member(&member),
-                Next::End => {
-                    self.ended = true;
-                    Ok(self.finish())
-                }
-                Next::Cut(name) => {
-                    let key = split_key(&name).0;
-                    let complete = self
-                        .group
-                        .as_ref()
-                        .is_some_and(|group| group.sample.key != key);
-                    let finished = if complete { self.finish() } else { None };
-                    self.stop(FaultKind::TruncatedShard, key);
-                    Ok(finished)
-                }
-                Next::Damaged => {
-                    // The sample being read may lack a part that lay beyond the damage.
-                    let key = self
-                        .group
-                        .take()
-                        .map_or_else(String::new, |group| group.sample.key);
-                    self.stop(FaultKind::TruncatedShard, &key);
-                    Ok(None)
-                }
-            });
-            match taken {
-                Ok(None) => {}
-                Ok(item) => return item,
-                Err(_) => self.stop(FaultKind::UnreadableShard, ""),
-            }
-        }
-        self.last.take().map(|item| (0, item))
-    }
-
-    /// Adds a member to the sample being read; returns the previous sample when this one starts another.
-    fn take_member(&mut self, member: &Member) -> std::io::Result<Option<(u64, ShardItem)>> {
-        let (key, extension) = split_key(&member.name);
-        let continues = self
-            .group
-            .as_ref()
-            .is_some_and(|group| group.sample.key == key && !group.holds(extension));
-        let mut finished = None;
-        if !continues {
-            finished = self.finish();
-            let mut group = Group::new(self.shard, key, member.start);
-            if !self.seen.insert(key.to_owned()) {
-                group.fail(FaultKind::DuplicateKey);
-            }
-            self.group = Some(group);
-        }
-        let is_part = Part::of(extension).is_some();
-        let too_large = is_part && member.size > MAX_MEMBER_BYTES;
-        let body = if self.bodies && is_part && !too_large {
-            Some(self.members.read_body(member.size)?)
-        } else {
-            self.members.skip_body(member.size)?;
-            None
-        };
-        if let Some(group) = &mut self.group {
-            if too_large {
-                group.fail(FaultKind::TooLarge);
-            }
-            group.add(extension, body);
-        }
-        Ok(finished)
-    }
-
-    /// Ends the shard with a fault, which is yielded last.
-    fn stop(&mut self, kind: FaultKind, key: &str) {
-        self.ended = true;
-        self.last = Some(ShardItem::Fault(kind, key.to_owned()));
-    }
-
-    fn finish(&mut self) -> Option<(u64, ShardItem)> {
-        let group = self.group.take()?;
-        let start = group.start;
-        group.into_item(self.bodies).map(|item| (start, item))
+        self.items.next_located()
     }
 }
 
@@ -161,141 +145,5 @@ impl Iterator for ShardReader {
 
     fn next(&mut self) -> Option<ShardItem> {
         self.next_located().map(|(_, item)| item)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Tar, write};
-
-    fn items(bytes: &[u8]) -> Vec<ShardItem> {
-        let dir = tempfile::tempdir().unwrap();
-        ShardReader::open(&write(&dir, "a.tar", bytes), 0)
-            .unwrap()
-            .collect()
-    }
-
-    fn keys(items: &[ShardItem]) -> Vec<String> {
-        let key = |item: &ShardItem| match item {
-            ShardItem::Sample(sample) => sample.key.clone(),
-            ShardItem::Fault(kind, key) => format!("{key}:{kind:?}"),
-        };
-        items.iter().map(key).collect()
-    }
-
-    #[test]
-    fn members_that_share_a_key_are_one_sample() {
-        let tar = Tar::new()
-            .file("d.x/a.jpg", b"image")
-            .file("d.x/a.txt", b"first")
-            .file("d.x/a.json", br#"{"captions": ["one", "two"]}"#)
-            .file("b.png", b"image")
-            .file("b.cls", b"7\n");
-        let items = items(&tar.bytes());
-        let ShardItem::Sample(first) = &items[0] else {
-            panic!("{items:?}")
-        };
-        assert_eq!(first.key, "d.x/a");
-        assert_eq!(first.captions, ["one", "two"]);
-        let ShardItem::Sample(second) = &items[1] else {
-            panic!("{items:?}")
-        };
-        assert_eq!((second.class, second.captions.len()), (Some(7), 0));
-    }
-
-    #[test]
-    fn what_a_sample_lacks_is_its_fault() {
-        let tar = Tar::new()
-            .file("a.jpg", b"image")
-            .file("b.txt", b"text")
-            .file("c.jpg", b"i")
-            .file("c.txt", b"  \n")
-            .file("d.jpg", b"i")
-            .file("d.json", b"{not json")
-            .file("readme.md", b"no sample")
-            .file("e.jpg", b"i")
-            .file("e.txt", "\u{65e5}\u{672c}".as_bytes())
-            .file("e2.jpg", b"i")
-            .file("e2.txt", b"x")
-            .file("e.jpg", b"i")
-            .file("e.txt", b"again");
-        assert_eq!(
-            keys(&items(&tar.bytes())),
-            [
-                "a:NoCaption",
-                "b:NoImage",
-                "c:EmptyCaption",
-                "d:BadJson",
-                "e",
-                "e2",
-                "e:DuplicateKey",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_cut_tar_keeps_what_stands_before_the_cut() {
-        let tar = Tar::new()
-            .file("a.jpg", &[1; 700])
-            .file("a.txt", b"one")
-            .file("b.jpg", &[2; 700])
-            .file("b.txt", b"two");
-        let bytes = tar.bytes();
-        for cut in (0..bytes.len()).step_by(100) {
-            let found = keys(&items(&bytes[..cut]));
-            assert!(found.len() <= 3, "{found:?}");
-            if cut >= 3 * 512 + 1024 + 512 {
-                assert_eq!(found[0], "a", "cut at {cut}: {found:?}");
-            }
-        }
-        let flipped = {
-            let mut bytes = bytes.clone();
-            bytes[512 + 1024 + 1024 + 10] ^= 0xff; // the third header
-            bytes
-        };
-        assert_eq!(keys(&items(&flipped)).last().unwrap(), "a:TruncatedShard");
-    }
-
-    #[test]
-    fn long_names_are_read() {
-        let name = format!("{}/sample.jpg", "folder".repeat(30));
-        let tar = Tar::new()
-            .file(&name, b"image")
-            .file(&name.replace("jpg", "txt"), b"text");
-        let found = keys(&items(&tar.bytes()));
-        assert_eq!(found, [name.replace(".jpg", "")]);
-    }
-
-    #[test]
-    fn a_key_twice_in_a_row_keeps_the_first() {
-        let tar = Tar::new()
-            .file("a.jpg", b"first")
-            .file("a.txt", b"x")
-            .file("a.jpg", b"second")
-            .file("a.txt", b"y");
-        let items = items(&tar.bytes());
-        assert_eq!(keys(&items), ["a", "a:DuplicateKey"]);
-        assert!(matches!(&items[0], ShardItem::Sample(sample) if sample.image == b"first"));
-    }
-
-    #[test]
-    fn a_sample_is_read_again_from_where_it_begins() {
-        let long = "folder".repeat(30);
-        let tar = Tar::new()
-            .file("a.jpg", &[1; 700])
-            .file("a.txt", b"one")
-            .file(&format!("{long}/b.jpg"), &[2; 700])
-            .file(&format!("{long}/b.txt"), b"two")
-            .file("c.jpg", &[3; 700])
-            .file("c.txt", b"three");
-        let dir = tempfile::tempdir().unwrap();
-        let path = write(&dir, "a.tar", &tar.bytes());
-        let whole: Vec<_> = ShardReader::open(&path, 4).unwrap().collect();
-        let mut headers = ShardReader::open(&path, 4).unwrap().headers_only();
-        let again: Vec<_> = std::iter::from_fn(|| headers.next_located())
-            .map(|(start, _)| ShardReader::read_at(&path, 4, start))
-            .collect();
-        assert_eq!(again, whole);
     }
 }

@@ -1,7 +1,6 @@
-use std::{
-    fs::File,
-    io::{BufReader, Read, Result, Seek, SeekFrom},
-};
+use std::io::Result;
+
+use super::{Input, Location};
 
 /// Bytes of a tar block.
 const BLOCK: usize = 512;
@@ -10,11 +9,8 @@ const BLOCK: usize = 512;
 const MAX_NAME_BYTES: u64 = 1 << 20;
 
 /// A tar read member by member, whose damage is a value and not an error.
-#[derive(Debug)]
 pub(super) struct Members {
-    file: BufReader<File>,
-    length: u64,
-    position: u64,
+    input: Input,
 }
 
 /// A regular file of the archive; its body comes next.
@@ -28,42 +24,27 @@ pub(super) struct Member {
 pub(super) enum Next {
     Member(Member),
     End,
-    /// A whole header whose body runs past the file's end, and its name.
-    Cut(String),
     Damaged,
 }
 
 impl Members {
-    pub(super) fn new(file: File, length: u64) -> Self {
-        Self {
-            // Large enough that a read costs little, small beside the samples held.
-            file: BufReader::with_capacity(1 << 18, file),
-            length,
-            position: 0,
-        }
-    }
-
-    /// Continues at a header.
-    pub(super) fn seek(&mut self, start: u64) -> Result<()> {
-        self.position = self.file.seek(SeekFrom::Start(start))?;
-        Ok(())
+    /// Begins at the header at `start`.
+    pub(super) fn open(location: &Location, start: u64) -> Result<Self> {
+        Input::open(location, start).map(|input| Self { input })
     }
 
     pub(super) fn next(&mut self) -> Result<Next> {
         let mut long_name: Option<String> = None;
-        let mut start = self.position;
+        let mut start = self.input.position();
         loop {
-            if self.position == self.length {
-                // No end marker: some writers leave it out, but none leaves a block unfinished.
-                let whole = self.length.is_multiple_of(BLOCK as u64);
-                return Ok(if whole { Next::End } else { Next::Damaged });
-            }
-            if self.position + BLOCK as u64 > self.length {
-                return Ok(Next::Damaged);
-            }
+            let header_at = self.input.position();
             let mut block = [0_u8; BLOCK];
-            self.file.read_exact(&mut block)?;
-            self.position += BLOCK as u64;
+            match self.input.fill(&mut block)? {
+                BLOCK => {}
+                // No end marker: some writers leave it out, but none leaves a block unfinished.
+                0 if header_at.is_multiple_of(BLOCK as u64) => return Ok(Next::End),
+                _ => return Ok(Next::Damaged),
+            }
             if block.iter().all(|byte| *byte == 0) {
                 return Ok(Next::End);
             }
@@ -71,23 +52,18 @@ impl Members {
             let (Ok(size), Ok(sum)) = (header.entry_size(), header.cksum()) else {
                 return Ok(Next::Damaged);
             };
-            if sum != checksum(&block) {
+            // No archive is so large; and sizes can be added without overflow.
+            if sum != checksum(&block) || size > i64::MAX as u64 / 2 {
                 return Ok(Next::Damaged);
             }
             let kind = header.entry_type();
-            let own_name = || String::from_utf8_lossy(&header.path_bytes()).into_owned();
-            if size > self.length - self.position {
-                return Ok(if kind.is_file() {
-                    Next::Cut(long_name.unwrap_or_else(own_name))
-                } else {
-                    Next::Damaged
-                });
-            }
             if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
                 if size > MAX_NAME_BYTES {
                     return Ok(Next::Damaged);
                 }
-                let body = self.read_body(size)?;
+                let Some(body) = self.read_body(size)? else {
+                    return Ok(Next::Damaged);
+                };
                 long_name = if kind.is_gnu_longname() {
                     let name = String::from_utf8_lossy(&body);
                     Some(name.trim_end_matches('\0').to_owned())
@@ -95,40 +71,40 @@ impl Members {
                     pax_path(&body)
                 };
             } else if kind.is_file() {
+                let own_name = || String::from_utf8_lossy(&header.path_bytes()).into_owned();
                 let name = long_name.unwrap_or_else(own_name);
                 return Ok(Next::Member(Member { name, size, start }));
             } else {
                 long_name = None;
-                self.skip_body(size)?;
-                start = self.position;
+                if !self.skip_body(size)? {
+                    return Ok(Next::Damaged);
+                }
+                start = self.input.position();
             }
         }
     }
 
-    pub(super) fn read_body(&mut self, size: u64) -> Result<Vec<u8>> {
-        let mut body = vec![0; size as usize];
-        self.file.read_exact(&mut body)?;
-        self.position += size;
+    /// `None` if the archive ends within the body.
+    pub(super) fn read_body(&mut self, size: u64) -> Result<Option<Vec<u8>>> {
+        let body = self.input.read(size)?;
         self.skip_padding(size)?;
         Ok(body)
     }
 
-    pub(super) fn skip_body(&mut self, size: u64) -> Result<()> {
-        self.file.seek_relative(size as i64)?;
-        self.position += size;
-        self.skip_padding(size)
+    /// `false` if the archive ends within the body.
+    pub(super) fn skip_body(&mut self, size: u64) -> Result<bool> {
+        let whole = self.input.skip(size)?;
+        self.skip_padding(size)?;
+        Ok(whole)
     }
 
     fn skip_padding(&mut self, size: u64) -> Result<()> {
         // The last member of a cut-off archive may lack its padding.
-        let padding = size.next_multiple_of(BLOCK as u64) - size;
-        let padding = padding.min(self.length - self.position);
-        self.file.seek_relative(padding as i64)?;
-        self.position += padding;
+        self.input
+            .skip(size.next_multiple_of(BLOCK as u64) - size)?;
         Ok(())
     }
 }
-
 /// The header's sum, its own field counted as spaces.
 fn checksum(block: &[u8; BLOCK]) -> u32 {
     let field = 148..156;

@@ -8,6 +8,8 @@ The source picture is a formula that `tests/reference.rs` repeats, so only resul
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import PIL
@@ -73,6 +75,18 @@ def evaluations():
     return cases
 
 
+def adjustments():
+    image = picture("harsh", 12, 9)
+    cases = []
+    for name, change, factors in [
+        ("brightness", F.adjust_brightness, (0.6, 1.0, 1.4)), ("contrast", F.adjust_contrast, (0.0, 0.7, 1.5)),
+        ("saturation", F.adjust_saturation, (0.0, 0.6, 1.7)), ("hue", F.adjust_hue, (-0.3, -0.08, 0.0, 0.05, 0.5)),
+    ]:
+        for factor in factors:
+            cases.append(dict(change=name, factor=factor, pixels=change(image, factor).tobytes().hex()))
+    return cases
+
+
 def crops():
     """The boxes that RandomResizedCrop draws, with the numbers it drew them from."""
     cases = []
@@ -104,6 +118,20 @@ def crops():
     return cases
 
 
+def deep_png(image):
+    """The image with 16 bits a channel, which Pillow reads and doesn't write; the low bytes are noise."""
+    width, height = image.size
+    low = ((x * 37 + 11) % 256 for x in range(width * height * 3))
+    deep = bytes(byte for high in image.tobytes() for byte in (high, next(low)))
+    rows = b"".join(b"\0" + deep[y * width * 6:(y + 1) * width * 6] for y in range(height))
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def files():
     """Encoded images and the RGB that Pillow reads, transparency on white."""
     rgb = picture("smooth", 16, 12)
@@ -115,7 +143,9 @@ def files():
     grey_alpha.putalpha(alpha)
     palette = rgb.quantize(16)
     see_through = rgb.quantize(16)
-    cases = []
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    cases, encoded = [], []
     for name, image, kind, options in [
         ("rgb.png", rgb, "PNG", {}), ("rgba.png", rgba, "PNG", {}), ("grey.png", grey, "PNG", {}),
         ("grey_alpha.png", grey_alpha, "PNG", {}), ("palette.png", palette, "PNG", {}),
@@ -125,20 +155,30 @@ def files():
         ("444.jpg", rgb, "JPEG", {"quality": 90, "subsampling": 0}), ("420.jpg", rgb, "JPEG", {"quality": 90, "subsampling": 2}),
         ("progressive.jpg", rgb, "JPEG", {"quality": 90, "subsampling": 0, "progressive": True}),
         ("grey.jpg", grey, "JPEG", {"quality": 90}), ("cmyk.jpg", rgb.convert("CMYK"), "JPEG", {"quality": 95}),
+        ("turned.jpg", rgb, "JPEG", {"quality": 90, "subsampling": 0, "exif": turned}),
     ]:
         data = io.BytesIO()
         image.save(data, kind, **options)
-        read = Image.open(io.BytesIO(data.getvalue()))
+        encoded.append((name, data.getvalue()))
+    cmyk = dict(encoded)["cmyk.jpg"]
+    adobe = cmyk.index(b"\xff\xee")
+    length = int.from_bytes(cmyk[adobe + 2:adobe + 4], "big")
+    encoded.append(("cmyk_unmarked.jpg", cmyk[:adobe] + cmyk[adobe + 2 + length:]))
+    # The marker's last byte says how the first three planes are coded: 2 is as luma and chroma.
+    encoded.append(("ycck.jpg", cmyk[:adobe + 1 + length] + b"\x02" + cmyk[adobe + 2 + length:]))
+    encoded.append(("rgb16.png", deep_png(rgb)))
+    for name, data in encoded:
+        read = Image.open(io.BytesIO(data))
         if read.has_transparency_data:
             read = read.convert("RGBA")
             white = Image.new("RGBA", read.size, (255, 255, 255, 255))
             read = Image.alpha_composite(white, read)
-        cases.append(dict(name=name, file=data.getvalue().hex(), pixels=read.convert("RGB").tobytes().hex()))
+        cases.append(dict(name=name, file=data.hex(), pixels=read.convert("RGB").tobytes().hex()))
     return cases
 
 
 goldens = dict(
     versions=dict(pillow=PIL.__version__, torch=torch.__version__, torchvision=torchvision.__version__),
-    resizes=resizes(), evaluations=evaluations(), crops=crops(), files=files(),
+    resizes=resizes(), evaluations=evaluations(), crops=crops(), adjustments=adjustments(), files=files(),
 )
 Path(__file__).with_name("goldens.json").write_text(json.dumps(goldens, separators=(",", ":")) + "\n")

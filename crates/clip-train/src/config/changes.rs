@@ -12,7 +12,7 @@ pub struct Changes {
 }
 
 /// Keys that decide which samples a position means, or what the weights are.
-const FIXED: [&str; 7] = [
+const FIXED: [&str; 12] = [
     "preset",
     "loss",
     "seed",
@@ -20,6 +20,11 @@ const FIXED: [&str; 7] = [
     "data.train",
     "data.shuffle_buffer",
     "data.crop_scale",
+    "data.with_replacement",
+    "data.augment.color_jitter",
+    "data.augment.color_jitter_prob",
+    "data.augment.gray_scale_prob",
+    "data.augment.flip_prob",
 ];
 
 impl Changes {

@@ -4,7 +4,7 @@ mod changes;
 mod layers;
 mod objective;
 
-use clip_data::{LoaderConfig, RandomResizedCrop};
+use clip_data::{Augment, LoaderConfig, RandomResizedCrop};
 use clip_model::{Clip, ClipConfig, Layers, Precision};
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,12 @@ pub struct DataConfig {
     pub max_bad_share: f64,
     /// Share of an image's area that training sees. 0.9 to 1, as in `OpenCLIP`.
     pub crop_scale: (f32, f32),
+    /// Draws as many shards an epoch with replacement, by their weights. No: each is seen as often.
+    pub with_replacement: bool,
+    /// Seconds after which a source that gives nothing ends the run.
+    pub stall_seconds: u64,
+    /// Colour jitter, grey and mirrored images. None: the paper's only augmentation is the crop.
+    pub augment: Augment,
 }
 
 /// Labelled shards, and the names of their classes.
@@ -380,6 +386,10 @@ impl RunConfig {
             prefetch: self.data.prefetch,
             max_bad_share: self.data.max_bad_share,
             crop_scale: self.data.crop_scale,
+            with_replacement: self.data.with_replacement,
+            stall_seconds: self.data.stall_seconds,
+            augment: self.data.augment,
+            ..LoaderConfig::default()
         }
     }
 

@@ -1,0 +1,126 @@
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    ShardItem,
+    sample::{Group, Part, split_key},
+    shard::{Items, SAMPLES_A_SHARD},
+    table::read_file,
+};
+use crate::{DataError, FaultKind};
+
+/// Images in a folder and its subfolders, each beside the files of the same name that say what it shows.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    /// Paths from the root, those of a key together, keys in order.
+    files: Vec<String>,
+    /// Where each key's files begin, and the number of files.
+    starts: Vec<usize>,
+}
+
+impl Folder {
+    /// Lists the folder.
+    pub(super) fn open(root: &Path) -> Result<Self, DataError> {
+        let mut files = Vec::new();
+        list(root, "", &mut files)?;
+        files.sort_by(|a, b| split_key(a).cmp(&split_key(b)));
+        let begins = |place: &usize| {
+            *place == 0 || split_key(&files[*place]).0 != split_key(&files[*place - 1]).0
+        };
+        let mut starts: Vec<usize> = (0..files.len()).filter(begins).collect();
+        starts.push(files.len());
+        Ok(Self {
+            root: root.to_owned(),
+            files,
+            starts,
+        })
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    pub(super) fn parts(&self) -> usize {
+        (self.starts.len() - 1).div_ceil(SAMPLES_A_SHARD)
+    }
+
+    /// The samples of a part, from the `start`th of the folder on, or all for 0.
+    pub(super) fn files(self: &Arc<Self>, part: usize, shard: usize, start: u64) -> Files {
+        let first = part * SAMPLES_A_SHARD;
+        let end = (first + SAMPLES_A_SHARD).min(self.starts.len() - 1);
+        Files {
+            folder: Arc::clone(self),
+            keys: first.max(start as usize)..end,
+            shard,
+            bodies: true,
+        }
+    }
+}
+
+/// Adds the files below `root`/`inner` that can be part of a sample. Linked folders are left out: they may form rings.
+fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> Result<(), DataError> {
+    let folder = root.join(inner);
+    for entry in std::fs::read_dir(&folder).map_err(DataError::io("read", &folder))? {
+        let entry = entry.map_err(DataError::io("read", &folder))?;
+        let Ok(name) = entry.file_name().into_string() else {
+            log::warn!(
+                "{} left out: its name is not Unicode",
+                entry.path().display()
+            );
+            continue;
+        };
+        let path = if inner.is_empty() {
+            name
+        } else {
+            format!("{inner}/{name}")
+        };
+        let kind = entry
+            .file_type()
+            .map_err(DataError::io("read", entry.path()))?;
+        if kind.is_dir() {
+            list(root, &path, files)?;
+        } else if Part::of(split_key(&path).1).is_some() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Some samples of a folder.
+pub(super) struct Files {
+    folder: Arc<Folder>,
+    keys: Range<usize>,
+    shard: usize,
+    bodies: bool,
+}
+
+impl Items for Files {
+    fn next_located(&mut self) -> Option<(u64, ShardItem)> {
+        let number = self.keys.next()?;
+        let folder = &self.folder;
+        let files = &folder.files[folder.starts[number]..folder.starts[number + 1]];
+        let mut group = Group::new(self.shard, split_key(&files[0]).0, number as u64);
+        for file in files {
+            let body = match self.bodies.then(|| read_file(&folder.root.join(file))) {
+                Some(Err(kind)) => {
+                    group.fail(kind);
+                    None
+                }
+                read => read.and_then(Result::ok),
+            };
+            group.add(split_key(file).1, body);
+        }
+        let item = group.into_item(self.bodies);
+        // Only files that can be part of a sample are listed.
+        let item = item.unwrap_or(ShardItem::Fault(FaultKind::NoImage, String::new()));
+        Some((number as u64, item))
+    }
+
+    fn read_bodies(&mut self, bodies: bool) {
+        self.bodies = bodies;
+    }
+}

@@ -1,0 +1,209 @@
+use std::{
+    io::{Error, ErrorKind, Result},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use object_store::{GetOptions, GetRange, ObjectStore, path::Path};
+use tokio::{
+    sync::mpsc::Sender,
+    time::{sleep, timeout},
+};
+
+/// Some bytes of an object; none at its end.
+pub(super) type Piece = bytes::Bytes;
+
+/// How long a server is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Without a byte, after which a connection counts as broken.
+    pub(super) silence: Duration,
+    /// Before the second try; doubled for each that follows.
+    first_delay: Duration,
+    longest_delay: Duration,
+    /// One after the other without a byte, after which the object counts as unreadable.
+    tries: u32,
+}
+
+impl Default for Patience {
+    /// Five minutes in all: a server's restart, and less than a loader waits before it calls its source stuck.
+    #[cfg(not(test))]
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(30),
+            first_delay: Duration::from_millis(500),
+            longest_delay: Duration::from_secs(30),
+            tries: 8,
+        }
+    }
+
+    #[cfg(test)]
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_millis(500),
+            first_delay: Duration::from_millis(5),
+            longest_delay: Duration::from_millis(20),
+            tries: 8,
+        }
+    }
+}
+
+/// An object on its way.
+pub(super) struct Fetch {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) path: Path,
+    pub(super) url: Arc<str>,
+    pub(super) patience: Patience,
+    pub(super) send: Sender<Result<Piece>>,
+    /// The next byte to hand over.
+    pub(super) position: u64,
+    /// Bytes of the whole object, once the server has said it.
+    pub(super) size: Option<u64>,
+    pub(super) e_tag: Option<String>,
+}
+
+enum Stop {
+    /// All bytes were handed over, or nobody wants more.
+    Done,
+    /// Trying again would not help.
+    Failed(Error),
+    /// The connection broke.
+    Broken(String),
+}
+
+impl Fetch {
+    /// Hands over the bytes, and goes on at the same one wherever a connection breaks.
+    pub(super) async fn run(mut self) {
+        let mut tries = 0;
+        loop {
+            let before = self.position;
+            let reason = match self.transfer().await {
+                Stop::Done => {
+                    self.send.send(Ok(Piece::new())).await.ok();
+                    return;
+                }
+                Stop::Failed(error) => {
+                    self.send.send(Err(error)).await.ok();
+                    return;
+                }
+                Stop::Broken(reason) => reason,
+            };
+            tries = if self.position > before { 1 } else { tries + 1 };
+            if tries >= self.patience.tries {
+                let message = format!("{reason}; gave up after {tries} tries in a row");
+                let error = Error::new(ErrorKind::TimedOut, message);
+                self.send.send(Err(error)).await.ok();
+                return;
+            }
+            let delay = self.delay(tries);
+            log::warn!(
+                "{}: {reason}; going on from byte {} in {:.1} s",
+                self.url,
+                self.position,
+                delay.as_secs_f64()
+            );
+            sleep(delay).await;
+        }
+    }
+
+    /// Doubled with each try, and apart for each object, so that a crowd doesn't come back at once.
+    fn delay(&self, tries: u32) -> Duration {
+        let doubled = self.patience.first_delay * 2_u32.saturating_pow(tries - 1).min(1 << 16);
+        let spread = self.url.bytes().map(u32::from).sum::<u32>() % 100;
+        doubled.min(self.patience.longest_delay) * (100 - spread / 2) / 100
+    }
+
+    /// One connection, until it ends or breaks.
+    async fn transfer(&mut self) -> Stop {
+        if self.size == Some(self.position) {
+            return Stop::Done;
+        }
+        let range = (self.position > 0).then_some(GetRange::Offset(self.position));
+        // A weak tag never matches in a condition (RFC 9110, section 13.1.1); it is compared below.
+        let strong = self.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+        let options = GetOptions {
+            range,
+            if_match: strong,
+            ..GetOptions::default()
+        };
+        let mut asked = self.ask(options).await;
+        if let Err(object_store::Error::NotSupported { .. }) = asked {
+            // The server gave the whole instead of a range: pass over what is known.
+            asked = self.ask(GetOptions::default()).await;
+        }
+        let found = match asked {
+            Ok(found) => found,
+            Err(error) => return stop(error),
+        };
+        let (size, e_tag) = (found.meta.size, found.meta.e_tag.clone());
+        let other_tag = matches!((&self.e_tag, &e_tag), (Some(old), Some(new)) if old != new);
+        if other_tag || self.size.is_some_and(|known| known != size) {
+            return changed();
+        }
+        self.size = Some(size);
+        self.e_tag = self.e_tag.take().or(e_tag);
+        let mut at = found.range.start;
+        let mut stream = found.into_stream();
+        while self.position < size {
+            let mut piece = match timeout(self.patience.silence, stream.next()).await {
+                Err(_) => return self.silent(),
+                Ok(Some(Ok(piece))) => piece,
+                Ok(Some(Err(error))) => return stop(error),
+                Ok(None) => {
+                    return Stop::Broken(format!("ended after {} of {size} bytes", self.position));
+                }
+            };
+            let known = self.position.saturating_sub(at).min(piece.len() as u64);
+            at += piece.len() as u64;
+            let fresh = piece.split_off(known as usize);
+            if fresh.is_empty() {
+                continue;
+            }
+            self.position += fresh.len() as u64;
+            if self.send.send(Ok(fresh)).await.is_err() {
+                return Stop::Done;
+            }
+        }
+        Stop::Done
+    }
+
+    async fn ask(&self, options: GetOptions) -> object_store::Result<object_store::GetResult> {
+        let asked = timeout(
+            self.patience.silence,
+            self.store.get_opts(&self.path, options),
+        );
+        asked.await.unwrap_or_else(|_| {
+            Err(object_store::Error::Generic {
+                store: "remote",
+                source: "no answer".into(),
+            })
+        })
+    }
+
+    fn silent(&self) -> Stop {
+        let seconds = self.patience.silence.as_secs_f64();
+        Stop::Broken(format!("nothing came for {seconds} s"))
+    }
+}
+
+fn changed() -> Stop {
+    Stop::Failed(Error::new(
+        ErrorKind::ConnectionAborted,
+        "it changed on the server while it was read; shards must not change during a run",
+    ))
+}
+
+fn stop(error: object_store::Error) -> Stop {
+    use object_store::Error as E;
+    let kind = match &error {
+        E::NotFound { .. } => ErrorKind::NotFound,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::PermissionDenied,
+        E::Precondition { .. } => return changed(),
+        E::InvalidPath { .. } | E::NotSupported { .. } | E::NotImplemented { .. } => {
+            ErrorKind::Unsupported
+        }
+        _ => return Stop::Broken(error.to_string()),
+    };
+    Stop::Failed(Error::new(kind, error.to_string()))
+}

@@ -1,0 +1,251 @@
+//! Shards on servers, as streams of bytes that survive broken connections.
+
+mod fetch;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::{Error, ErrorKind, Read, Result},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use object_store::{
+    ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder, http::HttpBuilder, path::Path,
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc::{Receiver, channel},
+};
+
+use fetch::{Fetch, Patience, Piece};
+
+/// Pieces that wait for the reader: some 16 to 64 KiB each, so that a slow moment of the server doesn't show.
+const PIECES_AHEAD: usize = 64;
+
+/// Largest file beside shards that is read whole.
+const MAX_BESIDE_BYTES: u64 = 64 << 20;
+
+/// Gives the objects of one list of shards their client.
+#[derive(Default)]
+pub(in crate::source) struct Remote {
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+/// The connections of a list of shards, driven by a thread of its own.
+struct Client {
+    /// `None` once it ends.
+    runtime: Option<Runtime>,
+    /// By scheme and host or bucket.
+    stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Without waiting for a name server that doesn't answer.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A file on a server.
+#[derive(Clone)]
+pub(in crate::source) struct RemoteObject {
+    url: Arc<str>,
+    path: Path,
+    store: Arc<dyn ObjectStore>,
+    client: Arc<Client>,
+}
+
+impl Remote {
+    /// The object at a URL; nothing is asked of its server yet.
+    pub(in crate::source) fn object(&self, url: &str) -> std::result::Result<RemoteObject, String> {
+        let client = self.client()?;
+        let (base, path) = split(url)?;
+        Ok(RemoteObject {
+            store: client.store(base)?,
+            path: Path::from_url_path(path).map_err(|error| error.to_string())?,
+            url: url.into(),
+            client,
+        })
+    }
+
+    fn client(&self) -> std::result::Result<Arc<Client>, String> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*client {
+            return Ok(Arc::clone(client));
+        }
+        // An error says that the program chose its cryptography before, which is as good.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("clip-remote")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start a thread for it: {error}"))?;
+        let made = Arc::new(Client {
+            runtime: Some(runtime),
+            stores: Mutex::default(),
+        });
+        *client = Some(Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+/// `https://host/a/b` to `https://host` and `a/b`.
+fn split(url: &str) -> std::result::Result<(&str, &str), String> {
+    if url.contains(['?', '#']) {
+        return Err("a URL with `?` or `#` is not supported; give the plain address".to_owned());
+    }
+    let host = url.find("://").map_or(0, |scheme| scheme + 3);
+    match url[host..].split_once('/') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((&url[..host + name.len()], path))
+        }
+        _ => Err("it names no file; give scheme://host-or-bucket/path".to_owned()),
+    }
+}
+
+impl Client {
+    fn store(&self, base: &str) -> std::result::Result<Arc<dyn ObjectStore>, String> {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.get(base) {
+            return Ok(Arc::clone(store));
+        }
+        let patience = Patience::default();
+        let options = ClientOptions::new()
+            // Whole transfers may take hours; silence is timed by the fetch.
+            .with_timeout_disabled()
+            .with_connect_timeout(patience.silence)
+            .with_allow_http(true);
+        // The fetch tries again itself, from the byte where it broke.
+        let retry = RetryConfig {
+            max_retries: 0,
+            ..RetryConfig::default()
+        };
+        let scheme = base.split("://").next().unwrap_or_default();
+        let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
+            "s3" => AmazonS3Builder::from_env()
+                .with_url(base)
+                .with_client_options(options)
+                .with_retry(retry)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            "gs" => GoogleCloudStorageBuilder::from_env()
+                .with_url(base)
+                .with_client_options(options)
+                .with_retry(retry)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            "az" => MicrosoftAzureBuilder::from_env()
+                .with_url(base)
+                .with_client_options(options)
+                .with_retry(retry)
+                .build()
+                .map(|store| Arc::new(store) as _),
+            _ => HttpBuilder::new()
+                .with_url(base)
+                .with_client_options(options)
+                .with_retry(retry)
+                .build()
+                .map(|store| Arc::new(store) as _),
+        };
+        let store = store.map_err(|error| error.to_string())?;
+        stores.insert(base.to_owned(), Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+impl RemoteObject {
+    /// Its bytes from `start` on.
+    pub(in crate::source) fn open(&self, start: u64) -> Result<impl Read + Send + use<>> {
+        let (send, pieces) = channel(PIECES_AHEAD);
+        let fetch = Fetch {
+            store: Arc::clone(&self.store),
+            path: self.path.clone(),
+            url: Arc::clone(&self.url),
+            patience: Patience::default(),
+            send,
+            position: start,
+            size: None,
+            e_tag: None,
+        };
+        match &self.client.runtime {
+            Some(runtime) => runtime.spawn(fetch.run()),
+            None => return Err(Error::other("the connection was closed")),
+        };
+        Ok(Body {
+            pieces,
+            piece: Piece::new(),
+            ended: false,
+            _client: Arc::clone(&self.client),
+        })
+    }
+
+    /// A file in the same folder; `None` if it isn't there or can't be read.
+    pub(in crate::source) fn read_beside(&self, file: &str) -> Option<Vec<u8>> {
+        let (url, _) = self.url.rsplit_once('/')?;
+        let beside = Self {
+            url: format!("{url}/{file}").into(),
+            path: self.path.parent()?.join(file),
+            ..self.clone()
+        };
+        let mut bytes = Vec::new();
+        let body = beside.open(0).ok()?;
+        body.take(MAX_BESIDE_BYTES).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+}
+
+impl fmt::Debug for RemoteObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+impl fmt::Display for RemoteObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+/// The bytes that a fetch brings.
+struct Body {
+    pieces: Receiver<Result<Piece>>,
+    piece: Piece,
+    ended: bool,
+    /// Drives the fetch.
+    _client: Arc<Client>,
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        while self.piece.is_empty() && !self.ended {
+            match self.pieces.blocking_recv() {
+                // The end is told, so that a fetch that vanishes isn't taken for one.
+                Some(Ok(piece)) => {
+                    self.ended = piece.is_empty();
+                    self.piece = piece;
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Err(error);
+                }
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::ConnectionAborted,
+                        "the transfer ended without a reason; please report this",
+                    ));
+                }
+            }
+        }
+        let read = buffer.len().min(self.piece.len());
+        buffer[..read].copy_from_slice(&self.piece.split_to(read));
+        Ok(read)
+    }
+}

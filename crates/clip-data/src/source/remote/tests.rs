@@ -1,0 +1,294 @@
+//! A server on this machine that misbehaves as servers do.
+
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use burn::data::dataloader::DataLoader;
+
+use crate::{
+    EvalLoader, EvalNeeds, FaultKind, LoaderConfig, ShardItem, ShardSet, Tokenizer, TrainLoader,
+    testing::{compressed, shards},
+};
+
+/// What happens to a request.
+#[derive(Clone, Copy)]
+enum Mood {
+    Well,
+    Status(&'static str),
+    /// The connection is closed unanswered.
+    Reset,
+    /// Fewer bytes than were announced.
+    Short(usize),
+    /// Some bytes, and then silence.
+    Stall(usize),
+    /// The whole file although a part was asked for.
+    NoRange,
+}
+
+struct Server {
+    address: String,
+    files: Arc<Mutex<HashMap<String, Vec<u8>>>>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Serves `files`; request after request goes through the moods, over and over.
+    fn start(files: &[(&str, Vec<u8>)], moods: &'static [Mood]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let files = files
+            .iter()
+            .map(|(name, bytes)| ((*name).to_owned(), bytes.clone()));
+        let server = Self {
+            address: format!("http://{}", listener.local_addr().unwrap()),
+            files: Arc::new(Mutex::new(files.collect())),
+            requests: Arc::default(),
+        };
+        let (files, requests) = (Arc::clone(&server.files), Arc::clone(&server.requests));
+        // It ends with the process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { continue };
+                let files = Arc::clone(&files);
+                let mood = moods[requests.fetch_add(1, Ordering::SeqCst) % moods.len()];
+                std::thread::spawn(move || answer(stream, &files, mood));
+            }
+        });
+        server
+    }
+}
+
+/// Errors are the client hanging up.
+fn answer(
+    mut stream: TcpStream,
+    files: &Mutex<HashMap<String, Vec<u8>>>,
+    mood: Mood,
+) -> Option<()> {
+    if matches!(mood, Mood::Reset) {
+        return None;
+    }
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let name = head.split(' ').nth(1)?.trim_start_matches('/');
+    let field = |name: &str| {
+        let mut lines = head.lines();
+        lines.find_map(|line| {
+            let (own, value) = line.split_once(": ")?;
+            own.eq_ignore_ascii_case(name).then(|| value.to_owned())
+        })
+    };
+    let Some(body) = files.lock().unwrap().get(name).cloned() else {
+        return write!(
+            stream,
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+        )
+        .ok();
+    };
+    if let Mood::Status(status) = mood {
+        return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok();
+    }
+    // Its contents are its tag.
+    let sum = body.iter().fold(0_u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(*byte))
+    });
+    let tag = format!("\"{sum:x}\"");
+    if field("if-match").is_some_and(|wanted| wanted != tag) {
+        let status = "412 Precondition Failed";
+        return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok();
+    }
+    let range = field("range").filter(|_| !matches!(mood, Mood::NoRange));
+    let start: usize = match &range {
+        Some(range) => range
+            .strip_prefix("bytes=")?
+            .trim_end_matches('-')
+            .parse()
+            .ok()?,
+        None => 0,
+    };
+    let status = if range.is_some() {
+        "206 Partial Content"
+    } else {
+        "200 OK"
+    };
+    let part = &body[start..];
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: {tag}\r\nConnection: close\r\n",
+        part.len()
+    )
+    .ok()?;
+    if range.is_some() {
+        let (end, all) = (body.len() - 1, body.len());
+        write!(stream, "Content-Range: bytes {start}-{end}/{all}\r\n").ok()?;
+    }
+    stream.write_all(b"\r\n").ok()?;
+    match mood {
+        Mood::Short(bytes) => stream.write_all(&part[..bytes.min(part.len())]).ok()?,
+        Mood::Stall(bytes) => {
+            stream.write_all(&part[..bytes.min(part.len())]).ok()?;
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        _ => stream.write_all(part).ok()?,
+    }
+    Some(())
+}
+
+const ANGRY: &[Mood] = &[
+    Mood::Status("500 Internal Server Error"),
+    Mood::Short(9_000),
+    Mood::Status("429 Too Many Requests"),
+    Mood::Reset,
+    Mood::NoRange,
+    Mood::Short(0),
+    Mood::Stall(20_000),
+    Mood::Short(5_000),
+];
+
+fn config() -> LoaderConfig {
+    LoaderConfig {
+        batch: 8,
+        image_size: 4,
+        workers: 2,
+        shuffle_buffer: 30,
+        ..LoaderConfig::default()
+    }
+}
+
+/// Local shards and the same ones on a server, one of each compression.
+fn served(dir: &tempfile::TempDir, moods: &'static [Mood]) -> (ShardSet, ShardSet, Server) {
+    let local = shards(dir, &[40, 30, 20]);
+    let bytes = |shard: usize| std::fs::read(local.name(shard)).unwrap();
+    let files = [
+        ("d/s-0.tar", bytes(0)),
+        ("d/s-1.tar", compressed::gzip(&bytes(1))),
+        ("d/s-2.tar", compressed::zstandard(&bytes(2))),
+    ];
+    let server = Server::start(&files, moods);
+    let remote = ShardSet::parse(&format!("{}/d/s-{{0..2}}.tar", server.address)).unwrap();
+    (local, remote, server)
+}
+
+#[test]
+fn a_server_that_fails_in_every_way_delivers_all_samples_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, remote, server) = served(&dir, ANGRY);
+    let batches = |shards: ShardSet| -> Vec<_> {
+        let eval = EvalLoader::new(shards, EvalNeeds::Captions, config()).unwrap();
+        let batches = eval.iter().map(Result::unwrap).collect();
+        assert_eq!(eval.faults().bad(), 0);
+        batches
+    };
+    assert_eq!(batches(remote), batches(local));
+    let requests = server.requests.load(Ordering::SeqCst);
+    assert!(requests > ANGRY.len(), "{requests} requests");
+}
+
+#[test]
+fn training_resumes_on_remote_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let (local, remote, _server) = served(&dir, &[Mood::Well, Mood::Well, Mood::Short(30_000)]);
+    let tokenizer = Arc::new(Tokenizer::clip());
+    let loader = |shards: &ShardSet, bytes: usize| {
+        let config = LoaderConfig {
+            shuffle_bytes: bytes,
+            ..config()
+        };
+        TrainLoader::new(shards.clone(), Arc::clone(&tokenizer), config).unwrap()
+    };
+    let take = |loader: &TrainLoader, batches: usize| -> Vec<_> {
+        loader.iter().take(batches).map(Result::unwrap).collect()
+    };
+    let whole = take(&loader(&local, usize::MAX), 12);
+    for bytes in [usize::MAX, 2_000] {
+        let first = loader(&remote, bytes);
+        assert_eq!(take(&first, 5), whole[..5]);
+        let rest = loader(&remote, bytes).starting_at(first.cursor()).unwrap();
+        assert_eq!(take(&rest, 7), whole[5..]);
+    }
+}
+
+#[test]
+fn a_missing_and_a_dead_object_are_named() {
+    let server = Server::start(&[("a.tar", vec![0; 4000])], &[Mood::Short(0)]);
+    let reason = |file: &str| {
+        let set = ShardSet::parse(&format!("{}/{file}", server.address)).unwrap();
+        set.count().unwrap_err().to_string()
+    };
+    let missing = reason("b.tar");
+    assert!(
+        missing.contains("/b.tar: ") && missing.contains("not found"),
+        "{missing}"
+    );
+    let before = server.requests.load(Ordering::SeqCst);
+    let dead = reason("a.tar");
+    assert!(
+        dead.contains("/a.tar: ") && dead.contains("gave up after 8 tries"),
+        "{dead}"
+    );
+    assert!(server.requests.load(Ordering::SeqCst) >= before + 8);
+}
+
+#[test]
+fn an_object_that_changes_while_it_is_read_is_not_mixed() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = shards(&dir, &[400]);
+    let bytes = std::fs::read(local.name(0)).unwrap();
+    let server = Server::start(&[("s.tar", bytes.clone())], &[Mood::Short(10_000)]);
+    let set = ShardSet::parse(&format!("{}/s.tar", server.address)).unwrap();
+    let mut reader = set.open(0).unwrap();
+    let first = reader.next().unwrap();
+    assert!(matches!(&first, ShardItem::Sample(sample) if sample.key == "k0"));
+    let mut other = bytes;
+    other[600] ^= 1;
+    server
+        .files
+        .lock()
+        .unwrap()
+        .insert("s.tar".to_owned(), other);
+    let last = reader.last().unwrap();
+    assert!(
+        matches!(last, ShardItem::Fault(FaultKind::UnreadableShard, _)),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn sizes_beside_the_shards_save_reading_them_to_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = shards(&dir, &[5, 6]);
+    let bytes = |shard: usize| std::fs::read(local.name(shard)).unwrap();
+    let sizes = br#"{"s-0.tar": 5, "s-1.tar": 6}"#.to_vec();
+    let files = [
+        ("s-0.tar", bytes(0)),
+        ("s-1.tar", bytes(1)),
+        ("sizes.json", sizes),
+    ];
+    let server = Server::start(&files, &[Mood::Well]);
+    let set = ShardSet::parse(&format!("{}/s-{{0..1}}.tar", server.address)).unwrap();
+    assert_eq!(set.count().unwrap(), local.count().unwrap());
+    assert_eq!(server.requests.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn addresses_that_name_no_file_are_refused() {
+    for (address, reason) in [
+        ("http://host", "names no file"),
+        ("s3:///a.tar", "names no file"),
+        ("https://host/a.tar?token=x", "`?`"),
+    ] {
+        let error = ShardSet::parse(address).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}

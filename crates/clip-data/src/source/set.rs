@@ -1,0 +1,328 @@
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+#[cfg(feature = "remote")]
+use super::remote::Remote;
+use super::{
+    Location, ShardItem, ShardReader,
+    folder::Folder,
+    pattern::{Pattern, parse_weight},
+    shard::Shard,
+    table::Table,
+};
+use crate::{DataError, FaultKind};
+
+/// Threads that count shards: most wait for a disk or a server.
+const COUNTING_THREADS: usize = 8;
+
+/// Samples of each tar of a folder, by file name, as `webdataset` and `OpenCLIP` keep them.
+const SIZES_FILE: &str = "sizes.json";
+
+/// What a shard holds, judged without reading its samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCount {
+    /// Samples with an image and some text; their contents may still prove bad.
+    pub samples: u64,
+    /// Samples and faults: what a reader yields, and what one epoch draws.
+    pub items: u64,
+}
+
+/// Shards that were named together.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) shards: Range<usize>,
+    /// Visits of every shard an epoch.
+    pub(crate) weight: f64,
+}
+
+/// An ordered list of shards: tars, and parts of tables and folders.
+#[derive(Clone, Debug)]
+pub struct ShardSet {
+    shards: Vec<Shard>,
+    sources: Vec<Source>,
+}
+
+impl ShardSet {
+    /// Reads a list of sources joined by `::`, each a name with brace ranges `{000..012}` or a glob.
+    ///
+    /// - A WebDataset tar, plain or compressed by gzip or Zstandard, local or at `http(s)://`, `s3://`, `gs://` or
+    ///   `az://`. Credentials come from the environment, as the stores' own tools read them.
+    /// - A `.csv` or `.tsv` file with a header, whose columns `filepath` and `title` (or other usual names) hold
+    ///   an image's path and its caption.
+    /// - A `.parquet` file, with images inside or by path.
+    /// - A folder of images, each beside a `.txt` or `.json` of the same name.
+    ///
+    /// Options follow a name: `a.tar#weight=2` visits each of its shards twice an epoch, and
+    /// `b.csv#image=file&caption=text&separator=tab` names columns.
+    ///
+    /// # Errors
+    /// An empty list, a pattern that can't be understood or names nothing, a local file that doesn't exist, a table
+    /// without the columns.
+    pub fn parse(list: &str) -> Result<Self, DataError> {
+        let mut set = Self {
+            shards: Vec::new(),
+            sources: Vec::new(),
+        };
+        #[cfg(feature = "remote")]
+        let remote = Remote::default();
+        for text in list.split("::") {
+            let pattern = Pattern::parse(text)?;
+            let first = set.shards.len();
+            if let Some(urls) = pattern.urls()? {
+                #[cfg(not(feature = "remote"))]
+                return Err(pattern.bad(&format!(
+                    "this program was built without the feature `remote`, so it can't read {}",
+                    urls.join(", ")
+                )));
+                #[cfg(feature = "remote")]
+                for url in urls {
+                    let object = remote.object(&url).map_err(|reason| pattern.bad(&reason))?;
+                    set.shards.push(Shard::Tar(Location::Remote(object)));
+                }
+            } else {
+                for path in pattern.paths()? {
+                    set.add(&path, &pattern)?;
+                }
+            }
+            set.sources.push(Source {
+                shards: first..set.shards.len(),
+                weight: pattern.weight,
+            });
+        }
+        Ok(set)
+    }
+
+    /// A list of local tars, in this order.
+    pub fn from_paths(paths: Vec<PathBuf>) -> Self {
+        let source = Source {
+            shards: 0..paths.len(),
+            weight: 1.0,
+        };
+        let tar = |path| Shard::Tar(Location::Local(path));
+        Self {
+            shards: paths.into_iter().map(tar).collect(),
+            sources: vec![source],
+        }
+    }
+
+    /// Gives the sources, as `::` joined them, their upsampling factors, such as `1::2.5`.
+    ///
+    /// # Errors
+    /// [`DataError::BadPattern`] if there are not as many factors as sources, or one is no number above 0.
+    pub fn upsampled(mut self, factors: &str) -> Result<Self, DataError> {
+        let bad = |reason: String| DataError::BadPattern {
+            pattern: factors.to_owned(),
+            reason,
+        };
+        let weights: Result<Vec<f64>, String> = factors.split("::").map(parse_weight).collect();
+        let weights = weights.map_err(bad)?;
+        if weights.len() != self.sources.len() {
+            return Err(bad(format!(
+                "{} upsampling factors for {} sources; give one for each part that `::` joins",
+                weights.len(),
+                self.sources.len()
+            )));
+        }
+        for (source, weight) in self.sources.iter_mut().zip(weights) {
+            source.weight = weight;
+        }
+        Ok(self)
+    }
+
+    fn add(&mut self, path: &Path, pattern: &Pattern<'_>) -> Result<(), DataError> {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            let folder = Arc::new(Folder::open(path)?);
+            if folder.parts() == 0 {
+                return Err(pattern.bad(
+                    "the folder holds no image with a caption; for the tars in it, end the name with `/*.tar`",
+                ));
+            }
+            self.shards
+                .extend((0..folder.parts()).map(|part| Shard::Files {
+                    folder: Arc::clone(&folder),
+                    part,
+                }));
+        } else if extension.eq_ignore_ascii_case("csv") || extension.eq_ignore_ascii_case("tsv") {
+            let table = Arc::new(Table::open(path, &pattern.columns)?);
+            self.shards
+                .extend((0..table.parts()).map(|part| Shard::Rows {
+                    table: Arc::clone(&table),
+                    part,
+                }));
+        } else if extension.eq_ignore_ascii_case("parquet") {
+            #[cfg(not(feature = "parquet"))]
+            return Err(pattern.bad("this program was built without the feature `parquet`"));
+            #[cfg(feature = "parquet")]
+            {
+                let file = super::parquet::ParquetFile::open(path, &pattern.columns)?;
+                let file = Arc::new(file);
+                self.shards
+                    .extend((0..file.groups()).map(|group| Shard::RowGroup {
+                        file: Arc::clone(&file),
+                        group,
+                    }));
+            }
+        } else {
+            self.shards
+                .push(Shard::Tar(Location::Local(path.to_owned())));
+        }
+        Ok(())
+    }
+
+    /// Shards of all sources.
+    pub fn len(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Whether there is no shard.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// The name of a shard as reports show it; the parts of a table or folder share one.
+    pub fn name(&self, shard: usize) -> String {
+        self.shards[shard].name()
+    }
+
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Opens a shard at its first sample.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if it can't be opened.
+    pub fn open(&self, shard: usize) -> Result<ShardReader, DataError> {
+        let opened = self.shards[shard].open(shard, 0);
+        opened.map_err(DataError::io("read", self.name(shard)))
+    }
+
+    /// Whether [`read_at`](Self::read_at) costs no more than the sample.
+    pub(crate) fn is_seekable(&self, shard: usize) -> bool {
+        self.shards[shard].is_seekable()
+    }
+
+    /// Reads the one sample that begins at `start`.
+    pub(crate) fn read_at(&self, shard: usize, start: u64) -> ShardItem {
+        let opened = self.shards[shard].open(shard, start);
+        let item = opened.ok().and_then(|mut reader| reader.next());
+        item.unwrap_or_else(|| ShardItem::Fault(FaultKind::UnreadableShard, String::new()))
+    }
+
+    /// Counts every shard: a plain tar by its headers, seeking over the bodies; a compressed or remote tar by the
+    /// `sizes.json` beside it, or by reading it through.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if a shard can't be opened.
+    pub fn count(&self) -> Result<Vec<ShardCount>, DataError> {
+        let sizes = Mutex::new(HashMap::new());
+        let next = AtomicUsize::new(0);
+        let counts: Mutex<Vec<(usize, Result<ShardCount, DataError>)>> = Mutex::default();
+        let count = || {
+            loop {
+                let shard = next.fetch_add(1, Ordering::Relaxed);
+                if shard >= self.len() {
+                    return;
+                }
+                let count = self.count_one(shard, &sizes);
+                if count.is_err() {
+                    // The others need not be counted.
+                    next.store(self.len(), Ordering::Relaxed);
+                }
+                lock(&counts).push((shard, count));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..COUNTING_THREADS.min(self.len()) {
+                scope.spawn(count);
+            }
+            count();
+        });
+        let mut counts = counts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        counts.sort_by_key(|(shard, _)| *shard);
+        counts.into_iter().map(|(_, count)| count).collect()
+    }
+
+    fn count_one(
+        &self,
+        shard: usize,
+        sizes: &Mutex<HashMap<String, Sizes>>,
+    ) -> Result<ShardCount, DataError> {
+        if let Shard::Tar(location) = &self.shards[shard]
+            && !self.is_seekable(shard)
+        {
+            let (folder, file) = location.folder_and_file();
+            let mut sizes = lock(sizes);
+            let known = sizes.entry(folder).or_insert_with(|| Sizes::read(location));
+            if let Some(items) = known.0.get(&file) {
+                return Ok(ShardCount {
+                    samples: *items,
+                    items: *items,
+                });
+            }
+        }
+        let count = self.shards[shard].count();
+        count.map_err(DataError::io("read", self.name(shard)))
+    }
+}
+
+/// The `sizes.json` of a folder, empty if there is none.
+struct Sizes(HashMap<String, u64>);
+
+impl Sizes {
+    fn read(location: &Location) -> Self {
+        let bytes = location.read_beside(SIZES_FILE);
+        let sizes = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        if sizes.is_none() {
+            log::info!(
+                "{}: reading it and its neighbours through to count their samples; a {SIZES_FILE} beside them, such \
+                 as {{\"00000.tar\": 1000}}, would save that",
+                location.folder_and_file().0
+            );
+        }
+        Self(sizes.unwrap_or_default())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_globs_and_missing_shards() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["t-0.tar", "t-1.tar", "v.tar"] {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let root = dir.path().display();
+        let set = ShardSet::parse(&format!("{root}/t-*.tar::{root}/v.tar")).unwrap();
+        assert_eq!(set.len(), 3);
+        let missing = ShardSet::parse(&format!("{root}/t-{{0..2}}.tar"))
+            .unwrap_err()
+            .to_string();
+        assert!(missing.contains("t-2.tar does not exist"), "{missing}");
+        let none = ShardSet::parse(&format!("{root}/x-*.tar"))
+            .unwrap_err()
+            .to_string();
+        assert!(none.contains("no file matches"), "{none}");
+        assert!(
+            ShardSet::parse("")
+                .unwrap_err()
+                .to_string()
+                .contains("empty")
+        );
+        assert!(ShardSet::parse("a.tar::").is_err());
+    }
+}
