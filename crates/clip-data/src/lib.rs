@@ -4,11 +4,16 @@
 //! sample it can't use, the reason and the key. A [`TrainLoader`] makes batches of them in an order that
 //! depends on the seed alone, and an [`EvalLoader`] in the shards' own.
 
+mod curate;
 mod decode;
+mod doctor;
 mod error;
 mod faults;
 mod loader;
 mod order;
+mod output;
+mod pack;
+mod scan;
 mod sequence;
 pub mod shapes;
 mod source;
@@ -18,11 +23,21 @@ mod testing;
 mod tokenizer;
 mod transform;
 
+pub use curate::{
+    Corpus, CurateConfig, Curated, Queries, QueryConfig, QueryList, TABLE_FILE, build_queries,
+    curate,
+};
 pub use decode::{MAX_PIXELS, RgbImage, decode, read_image};
+pub use doctor::{
+    BadSample, CaptionReport, Diagnosis, DoctorConfig, DuplicateReport, ImageReport, Summary, Twin,
+    examine,
+};
 pub use error::DataError;
 pub use faults::{FaultKind, FaultReport};
 pub use loader::{EvalBatch, EvalLoader, EvalNeeds, ImageTextBatch, LoaderConfig, TrainLoader};
 pub use order::Cursor;
+pub use output::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardLayout, ShardRecord};
+pub use pack::{PackConfig, Packed, pack};
 pub use source::{RawSample, ShardCount, ShardItem, ShardReader, ShardSet};
 pub use tokenizer::{Encoded, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};
 pub use transform::{CropBox, CropDraws, ImageResizer, RandomResizedCrop};
