@@ -1,5 +1,7 @@
 //! The `clip` program as its users meet it: arguments in; results, messages and exit codes out.
 
+mod data_curation;
+mod data_tools;
 mod evaluation;
 mod mistakes;
 mod pretrain;

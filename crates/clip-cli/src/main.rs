@@ -55,7 +55,7 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Pretrain(Box<pretrain::Args>),
-    /// Make data.
+    /// Make, pack, check and balance data.
     #[command(subcommand)]
     Data(data::Data),
     /// Start each device of this build and list it; fails where there is none.

@@ -13,6 +13,7 @@ mod loader;
 mod order;
 mod output;
 mod pack;
+mod resize;
 mod scan;
 mod sequence;
 pub mod shapes;

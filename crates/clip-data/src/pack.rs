@@ -2,18 +2,16 @@
 
 use std::path::Path;
 
-use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
-};
+use fast_image_resize::{FilterType, Resizer};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use rayon::prelude::*;
 
 use crate::{
-    DataError, FaultKind, FaultReport, RawSample, RgbImage, ShardIndex, ShardItem, ShardLayout,
-    ShardSet, decode,
+    DataError, FaultKind, FaultReport, RawSample, ShardIndex, ShardItem, ShardLayout, ShardSet,
+    decode,
     faults::FaultLog,
     output::{OutputFolder, SampleWriter, image_extension},
+    resize::resize,
     scan::Chunks,
 };
 
@@ -131,12 +129,8 @@ fn shrink(
     quality: u8,
     resizer: &mut Resizer,
 ) -> Result<Option<Vec<u8>>, FaultKind> {
-    let RgbImage {
-        width,
-        height,
-        pixels,
-    } = decode(bytes)?;
-    let (width, height) = (width as u32, height as u32);
+    let image = decode(bytes)?;
+    let (width, height) = (image.width as u32, image.height as u32);
     let shorter = width.min(height);
     if shorter <= side {
         return Ok(None);
@@ -145,24 +139,12 @@ fn shrink(
         let exact = f64::from(length) * f64::from(side) / f64::from(shorter);
         exact.round() as u32
     };
-    let (new_width, new_height) = (scaled(width), scaled(height));
-    let rgb = PixelType::U8x3;
-    let source = ImageRef::new(width, height, &pixels, rgb)
-        .expect("invariant: a decoded image has all its pixels");
-    let mut small = Image::new(new_width, new_height, rgb);
+    let (width, height) = (scaled(width), scaled(height));
     // Pillow's `BICUBIC`, as the crops of training.
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    resizer
-        .resize(&source, &mut small, &options)
-        .expect("invariant: both have the same pixels");
+    let pixels = resize(&image, width, height, FilterType::CatmullRom, resizer);
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, quality)
-        .encode(
-            small.buffer(),
-            new_width,
-            new_height,
-            ExtendedColorType::Rgb8,
-        )
+        .encode(&pixels, width, height, ExtendedColorType::Rgb8)
         // A side beyond JPEG's 65,535 pixels, which no useful photograph has.
         .map_err(|_| FaultKind::TooLarge)?;
     Ok(Some(jpeg))

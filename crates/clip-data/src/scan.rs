@@ -1,4 +1,4 @@
-use crate::{DataError, RawSample, ShardItem, ShardReader, ShardSet};
+use crate::{DataError, ShardItem, ShardReader, ShardSet};
 
 /// Items read before they are worked on together: enough for every core, however uneven they are.
 const CHUNK: usize = 1024;
@@ -55,7 +55,7 @@ impl Iterator for Chunks<'_> {
             match self.read() {
                 Ok(Some((shard, item))) => {
                     if let ShardItem::Sample(sample) = &item {
-                        bytes += RawSample::held_bytes(sample);
+                        bytes += sample.held_bytes();
                     }
                     chunk.push((shard, item));
                 }

@@ -35,6 +35,7 @@ pub(super) fn report(
     facts.train_data = given(&config.data.train);
     facts.val_data = given(&config.data.val);
     facts.samples_read = Some(trained.state.faults.samples);
+    facts.truncated_captions = Some(trained.state.faults.truncated_captions);
     facts.seed = Some(config.seed);
     facts.total_steps = Some(trained.total_steps);
     facts.backend = Some(device.to_owned());

@@ -63,7 +63,7 @@ mod tests {
         let (pairs, t) = (20_000_u64, 500);
         let queries = |pair: u64| {
             let mut queries = vec![0];
-            queries.extend((pair % 10 == 0).then_some(1));
+            queries.extend(pair.is_multiple_of(10).then_some(1));
             queries.extend((pair < 3).then_some(2));
             queries
         };

@@ -1,11 +1,8 @@
 use std::{f32::consts::PI, sync::LazyLock};
 
-use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
-};
+use fast_image_resize::{FilterType, Resizer};
 
-use crate::RgbImage;
+use crate::{RgbImage, resize::resize};
 
 /// Side of the image that is looked at, in pixels.
 const SIDE: usize = 32;
@@ -31,19 +28,11 @@ static COSINES: LazyLock<[[f32; SIDE]; FREQUENCIES]> = LazyLock::new(|| {
 /// Zauner 2010, *Implementation and Benchmarking of Perceptual Image Hash Functions*, section 3.2: which of the 8 by 8
 /// lowest frequencies lie above their median.
 pub(super) fn perceptual_hash(image: &RgbImage, resizer: &mut Resizer) -> Option<u64> {
+    // The filter covers every source pixel, so that a photograph and its thumbnail look the same.
     let side = SIDE as u32;
-    let (width, height) = (image.width as u32, image.height as u32);
-    let source = ImageRef::new(width, height, &image.pixels, PixelType::U8x3)
-        .expect("invariant: a decoded image has all its pixels");
-    let mut small = Image::new(side, side, PixelType::U8x3);
-    // Every source pixel counts, so that a photograph and its thumbnail look the same.
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    resizer
-        .resize(&source, &mut small, &options)
-        .expect("invariant: both have the same pixels");
+    let small = resize(image, side, side, FilterType::Bilinear, resizer);
     // ITU-R 601's brightness.
     let grey: Vec<f32> = small
-        .buffer()
         .chunks_exact(3)
         .map(|rgb| {
             0.299 * f32::from(rgb[0]) + 0.587 * f32::from(rgb[1]) + 0.114 * f32::from(rgb[2])
