@@ -62,7 +62,8 @@ impl Queries {
         if patterns.is_empty() {
             return Err(wrong("it holds no query; write one a line".to_owned()));
         }
-        // Of 500,000 queries, a DFA would take gigabytes.
+        // Of 50,000 generated queries it takes 3 MB and finds no slower than a DFA, which takes 22 MB and six times
+        // as long to build; of 500,000 it takes 24 MB. `examples/curate.rs` compares them.
         let automaton = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::Standard)

@@ -284,6 +284,11 @@ mod tests {
                 &json.replace("\"merges\":[", "\"merges\":[\"red\","),
                 "`red`, is not two tokens",
             ),
+            (
+                "i.json",
+                &json.replace("\"merges\":[", "\"merges\":[[\"a\",\"b\"],"),
+                "merges `a` and `b`",
+            ),
             ("g.txt", "#version: 0.2\ni n\nt h e\n", "line 3, `t h e`"),
             ("h.txt", "#version: 0.2\nin g\n", "`in`"),
         ] {

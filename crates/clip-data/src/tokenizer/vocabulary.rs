@@ -70,7 +70,7 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     /// # Errors
-    /// [`DataError::Tokenizer`] if a byte has no token, or the last two aren't start and end of text.
+    /// [`DataError::Tokenizer`] if a byte or a merge has no token, or the last two aren't start and end of text.
     pub(super) fn new(
         tokens: Vec<String>,
         merges: Vec<(String, String)>,
@@ -97,6 +97,18 @@ impl Vocabulary {
         if !tokens.ends_with(&[sot.to_owned(), eot.to_owned()]) {
             return Err(wrong(format!(
                 "`{sot}` and `{eot}` aren't its last tokens, of which a model finds the end of a text by the second"
+            )));
+        }
+        // The `tokenizers` crate takes it for granted that a merge's result is no longer than the longest token.
+        let is_known = |(first, second): &&(String, String)| {
+            let joined = format!("{first}{second}");
+            [first, second, &joined]
+                .iter()
+                .all(|token| known.contains(token.as_str()))
+        };
+        if let Some((first, second)) = merges.iter().find(|merge| !is_known(merge)) {
+            return Err(wrong(format!(
+                "it merges `{first}` and `{second}`, and has no token for one of them or for both together"
             )));
         }
         Ok(Self { tokens, merges })
