@@ -1,6 +1,8 @@
 //! The `clip` program as its users meet it: arguments in; results, messages and exit codes out.
 
 mod crashes;
+mod data_curation;
+mod data_tools;
 mod evaluation;
 mod mistakes;
 mod pretrain;

@@ -1,27 +1,4 @@
-use crate::support::Folder;
-
-/// Runs each command, which must fail with 1, print nothing and say all of the words.
-fn refused(folder: &Folder, cases: &[(&[&str], &[&str])]) {
-    for (args, words) in cases {
-        let ran = folder.clip(args);
-        assert_eq!(
-            (ran.code, ran.out.as_str()),
-            (Some(1), ""),
-            "{args:?}: {ran:?}"
-        );
-        assert!(
-            ran.err.lines().any(|line| line.starts_with("error: ")),
-            "{ran:?}"
-        );
-        for word in *words {
-            assert!(
-                ran.err.contains(word),
-                "{args:?}: `{word}` is not in {}",
-                ran.err
-            );
-        }
-    }
-}
+use crate::support::{Folder, refused};
 
 #[test]
 fn wrong_usage_ends_with_2() {

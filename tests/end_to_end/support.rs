@@ -124,6 +124,29 @@ impl Folder {
     }
 }
 
+/// Runs each command, which must fail with 1, print nothing and say all of the words.
+pub(crate) fn refused(folder: &Folder, cases: &[(&[&str], &[&str])]) {
+    for (args, words) in cases {
+        let ran = folder.clip(args);
+        assert_eq!(
+            (ran.code, ran.out.as_str()),
+            (Some(1), ""),
+            "{args:?}: {ran:?}"
+        );
+        assert!(
+            ran.err.lines().any(|line| line.starts_with("error: ")),
+            "{ran:?}"
+        );
+        for word in *words {
+            assert!(
+                ran.err.contains(word),
+                "{args:?}: `{word}` is not in {}",
+                ran.err
+            );
+        }
+    }
+}
+
 /// The model of the folders.
 pub(crate) fn encoders() -> ClipEncoders {
     let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32,

@@ -57,7 +57,7 @@ struct Global {
 enum Command {
     Pretrain(Box<pretrain::Args>),
     Runs(runs::Args),
-    /// Make data.
+    /// Make, pack, check and balance data.
     #[command(subcommand)]
     Data(data::Data),
     /// Start each device of this build and list it; fails where there is none.

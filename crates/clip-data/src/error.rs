@@ -6,6 +6,14 @@ use crate::FaultKind;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
+    /// Only whole tars on this machine can be indexed.
+    #[error(
+        "{name} is no tar on this machine, so it can't be indexed; `clip data pack` makes tars of it"
+    )]
+    NoLocalTar {
+        /// Its name.
+        name: String,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -150,6 +158,46 @@ pub enum DataError {
         path: PathBuf,
         /// A file in it that must stay.
         file: String,
+    },
+    /// A folder that is to be written holds something.
+    #[error(
+        "{path} holds `{file}`, and nothing is overwritten; give a folder that is new or empty"
+    )]
+    FolderNotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// A file in it.
+        file: String,
+    },
+    /// Two processes write the same folder.
+    #[error("another process is writing {path}; wait for it, or give another folder")]
+    FolderBusy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Two samples of a new shard would have the same key, and a reader would take only the first.
+    #[error(
+        "the key `{key}` comes twice within a shard: the sources use the same keys; number the samples anew (`renumber`)"
+    )]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+    /// An index of shards can't be read.
+    #[error("{path} is no index of shards: {reason}; index the shards again")]
+    BadIndex {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A list of queries or a corpus to make one of is of no use.
+    #[error("{origin}: {reason}")]
+    Queries {
+        /// The file, or what it was to be made from.
+        origin: String,
+        /// What is wrong, and what would be right.
+        reason: String,
     },
     /// A tokenizer can't be made or read.
     #[error("tokenizer {origin}: {reason}")]

@@ -5,11 +5,17 @@
 //! depends on the seed alone, and an [`EvalLoader`] in the shards' own.
 
 mod augment;
+mod curate;
 mod decode;
+mod doctor;
 mod error;
 mod faults;
 mod loader;
 mod order;
+mod output;
+mod pack;
+mod resize;
+mod scan;
 mod sequence;
 pub mod shapes;
 mod source;
@@ -21,11 +27,21 @@ mod transform;
 mod watch;
 
 pub use augment::{Adjustment, Augment};
+pub use curate::{
+    Corpus, CurateConfig, Curated, Queries, QueryConfig, QueryList, TABLE_FILE, build_queries,
+    curate,
+};
 pub use decode::{MAX_PIXELS, RgbImage, decode, read_image};
+pub use doctor::{
+    BadSample, CaptionReport, Diagnosis, DoctorConfig, DuplicateReport, ImageReport, Summary, Twin,
+    examine,
+};
 pub use error::DataError;
 pub use faults::{FaultKind, FaultReport};
 pub use loader::{EvalBatch, EvalLoader, EvalNeeds, ImageTextBatch, LoaderConfig, TrainLoader};
 pub use order::Cursor;
+pub use output::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardLayout, ShardRecord};
+pub use pack::{PackConfig, Packed, pack};
 pub use source::{RawSample, ShardCount, ShardItem, ShardReader, ShardSet};
 pub use tokenizer::{Encoded, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};
 pub use transform::{CropBox, CropDraws, ImageResizer, RandomResizedCrop};

@@ -169,7 +169,7 @@ impl TextEncoder for ClipEncoders {
     fn model_hash(&self) -> String {
         let hash = || {
             let config = serde_json::to_vec(&self.config).unwrap_or_default();
-            let tokenizer = self.tokenizer.to_json().unwrap_or_default();
+            let tokenizer = self.tokenizer.to_json();
             Sha256Hex::default()
                 .part(&weights_bytes(&self.model))
                 .part(&config)

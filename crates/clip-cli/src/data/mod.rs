@@ -1,6 +1,14 @@
-//! `clip data`: commands that make data.
+//! `clip data`: commands that make, check and balance data.
 
+mod corpus;
+mod curate;
+mod doctor;
+mod index;
+mod layout;
+mod pack;
+mod queries;
 mod shapes;
+mod tokenizer;
 
 use anyhow::Result;
 
@@ -8,10 +16,29 @@ use anyhow::Result;
 pub(crate) enum Data {
     /// Render the dataset of coloured shapes that training uses when it is given none.
     Shapes(shapes::Args),
+    /// Write samples as shards of a given size, with their images reduced or as they are.
+    Pack(pack::Args),
+    /// Count and hash shards into sizes.json and index.json beside them, or check them against it.
+    Index(index::Args),
+    /// Report what a set of shards holds and what is wrong with it; fails where too much is.
+    Doctor(doctor::Args),
+    /// Keep the pairs whose captions hold a query, and no more of a query than wanted.
+    Curate(curate::Args),
+    /// Make a list of queries from text.
+    Queries(queries::Args),
+    /// Make vocabularies.
+    #[command(subcommand)]
+    Tokenizer(tokenizer::TokenizerCommand),
 }
 
 pub(crate) fn run(data: &Data) -> Result<()> {
     match data {
         Data::Shapes(args) => shapes::run(args),
+        Data::Pack(args) => pack::run(args),
+        Data::Index(args) => index::run(args),
+        Data::Doctor(args) => doctor::run(args),
+        Data::Curate(args) => curate::run(args),
+        Data::Queries(args) => queries::run(args),
+        Data::Tokenizer(command) => tokenizer::run(command),
     }
 }

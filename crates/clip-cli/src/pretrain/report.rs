@@ -68,6 +68,7 @@ impl Page {
         facts.train_data = given(&config.data.train);
         facts.val_data = given(&config.data.val);
         facts.samples_read = Some(state.faults.samples);
+        facts.truncated_captions = Some(state.faults.truncated_captions);
         facts.seed = Some(config.seed);
         facts.total_steps = Some(self.total_steps);
         facts.backend = Some(self.device.clone());

@@ -1,11 +1,14 @@
-use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::ShapesConfig;
 use super::dataset::{CLASSES_FILE, Split, TEMPLATES_FILE};
-use crate::DataError;
+use crate::{
+    DataError,
+    output::{hash_file, hex},
+};
 
 /// The file that says what a folder holds; it is written last.
 pub(super) const MANIFEST_FILE: &str = "shapes.json";
@@ -106,29 +109,6 @@ pub(super) fn remove(dir: &Path) -> Result<(), DataError> {
 
 pub(super) fn hash(bytes: &[u8]) -> String {
     hex(Sha256::digest(bytes).as_slice())
-}
-
-pub(super) fn hex(digest: &[u8]) -> String {
-    use std::fmt::Write;
-
-    digest.iter().fold(String::new(), |mut hex, byte| {
-        // invariant: a string takes all that is written to it.
-        write!(hex, "{byte:02x}").expect("writing to a string never fails");
-        hex
-    })
-}
-
-fn hash_file(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hex(hasher.finalize().as_slice()));
-        }
-        hasher.update(&buffer[..read]);
-    }
 }
 
 fn list(dir: &Path) -> std::io::Result<Vec<String>> {

@@ -1,20 +1,15 @@
-use std::{
-    fs::File,
-    io::{BufWriter, Result, Write},
-    path::Path,
-};
+use std::{io::Result, path::Path};
 
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-use sha2::{Digest, Sha256};
 
 use super::ShapesConfig;
 use super::caption::captions;
 use super::dataset::{SHARD, Split, shard_file};
 use super::draw::Draw;
-use super::manifest::hex;
 use super::render::render;
 use super::scene::{Counts, Scene, pick_pairs};
 use super::split::{PairSplit, class_index};
+use crate::output::ShardFile;
 
 /// Half of the scenes have one object, from which colours and shapes are learned soonest; the others teach which
 /// colour belongs to which shape.
@@ -59,20 +54,13 @@ impl Sample {
         }
     }
 
-    fn append(&self, tar: &mut tar::Builder<impl Write>, key: &str) -> Result<()> {
+    fn append(&self, shard: &mut ShardFile, key: &str) -> Result<()> {
         let captions = serde_json::json!({ "captions": self.captions }).to_string();
-        let mut add = |extension: &str, body: &[u8]| {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(body.len() as u64);
-            header.set_mode(0o644);
-            header.set_entry_type(tar::EntryType::Regular);
-            tar.append_data(&mut header, format!("{key}.{extension}"), body)
-        };
-        add("jpg", &self.image)?;
-        add("json", captions.as_bytes())?;
-        add("txt", self.captions[0].as_bytes())?;
+        shard.append(&format!("{key}.jpg"), &self.image)?;
+        shard.append(&format!("{key}.json"), captions.as_bytes())?;
+        shard.append(&format!("{key}.txt"), self.captions[0].as_bytes())?;
         if let Some(class) = self.class {
-            add("cls", class.to_string().as_bytes())?;
+            shard.append(&format!("{key}.cls"), class.to_string().as_bytes())?;
         }
         Ok(())
     }
@@ -86,21 +74,13 @@ pub(super) fn write_shard(
     pairs: &PairSplit,
     shard: usize,
 ) -> Result<String> {
-    let file = File::create(dir.join(shard_file(split, shard)))?;
-    let hashing = Hashing {
-        file,
-        hasher: Sha256::new(),
-    };
-    let mut tar = tar::Builder::new(BufWriter::with_capacity(1 << 18, hashing));
+    let mut file = ShardFile::create(&dir.join(shard_file(split, shard)))?;
     let end = ((shard + 1) * SHARD).min(split.samples(config));
     for index in shard * SHARD..end {
-        Sample::new(config, split, pairs, index).append(&mut tar, &format!("{index:08}"))?;
+        Sample::new(config, split, pairs, index).append(&mut file, &format!("{index:08}"))?;
     }
-    let hashing = tar
-        .into_inner()?
-        .into_inner()
-        .map_err(std::io::IntoInnerError::into_error)?;
-    Ok(hex(hashing.hasher.finalize().as_slice()))
+    let (_, sha256) = file.finish()?;
+    Ok(sha256)
 }
 
 fn encode(pixels: &[u8], side: usize) -> Vec<u8> {
@@ -111,22 +91,4 @@ fn encode(pixels: &[u8], side: usize) -> Vec<u8> {
         // invariant: `pixels` has the size said, and memory takes every byte.
         .expect("an image in memory is always encoded");
     bytes
-}
-
-/// A file that is hashed as it is written.
-struct Hashing {
-    file: File,
-    hasher: Sha256,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.file.flush()
-    }
 }

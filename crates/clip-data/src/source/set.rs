@@ -192,6 +192,14 @@ impl ShardSet {
         self.shards[shard].name()
     }
 
+    /// The path of a shard that is a whole tar on this machine.
+    pub(crate) fn local_tar(&self, shard: usize) -> Option<&Path> {
+        match &self.shards[shard] {
+            Shard::Tar(Location::Local(path)) => Some(path),
+            _ => None,
+        }
+    }
+
     pub(crate) fn sources(&self) -> &[Source] {
         &self.sources
     }

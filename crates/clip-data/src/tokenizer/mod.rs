@@ -2,6 +2,7 @@
 
 mod clean;
 mod html;
+mod load;
 mod mojibake;
 mod openai;
 mod save;

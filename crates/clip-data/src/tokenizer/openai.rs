@@ -2,7 +2,9 @@ use std::collections::HashMap;
 
 use instant_clip_tokenizer::{Token, Tokenizer as Instant};
 
-use super::vocabulary::{Vocabulary, WORD_END, alphabet_tokens, byte_alphabet, byte_characters};
+use super::vocabulary::{
+    EOT, SOT, Vocabulary, WORD_END, alphabet_tokens, byte_alphabet, byte_characters,
+};
 
 /// CLIP's own vocabulary: 49,408 tokens with the two specials.
 ///
@@ -26,11 +28,8 @@ pub(super) fn clip_vocabulary() -> Vocabulary {
         tokens.push(token);
     }
     let merges = recover_merges(&tokens);
-    Vocabulary {
-        tokens,
-        merges,
-        padded: false,
-    }
+    tokens.extend([SOT, EOT].map(str::to_owned));
+    Vocabulary { tokens, merges }
 }
 
 /// The bytes of a token, and whether it ends a word.
@@ -152,10 +151,10 @@ mod tests {
     #[test]
     fn every_token_of_clips_vocabulary_has_its_merge() {
         let vocabulary = clip_vocabulary();
-        assert_eq!(vocabulary.tokens.len(), 49_406);
+        assert_eq!(vocabulary.tokens.len(), 49_408);
         assert_eq!(vocabulary.merges.len(), 49_406 - 512);
         let distinct: std::collections::HashSet<&String> = vocabulary.tokens.iter().collect();
-        assert_eq!(distinct.len(), 49_406);
+        assert_eq!(distinct.len(), 49_408);
         // Lines 2 and 48,895 of OpenAI's bpe_simple_vocab_16e6.txt, and one of the emoji's, which isn't whole UTF-8.
         let pair = |at: usize| {
             (

@@ -2,52 +2,28 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tokenizers::Tokenizer as Inner;
 
 use super::text::Tokenizer;
 use crate::DataError;
 
 /// The tokenizer in Hugging Face's format.
-const TOKENIZER_FILE: &str = "tokenizer.json";
+pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// What `transformers` needs to know beside it.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json` of CLIP's kind: byte-level BPE with `</w>`, and the end of text as its last token.
-    ///
-    /// # Errors
-    /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is of another kind.
-    pub fn load(path: &Path) -> Result<Self, DataError> {
-        let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-        let origin = path.display().to_string();
-        let inner = Inner::from_bytes(bytes).map_err(|error| DataError::Tokenizer {
-            origin: origin.clone(),
-            reason: format!("it is not a tokenizer.json: {error}"),
-        })?;
-        Self::from_inner(inner, &origin)
-    }
-
     /// Writes a `tokenizer.json` that `tokenizers` and `transformers` load. They encode cleaned captions to the same ids;
     /// the repair of mojibake and HTML can't be expressed in that format.
     ///
     /// # Errors
     /// [`DataError::Io`].
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        write_atomically(path, &self.to_json()?)
+        write_atomically(path, &self.to_json())
     }
 
     /// What [`Tokenizer::save`] writes: all that decides the ids of a text.
-    ///
-    /// # Errors
-    /// [`DataError::Tokenizer`].
-    pub fn to_json(&self) -> Result<String, DataError> {
-        let json = self.inner.to_string(false);
-        let mut json = json.map_err(|error| DataError::Tokenizer {
-            origin: "as JSON".to_owned(),
-            reason: error.to_string(),
-        })?;
-        json.push('\n');
-        Ok(json)
+    pub fn to_json(&self) -> String {
+        self.vocabulary.to_json()
     }
 
     /// Writes the files from which OpenCLIP makes this tokenizer for a model directory: `tokenizer.json` and
@@ -61,7 +37,7 @@ impl Tokenizer {
     pub fn save_dir(&self, dir: &Path) -> Result<(), DataError> {
         fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
         self.save(&dir.join(TOKENIZER_FILE))?;
-        let name = |id: u32| self.inner.id_to_token(id);
+        let name = |id: u32| &self.vocabulary.tokens[id as usize];
         let config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": name(self.sot()),
@@ -88,7 +64,10 @@ impl Tokenizer {
 
     fn is_clips_own(&self) -> bool {
         // The last merge of CLIP's vocabulary, at its place, is a sign that no trained one has.
-        !self.has_padding_token() && self.inner.id_to_token(49_405).as_deref() == Some("jekyll</w>")
+        self.vocabulary
+            .tokens
+            .get(49_405)
+            .is_some_and(|token| token == "jekyll</w>")
     }
 }
 
@@ -122,30 +101,11 @@ mod tests {
                 tokenizer.encode(text, 20),
                 "{text}"
             );
-            // What others make of the file, where nothing needs repair.
-            let plain = loaded.inner.encode(text, true).unwrap();
-            assert_eq!(plain.get_ids(), loaded.encode(text, 77).ids, "{text}");
         }
         assert_eq!(
             loaded.open_clip_text_cfg()["tokenizer_kwargs"]["clean"],
             "lower"
         );
         assert!(!dir.path().join("tokenizer.json.partial").exists());
-    }
-
-    #[test]
-    fn what_is_no_tokenizer_of_clips_kind_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tokenizer.json");
-        assert!(matches!(Tokenizer::load(&path), Err(DataError::Io { .. })));
-        fs::write(&path, "{}").unwrap();
-        let error = Tokenizer::load(&path).unwrap_err().to_string();
-        assert!(error.contains("not a tokenizer.json"), "{error}");
-        let words = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": null, "post_processor": null, "decoder": null,
-            "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#;
-        fs::write(&path, words).unwrap();
-        let error = Tokenizer::load(&path).unwrap_err().to_string();
-        assert!(error.contains("no token"), "{error}");
     }
 }

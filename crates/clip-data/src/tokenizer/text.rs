@@ -2,21 +2,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
-use tokenizers::{Model, Tokenizer as Inner};
+use foldhash::fast::RandomState;
+use tokenizers::{Model, models::bpe::BPE};
 
 use super::clean::clean_caption;
 use super::openai::clip_vocabulary;
 use super::split::words;
 use super::train::train_vocabulary;
-use super::vocabulary::{EOT, PAD, SOT, byte_characters, character_bytes};
+use super::vocabulary::{Vocabulary, byte_characters, character_bytes};
 use crate::DataError;
 
 /// Words whose tokens are kept. English captions by the million use fewer than 65,536 words more than once.
 const MAX_CACHED_WORDS: usize = 1 << 16;
 /// Longer words don't come again.
 const MAX_CACHED_BYTES: usize = 32;
-/// Names of start and end of text: OpenCLIP's and ours, then Hugging Face's.
-const SPECIAL_NAMES: [(&str, &str); 2] = [(SOT, EOT), ("<|startoftext|>", "<|endoftext|>")];
 
 /// CLIP's tokenizer: text cleaning, the reference's word pattern, byte-level BPE.
 ///
@@ -27,12 +26,14 @@ const SPECIAL_NAMES: [(&str, &str); 2] = [(SOT, EOT), ("<|startoftext|>", "<|end
 /// # References
 /// Radford et al. 2021, section 2.4; `SimpleTokenizer` in `open_clip/tokenizer.py`.
 pub struct Tokenizer {
-    pub(super) inner: Inner,
-    /// Start, end, and the padding token where the vocabulary has one of its own.
+    pub(super) vocabulary: Vocabulary,
+    bpe: BPE,
+    /// The padding token where the vocabulary has one of its own, start and end.
     special: Vec<String>,
     special_ids: Vec<u32>,
     characters: [char; 256],
-    cache: RwLock<HashMap<Box<str>, Box<[u32]>>>,
+    /// Asked for every word, so with a cheap hash; it is bounded, so that words chosen to collide can't fill it.
+    cache: RwLock<HashMap<Box<str>, Box<[u32]>, RandomState>>,
 }
 
 /// A caption as token ids.
@@ -47,9 +48,7 @@ pub struct Encoded {
 impl Tokenizer {
     /// CLIP's own vocabulary, of 49,408 tokens.
     pub fn clip() -> Self {
-        let inner = clip_vocabulary().into_tokenizer("CLIP's own vocabulary");
-        inner
-            .and_then(|inner| Self::from_inner(inner, "CLIP's own vocabulary"))
+        Self::from_vocabulary(clip_vocabulary(), "CLIP's own vocabulary")
             // invariant: the vocabulary is part of the program, and the tests read all of it.
             .expect("the built-in vocabulary is whole")
     }
@@ -66,75 +65,41 @@ impl Tokenizer {
         captions: impl Iterator<Item = String>,
         vocab_size: usize,
     ) -> Result<Self, DataError> {
-        let origin = "trained on captions";
-        Self::from_inner(
-            train_vocabulary(captions, vocab_size)?.into_tokenizer(origin)?,
-            origin,
-        )
+        let vocabulary = train_vocabulary(captions, vocab_size)?;
+        Self::from_vocabulary(vocabulary, "trained on captions")
     }
 
-    pub(super) fn from_inner(inner: Inner, origin: &str) -> Result<Self, DataError> {
-        let wrong = |reason: &str| DataError::Tokenizer {
-            origin: origin.to_owned(),
-            reason: format!("{reason}; a tokenizer of CLIP's kind is needed"),
-        };
-        let characters = byte_characters();
-        for character in characters {
-            for token in [character.to_string(), format!("{character}</w>")] {
-                if inner.token_to_id(&token).is_none() {
-                    return Err(wrong(&format!("it has no token `{token}`")));
-                }
-            }
-        }
-        let (sot, eot) = SPECIAL_NAMES
-            .into_iter()
-            .find(|(sot, eot)| inner.token_to_id(sot).is_some() && inner.token_to_id(eot).is_some())
-            .ok_or_else(|| wrong(&format!("it has no tokens `{SOT}` and `{EOT}`")))?;
-        let pad = inner
-            .token_to_id(PAD)
-            .is_some_and(|id| id == 0)
-            .then_some(PAD);
-        let special: Vec<String> = [sot, eot]
-            .into_iter()
-            .chain(pad)
-            .map(str::to_owned)
-            .collect();
-        let special_ids: Vec<u32> = special
-            .iter()
-            .filter_map(|token| inner.token_to_id(token))
-            .collect();
-        if special_ids[1] as usize + 1 != inner.get_vocab_size(true) {
-            return Err(wrong(&format!(
-                "`{eot}` isn't its last token, by which a model finds the end of a text"
-            )));
-        }
+    pub(super) fn from_vocabulary(vocabulary: Vocabulary, origin: &str) -> Result<Self, DataError> {
+        let special_ids = vocabulary.special_ids();
+        let name = |id: &u32| vocabulary.tokens[*id as usize].clone();
         Ok(Self {
-            inner,
-            special,
+            bpe: vocabulary.bpe(origin)?,
+            special: special_ids.iter().map(name).collect(),
             special_ids,
-            characters,
-            cache: RwLock::new(HashMap::new()),
+            characters: byte_characters(),
+            cache: RwLock::default(),
+            vocabulary,
         })
     }
 
     /// Tokens of the vocabulary, the special ones included: rows of the model's token embedding.
     pub fn vocab_size(&self) -> usize {
-        self.eot() as usize + 1
+        self.vocabulary.tokens.len()
     }
 
     /// Id of the start of text.
     pub fn sot(&self) -> u32 {
-        self.special_ids[0]
+        self.vocabulary.sot()
     }
 
     /// Id of the end of text: the highest.
     pub fn eot(&self) -> u32 {
-        self.special_ids[1]
+        self.vocabulary.eot()
     }
 
     /// Whether id 0 is a padding token, as in trained vocabularies; in CLIP's own, it is also `!`.
     pub fn has_padding_token(&self) -> bool {
-        self.special_ids.len() > 2
+        self.vocabulary.padded()
     }
 
     /// The ids of a caption, from start to end of text. A caption of more than `context_length` tokens is cut, and ends
@@ -188,11 +153,10 @@ impl Tokenizer {
             .bytes()
             .map(|byte| self.characters[usize::from(byte)])
             .collect();
-        self.inner
-            .get_model()
+        self.bpe
             .tokenize(&symbols)
             .map(|tokens| tokens.into_iter().map(|token| token.id).collect())
-            // invariant: `from_inner` found a token for every byte, so there is no word that can't be encoded.
+            // invariant: a `Vocabulary` has a token for every byte, so there is no word that can't be encoded.
             .expect("every byte has a token")
     }
 
@@ -202,7 +166,7 @@ impl Tokenizer {
         let bytes = character_bytes();
         let mut text = Vec::new();
         for id in ids.iter().filter(|id| !self.special_ids.contains(id)) {
-            let Some(token) = self.inner.id_to_token(*id) else {
+            let Some(token) = self.vocabulary.tokens.get(*id as usize) else {
                 continue;
             };
             let (part, space) = match token.strip_suffix("</w>") {
@@ -275,7 +239,5 @@ mod tests {
         let tokenizer = trained();
         let first = tokenizer.encode("a red square blue", 77);
         assert_eq!(tokenizer.encode("a red square blue", 77), first);
-        let inner = tokenizer.inner.encode("a red square blue", true).unwrap();
-        assert_eq!(inner.get_ids(), first.ids);
     }
 }

@@ -5,7 +5,9 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 
 use super::clean::clean_caption;
 use super::split::words;
-use super::vocabulary::{ALPHABET, PAD, Vocabulary, WORD_END, alphabet_tokens, byte_alphabet};
+use super::vocabulary::{
+    ALPHABET, EOT, PAD, SOT, Vocabulary, WORD_END, alphabet_tokens, byte_alphabet,
+};
 use crate::DataError;
 
 /// Two letters seen together only once say nothing about other captions.
@@ -137,16 +139,13 @@ fn to_clips_layout(trained: &Trained, vocab_size: usize) -> Vocabulary {
     let unused = (0..).map(|n| format!("<unused_{n}>"));
     let missing = (vocab_size - 2).saturating_sub(tokens.len());
     tokens.extend(unused.take(missing));
+    tokens.extend([SOT, EOT].map(str::to_owned));
     let merges = trained
         .merges
         .iter()
         .map(|(first, second)| (name(first), name(second)))
         .collect();
-    Vocabulary {
-        tokens,
-        merges,
-        padded: true,
-    }
+    Vocabulary { tokens, merges }
 }
 
 #[cfg(test)]
@@ -167,7 +166,7 @@ mod tests {
     #[test]
     fn a_small_corpus_still_gives_every_id() {
         let vocabulary = train_vocabulary(captions(), 600).unwrap();
-        assert_eq!(vocabulary.tokens.len(), 598);
+        assert_eq!(vocabulary.tokens.len(), 600);
         assert_eq!(vocabulary.tokens[0], PAD);
         assert_eq!(vocabulary.tokens[1], "!");
         assert_eq!(vocabulary.tokens[257], "!</w>");

@@ -1,7 +1,7 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
-use tokenizers::{AddedToken, Tokenizer as Inner};
+use tokenizers::models::bpe::{BPE, Vocab};
 
 use crate::DataError;
 
@@ -12,6 +12,8 @@ pub(super) const ALPHABET: usize = 512;
 /// OpenCLIP's names for the two special tokens.
 pub(super) const SOT: &str = "<start_of_text>";
 pub(super) const EOT: &str = "<end_of_text>";
+/// Names of start and end of text: OpenCLIP's and ours, then Hugging Face's.
+const SPECIAL_NAMES: [(&str, &str); 2] = [(SOT, EOT), ("<|startoftext|>", "<|endoftext|>")];
 /// The padding token of a trained vocabulary, at id 0.
 ///
 /// CLIP pads with 0 too, which in its own vocabulary is `!`. A tokenizer of Hugging Face's kind can't pad with
@@ -57,47 +59,120 @@ pub(super) fn alphabet_tokens() -> Vec<String> {
     within.chain(at_end).collect()
 }
 
-/// A vocabulary before it becomes a `tokenizers` tokenizer. The last two tokens are start and end of text, so
-/// that the end has the highest id: OpenCLIP finds it by `argmax`.
+/// The tokens and merges of a tokenizer of CLIP's kind. The last two tokens are start and end of text, so that the end
+/// has the highest id: OpenCLIP finds it by `argmax`.
 pub(super) struct Vocabulary {
-    /// Tokens by id, without the two specials.
+    /// Tokens by id.
     pub(super) tokens: Vec<String>,
     /// Merges by rank.
     pub(super) merges: Vec<(String, String)>,
-    /// Whether id 0 is [`PAD`].
-    pub(super) padded: bool,
 }
 
 impl Vocabulary {
-    /// The same as a `tokenizers` tokenizer, whose parts write CLIP's rules in Hugging Face's terms.
-    pub(super) fn into_tokenizer(self, origin: &str) -> Result<Inner, DataError> {
-        let wrong = |reason: tokenizers::Error| DataError::Tokenizer {
+    /// # Errors
+    /// [`DataError::Tokenizer`] if a byte or a merge has no token, or the last two aren't start and end of text.
+    pub(super) fn new(
+        tokens: Vec<String>,
+        merges: Vec<(String, String)>,
+        origin: &str,
+    ) -> Result<Self, DataError> {
+        let wrong = |reason: String| DataError::Tokenizer {
             origin: origin.to_owned(),
-            reason: reason.to_string(),
+            reason: format!("{reason}; a tokenizer of CLIP's kind is needed"),
         };
-        let sot = self.tokens.len();
-        let eot = sot + 1;
-        let special = [(SOT, sot), (EOT, eot)];
+        let known: HashSet<&str> = tokens.iter().map(String::as_str).collect();
+        if let Some(token) = alphabet_tokens()
+            .iter()
+            .find(|token| !known.contains(token.as_str()))
+        {
+            return Err(wrong(format!("it has no token `{token}`")));
+        }
+        if known.len() < tokens.len() {
+            return Err(wrong("it has a token twice".to_owned()));
+        }
+        let (sot, eot) = SPECIAL_NAMES
+            .into_iter()
+            .find(|(sot, eot)| known.contains(sot) && known.contains(eot))
+            .ok_or_else(|| wrong(format!("it has no tokens `{SOT}` and `{EOT}`")))?;
+        if !tokens.ends_with(&[sot.to_owned(), eot.to_owned()]) {
+            return Err(wrong(format!(
+                "`{sot}` and `{eot}` aren't its last tokens, of which a model finds the end of a text by the second"
+            )));
+        }
+        // The `tokenizers` crate takes it for granted that a merge's result is no longer than the longest token.
+        let is_known = |(first, second): &&(String, String)| {
+            let joined = format!("{first}{second}");
+            [first, second, &joined]
+                .iter()
+                .all(|token| known.contains(token.as_str()))
+        };
+        if let Some((first, second)) = merges.iter().find(|merge| !is_known(merge)) {
+            return Err(wrong(format!(
+                "it merges `{first}` and `{second}`, and has no token for one of them or for both together"
+            )));
+        }
+        Ok(Self { tokens, merges })
+    }
+
+    pub(super) fn sot(&self) -> u32 {
+        self.eot() - 1
+    }
+
+    pub(super) fn eot(&self) -> u32 {
+        self.tokens.len() as u32 - 1
+    }
+
+    /// Whether id 0 is [`PAD`].
+    pub(super) fn padded(&self) -> bool {
+        self.tokens[0] == PAD
+    }
+
+    /// The ids that are no part of a word: padding if there is such a token, start and end of text.
+    pub(super) fn special_ids(&self) -> Vec<u32> {
+        let pad = self.padded().then_some(0);
+        pad.into_iter().chain([self.sot(), self.eot()]).collect()
+    }
+
+    /// The merges as the `tokenizers` crate applies them to a word.
+    pub(super) fn bpe(&self, origin: &str) -> Result<BPE, DataError> {
+        let vocab: Vocab = self.tokens.iter().cloned().zip(0..).collect();
+        BPE::builder()
+            .vocab_and_merges(vocab, self.merges.clone())
+            .end_of_word_suffix(WORD_END.to_owned())
+            .build()
+            .map_err(|error| DataError::Tokenizer {
+                origin: origin.to_owned(),
+                reason: error.to_string(),
+            })
+    }
+
+    /// A `tokenizer.json`, whose parts write CLIP's rules in Hugging Face's terms.
+    pub(super) fn to_json(&self) -> String {
+        let token = |id: u32| self.tokens[id as usize].as_str();
+        let (sot, eot) = (token(self.sot()), token(self.eot()));
         let vocab: Map<String, Value> = self
             .tokens
-            .into_iter()
-            .enumerate()
-            .chain(special.map(|(token, id)| (id, token.to_owned())))
-            .map(|(id, token)| (token, json!(id)))
+            .iter()
+            .zip(0..)
+            .map(|(token, id)| (token.clone(), json!(id)))
             .collect();
+        let added = self.special_ids().into_iter().map(|id| {
+            json!({"id": id, "content": token(id), "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        });
         let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
         let marker = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
-        let entry = |(token, id): (&str, usize)| {
+        let special = [(eot, self.eot()), (sot, self.sot())].map(|(token, id)| {
             (
                 token.to_owned(),
                 json!({"id": token, "ids": [id], "tokens": [token]}),
             )
-        };
+        });
         let json = json!({
             "version": "1.0",
             "truncation": null,
             "padding": null,
-            "added_tokens": [],
+            "added_tokens": added.collect::<Vec<_>>(),
             "normalizer": {"type": "Sequence", "normalizers": [
                 {"type": "NFC"},
                 {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
@@ -106,15 +181,15 @@ impl Vocabulary {
                 {"type": "Lowercase"},
             ]},
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-                {"type": "Split", "behavior": "Removed", "invert": true, "pattern": {"Regex":
-                    r"'s|'ſ|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"}},
+                {"type": "Split", "pattern": {"Regex":
+                    r"'s|'ſ|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"}, "behavior": "Removed", "invert": true},
                 {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
             ]},
             "post_processor": {
                 "type": "TemplateProcessing",
-                "single": [marker(SOT), sequence("A"), marker(EOT)],
-                "pair": [marker(SOT), sequence("A"), sequence("B"), marker(EOT)],
-                "special_tokens": special.map(entry).into_iter().collect::<Map<_, _>>(),
+                "single": [marker(sot), sequence("A"), marker(eot)],
+                "pair": [marker(sot), sequence("A"), sequence("B"), marker(eot)],
+                "special_tokens": special.into_iter().collect::<Map<_, _>>(),
             },
             "decoder": {"type": "Sequence", "decoders": [
                 {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
@@ -126,14 +201,7 @@ impl Vocabulary {
                 "ignore_merges": false, "vocab": vocab, "merges": self.merges,
             },
         });
-        let mut inner = Inner::from_bytes(json.to_string()).map_err(wrong)?;
-        let pad = self.padded.then_some(PAD);
-        let added = [SOT, EOT]
-            .into_iter()
-            .chain(pad)
-            .map(|token| AddedToken::from(token, true).normalized(false));
-        inner.add_special_tokens(added).map_err(wrong)?;
-        Ok(inner)
+        json.to_string() + "\n"
     }
 }
 

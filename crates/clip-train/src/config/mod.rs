@@ -201,6 +201,9 @@ impl Default for DataConfig {
             prefetch: loader.prefetch,
             max_bad_share: loader.max_bad_share,
             crop_scale: RandomResizedCrop::default().scale,
+            with_replacement: loader.with_replacement,
+            stall_seconds: loader.stall_seconds,
+            augment: loader.augment,
         }
     }
 }

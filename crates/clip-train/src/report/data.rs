@@ -53,6 +53,8 @@ pub struct Facts {
     pub samples: Option<u64>,
     /// Samples read from the training shards, those left out included.
     pub samples_read: Option<u64>,
+    /// Captions drawn that were longer than the model's context, and lost their ends.
+    pub truncated_captions: Option<u64>,
     /// Pairs in a batch.
     pub batch: Option<usize>,
     /// Training throughput, in images/s.

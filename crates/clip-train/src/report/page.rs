@@ -119,6 +119,11 @@ fn fact_list(facts: &Facts) -> String {
     let memory = facts
         .peak_memory
         .map(|bytes| format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0));
+    let truncated = facts.truncated_captions.map(|captions| {
+        let read = facts.samples_read.unwrap_or_default().max(1);
+        let share = percent(captions as f64 / read as f64);
+        format!("{} ({share})", human_count(captions))
+    });
     let facts = [
         ("Preset", facts.preset.clone()),
         ("Parameters", count(facts.parameters)),
@@ -128,6 +133,7 @@ fn fact_list(facts: &Facts) -> String {
         ("Steps", steps),
         ("Epochs", facts.epochs.map(|epochs| significant(epochs, 3))),
         ("Samples seen", count(facts.samples)),
+        ("Captions truncated", truncated),
         ("Batch", count(facts.batch.map(|batch| batch as u64))),
         ("Throughput", rate),
         ("Backend", facts.backend.clone()),

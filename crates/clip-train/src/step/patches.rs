@@ -122,7 +122,11 @@ mod tests {
 
     #[test]
     fn draws_belong_to_seed_position_and_place() {
-        let at = |drawn| Cursor { epoch: 2, drawn };
+        let at = |drawn| Cursor {
+            epoch: 2,
+            drawn,
+            ..Cursor::default()
+        };
         let drawn = dropout(0.5, 1).unwrap().draw(at(64), 200);
         assert_eq!(drawn, dropout(0.5, 1).unwrap().draw(at(64), 200));
         assert_ne!(drawn, dropout(0.5, 1).unwrap().draw(at(128), 200));

@@ -57,7 +57,13 @@ fn batch(size: usize, device: &Device) -> PairBatch {
 fn batch_of_patches(size: usize, drawn: u64, device: &Device) -> PairBatch {
     let dropout = PatchDropout::new(&config().vision_cfg, 3).unwrap();
     PairBatch {
-        patches: Some(dropout.draw(Cursor { epoch: 0, drawn }, size)),
+        patches: Some(dropout.draw(
+            Cursor {
+                drawn,
+                ..Cursor::default()
+            },
+            size,
+        )),
         ..batch(size, device)
     }
 }

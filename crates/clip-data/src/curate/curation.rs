@@ -1,0 +1,313 @@
+use std::{fmt::Write as _, fs, path::Path};
+
+use rayon::prelude::*;
+
+use super::{balance::Balance, matcher::Queries};
+use crate::{
+    DataError, FaultReport, ShardIndex, ShardItem, ShardLayout, ShardSet,
+    faults::FaultLog,
+    output::{OutputFolder, SampleWriter},
+    scan::Chunks,
+};
+
+/// The table of queries in the folder of curated shards: how many pairs hold each before and after, tab-separated.
+pub const TABLE_FILE: &str = "queries.tsv";
+
+/// How pairs are chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurateConfig {
+    /// Pairs that a query takes at most, in expectation: the `t` of `MetaCLIP`. 20,000: CLIP section 2.2.
+    pub per_query: u64,
+    /// Decides which pairs.
+    pub seed: u64,
+    /// The shards to write.
+    pub layout: ShardLayout,
+}
+
+impl Default for CurateConfig {
+    fn default() -> Self {
+        Self {
+            per_query: 20_000,
+            seed: 0,
+            layout: ShardLayout::default(),
+        }
+    }
+}
+
+/// What [`curate`] wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Curated {
+    /// The new shards.
+    pub index: ShardIndex,
+    /// Pairs whose captions hold a query.
+    pub matched: u64,
+    /// Queries that no pair holds.
+    pub unused: usize,
+    /// Queries that more than [`CurateConfig::per_query`] pairs hold.
+    pub frequent: usize,
+    /// Samples read, and those left out because they can't be used.
+    pub faults: FaultReport,
+}
+
+/// Keeps the pairs whose captions hold a query, balanced so that no query takes more than
+/// [`CurateConfig::per_query`] of them in expectation, and writes them as new shards with a [`TABLE_FILE`].
+///
+/// Two passes: one counts the pairs of each query, one draws. Each query takes each of its pairs with probability
+/// `min(1, t / count)`, independently, and a pair that any query takes is kept, as `MetaCLIP` does. So the pairs that
+/// *a query took* (column `taken`) are at most `t` in expectation, while those that *hold* it (`after`) may be more:
+/// others took them.
+///
+/// Memory is bounded by the queries and a chunk of samples. The bytes depend on the samples, the queries and `config`
+/// alone, not on threads.
+///
+/// # Errors
+/// [`DataError::BadSetting`], [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`], [`DataError::DuplicateKey`],
+/// [`DataError::NothingUsable`], [`DataError::Queries`] if no caption holds a query, and [`DataError::Io`].
+pub fn curate(
+    shards: &ShardSet,
+    queries: &Queries,
+    config: &CurateConfig,
+    out: &Path,
+) -> Result<Curated, DataError> {
+    config.layout.validate()?;
+    if config.per_query == 0 {
+        return Err(DataError::BadSetting {
+            name: "per_query",
+            value: "0".to_owned(),
+            reason: "must be at least 1 pair",
+        });
+    }
+    let folder = OutputFolder::create(out)?;
+    let (counts, matched, faults) = count(shards, queries)?;
+    if matched == 0 {
+        return Err(DataError::Queries {
+            origin: format!("{} queries", counts.len()),
+            reason: "no caption holds any of them; check that they are the words of the captions"
+                .to_owned(),
+        });
+    }
+    let balance = Balance::new(config.seed, config.per_query, counts);
+    let mut writer = SampleWriter::new(folder.path(), &config.layout);
+    let (mut taken, mut after) = (
+        vec![0; queries.queries().len()],
+        vec![0; queries.queries().len()],
+    );
+    let mut first = 0;
+    for chunk in Chunks::new(shards) {
+        let chunk = chunk?;
+        let read = chunk.len() as u64;
+        let kept: Vec<_> = chunk
+            .into_par_iter()
+            .enumerate()
+            .filter_map(|(place, (_, item))| {
+                let ShardItem::Sample(sample) = item else {
+                    return None;
+                };
+                let found = queries.find(&sample.captions);
+                let takers = balance.takers(first + place as u64, &found);
+                (!takers.is_empty()).then_some((sample, found, takers))
+            })
+            .collect();
+        for (sample, found, takers) in kept {
+            tally(&mut after, &found);
+            tally(&mut taken, &takers);
+            writer.write(sample)?;
+        }
+        first += read;
+    }
+    let index = writer.finish()?;
+    write_table(folder.path(), queries, [balance.counts(), &taken, &after])?;
+    folder.publish()?;
+    let of = |test: &dyn Fn(u64) -> bool| {
+        balance
+            .counts()
+            .iter()
+            .filter(|count| test(**count))
+            .count()
+    };
+    Ok(Curated {
+        index,
+        matched,
+        unused: of(&|count| count == 0),
+        frequent: of(&|count| count > config.per_query),
+        faults,
+    })
+}
+
+/// Pairs of each query, pairs with any query, and what can't be used.
+fn count(shards: &ShardSet, queries: &Queries) -> Result<(Vec<u64>, u64, FaultReport), DataError> {
+    let mut log = FaultLog::new(1.0);
+    let mut counts = vec![0; queries.queries().len()];
+    let mut matched = 0;
+    for chunk in Chunks::new(shards) {
+        let found: Vec<_> = chunk?
+            .into_par_iter()
+            .map(|(shard, item)| match item {
+                ShardItem::Sample(sample) => Ok(queries.find(&sample.captions)),
+                ShardItem::Fault(kind, key) => Err((shard, kind, key)),
+            })
+            .collect();
+        for found in found {
+            match found {
+                Ok(found) => {
+                    log.good(false);
+                    matched += u64::from(!found.is_empty());
+                    tally(&mut counts, &found);
+                }
+                Err((shard, kind, key)) => log.fault(&shards.name(shard), kind, &key)?,
+            }
+        }
+    }
+    log.epoch()?;
+    Ok((counts, matched, log.take_fresh()))
+}
+
+fn tally(counts: &mut [u64], queries: &[u32]) {
+    for query in queries {
+        counts[*query as usize] += 1;
+    }
+}
+
+fn write_table(dir: &Path, queries: &Queries, columns: [&[u64]; 3]) -> Result<(), DataError> {
+    let mut table = "query\tbefore\ttaken\tafter\n".to_owned();
+    let [before, taken, after] = columns;
+    for (at, query) in queries.queries().iter().enumerate() {
+        // invariant: a string takes all that is written to it.
+        writeln!(
+            table,
+            "{query}\t{}\t{}\t{}",
+            before[at], taken[at], after[at]
+        )
+        .expect("writing to a string never fails");
+    }
+    let path = dir.join(TABLE_FILE);
+    fs::write(&path, table).map_err(DataError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Tar, write};
+
+    /// 300 pairs in two shards: all hold `photo`, every tenth `dog`, the 7th `rare bird`, and every fourth no caption.
+    fn raw(dir: &tempfile::TempDir) -> ShardSet {
+        let shard = |numbers: std::ops::Range<usize>| {
+            numbers.fold(Tar::new(), |tar, n| {
+                let mut caption = if n % 3 == 0 {
+                    "nothing".to_owned()
+                } else {
+                    format!("Photo {n}")
+                };
+                if n % 10 == 0 {
+                    caption += ", dog";
+                }
+                if n == 7 {
+                    caption += " of a rare bird!";
+                }
+                let tar = tar.file(&format!("k{n}.png"), b"\x89PNG\r\n\x1a\n");
+                if n % 4 == 3 && n != 7 {
+                    return tar;
+                }
+                tar.file(&format!("k{n}.txt"), caption.as_bytes())
+            })
+        };
+        let paths = [0..200, 200..300].map(|numbers| {
+            let name = format!("{}.tar", numbers.start);
+            write(dir, &name, &shard(numbers).bytes())
+        });
+        ShardSet::from_paths(paths.to_vec())
+    }
+
+    fn queries() -> Queries {
+        Queries::new(["photo", "dog", "rare bird", "cat"], "test").unwrap()
+    }
+
+    fn config(per_query: u64, seed: u64) -> CurateConfig {
+        CurateConfig {
+            per_query,
+            seed,
+            ..CurateConfig::default()
+        }
+    }
+
+    #[test]
+    fn pairs_with_a_query_are_kept_and_frequent_queries_thinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let made = curate(&raw(&dir), &queries(), &config(40, 1), &out).unwrap();
+        assert_eq!(
+            (made.unused, made.frequent, made.faults.samples),
+            (1, 1, 300)
+        );
+        let table = fs::read_to_string(out.join(TABLE_FILE)).unwrap();
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split('\t').collect())
+            .collect();
+        assert_eq!(rows[0], ["query", "before", "taken", "after"]);
+        let row = |at: usize| {
+            rows[at][1..]
+                .iter()
+                .map(|n| n.parse().unwrap())
+                .collect::<Vec<u64>>()
+        };
+        // 150 of 300 have a `photo` and a caption. Four standard deviations around 40.
+        assert!(
+            (40 - 22..=40 + 22).contains(&row(1)[1]) && row(1)[2] >= row(1)[1],
+            "{table}"
+        );
+        let dogs = row(2);
+        assert!(
+            dogs[0] < 40 && dogs[1] == dogs[0] && dogs[2] == dogs[0],
+            "{table}"
+        );
+        assert_eq!((row(3), row(4)), (vec![1, 1, 1], vec![0, 0, 0]));
+        assert!(made.index.samples() < made.matched && made.index.samples() >= row(1)[2]);
+        let whole = curate(
+            &raw(&dir),
+            &queries(),
+            &config(1000, 1),
+            &dir.path().join("all"),
+        )
+        .unwrap();
+        assert_eq!(whole.index.samples(), whole.matched);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = raw(&dir);
+        let made = |threads: usize, seed: u64| {
+            let out = dir.path().join(format!("{threads} {seed}"));
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| curate(&set, &queries(), &config(40, seed), &out))
+                .unwrap();
+            let read = |name: &str| fs::read(out.join(name)).unwrap();
+            (
+                read("shard-000000.tar"),
+                read(TABLE_FILE),
+                read("index.json"),
+            )
+        };
+        let one = made(1, 3);
+        assert!(one == made(4, 3));
+        assert!(one != made(1, 4));
+    }
+
+    #[test]
+    fn what_cannot_be_curated_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = raw(&dir);
+        let out = dir.path().join("out");
+        let refused = |queries: &Queries, config: &CurateConfig| {
+            curate(&set, queries, config, &out).unwrap_err().to_string()
+        };
+        let other = Queries::new(["zebra"], "test").unwrap();
+        assert!(refused(&other, &config(1, 0)).contains("no caption holds any"));
+        assert!(refused(&queries(), &config(0, 0)).contains("at least 1 pair"));
+        assert!(!out.exists());
+    }
+}

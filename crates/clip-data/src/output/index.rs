@@ -1,0 +1,184 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::hash_file;
+use crate::{DataError, ShardItem, ShardSet};
+
+/// Samples by shard name: what OpenCLIP and img2dataset read and write beside shards.
+pub const SIZES_FILE: &str = "sizes.json";
+
+/// What [`ShardIndex`] knows.
+pub const INDEX_FILE: &str = "index.json";
+
+/// A shard as it was when it was written or indexed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// The file's name within its folder.
+    pub name: String,
+    /// Samples with an image and text, by their tar headers.
+    pub samples: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+/// The shards of one folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardIndex {
+    /// In the set's order.
+    pub shards: Vec<ShardRecord>,
+}
+
+impl ShardIndex {
+    /// Counts and hashes the shards of a set, a folder at a time.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], [`DataError::NoLocalTar`].
+    pub fn by_folder(shards: &ShardSet) -> Result<BTreeMap<PathBuf, Self>, DataError> {
+        let records: Vec<(PathBuf, ShardRecord)> = (0..shards.len())
+            .into_par_iter()
+            .map(|shard| record(shards, shard))
+            .collect::<Result<_, _>>()?;
+        let mut folders: BTreeMap<PathBuf, Self> = BTreeMap::new();
+        for (folder, record) in records {
+            folders.entry(folder).or_default().shards.push(record);
+        }
+        Ok(folders)
+    }
+
+    /// Samples of all shards.
+    pub fn samples(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.samples).sum()
+    }
+
+    /// Bytes of all shards.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.bytes).sum()
+    }
+
+    /// Writes [`INDEX_FILE`] and [`SIZES_FILE`] into the folder of the shards.
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn write(&self, folder: &Path) -> Result<(), DataError> {
+        let sizes: BTreeMap<&str, u64> = self
+            .shards
+            .iter()
+            .map(|shard| (shard.name.as_str(), shard.samples))
+            .collect();
+        write_atomically(folder, SIZES_FILE, &json!(sizes))?;
+        let index = json!({
+            "version": 1,
+            "samples": self.samples(),
+            "bytes": self.bytes(),
+            "shards": self.shards,
+        });
+        write_atomically(folder, INDEX_FILE, &index)
+    }
+
+    /// Reads the index of a folder.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], [`DataError::BadIndex`].
+    pub fn read(folder: &Path) -> Result<Self, DataError> {
+        let path = folder.join(INDEX_FILE);
+        let json = fs::read(&path).map_err(DataError::io("read", &path))?;
+        serde_json::from_slice(&json).map_err(|error| DataError::BadIndex {
+            path,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Names of the shards that aren't as the index of their folder has them, each with how they differ.
+    pub fn differences(&self, indexed: &Self) -> Vec<(String, &'static str)> {
+        let by_name = |index: &Self| -> BTreeMap<String, ShardRecord> {
+            let entry = |shard: &ShardRecord| (shard.name.clone(), shard.clone());
+            index.shards.iter().map(entry).collect()
+        };
+        let (found, mut indexed) = (by_name(self), by_name(indexed));
+        let mut differences = Vec::new();
+        for (name, shard) in found {
+            match indexed.remove(&name) {
+                None => differences.push((name, "not in the index")),
+                Some(known) if known.sha256 != shard.sha256 => {
+                    differences.push((name, "changed since it was indexed"));
+                }
+                Some(_) => {}
+            }
+        }
+        differences.extend(
+            indexed
+                .into_keys()
+                .map(|name| (name, "not among the shards")),
+        );
+        differences
+    }
+}
+
+/// A shard's record, and the folder that it is in.
+fn record(shards: &ShardSet, shard: usize) -> Result<(PathBuf, ShardRecord), DataError> {
+    let path = shards
+        .local_tar(shard)
+        .ok_or_else(|| DataError::NoLocalTar {
+            name: shards.name(shard),
+        })?;
+    let headers = shards.open(shard)?.headers_only();
+    let samples = headers.filter(|item| matches!(item, ShardItem::Sample(_)));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let record = ShardRecord {
+        name: name.into_owned(),
+        samples: samples.count() as u64,
+        bytes: fs::metadata(path)
+            .map_err(DataError::io("read", path))?
+            .len(),
+        sha256: hash_file(path).map_err(DataError::io("read", path))?,
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    Ok((folder.to_owned(), record))
+}
+
+fn write_atomically(folder: &Path, name: &str, json: &serde_json::Value) -> Result<(), DataError> {
+    let path = folder.join(name);
+    let partial = folder.join(format!(".{name}.partial"));
+    fs::write(&partial, format!("{json:#}\n")).map_err(DataError::io("write", &partial))?;
+    fs::rename(&partial, &path).map_err(DataError::io("rename", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::shards;
+
+    #[test]
+    fn an_index_knows_when_a_shard_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = shards(&dir, &[3, 2]);
+        let folders = ShardIndex::by_folder(&set).unwrap();
+        let index = &folders[dir.path()];
+        assert_eq!((index.samples(), index.shards.len()), (5, 2));
+        index.write(dir.path()).unwrap();
+        let sizes = fs::read_to_string(dir.path().join(SIZES_FILE)).unwrap();
+        assert_eq!(sizes, "{\n  \"s-0.tar\": 3,\n  \"s-1.tar\": 2\n}\n");
+        let indexed = ShardIndex::read(dir.path()).unwrap();
+        assert_eq!(&indexed, index);
+
+        let mut bytes = fs::read(set.local_tar(1).unwrap()).unwrap();
+        bytes[700] ^= 1;
+        fs::write(set.local_tar(1).unwrap(), bytes).unwrap();
+        let changed = &ShardIndex::by_folder(&set).unwrap()[dir.path()];
+        let expected = ("s-1.tar".to_owned(), "changed since it was indexed");
+        assert_eq!(changed.differences(&indexed), [expected]);
+        let first = ShardSet::from_paths(vec![set.local_tar(0).unwrap().to_owned()]);
+        let fewer = &ShardIndex::by_folder(&first).unwrap()[dir.path()];
+        assert_eq!(fewer.differences(&indexed)[0].1, "not among the shards");
+        assert_eq!(indexed.differences(fewer)[0].1, "not in the index");
+    }
+}

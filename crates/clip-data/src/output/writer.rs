@@ -1,0 +1,191 @@
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use super::{ShardFile, ShardIndex, ShardRecord};
+use crate::{DataError, RawSample};
+
+/// A member's header, and what a body is padded to.
+const TAR_BLOCK: u64 = 512;
+
+/// How samples are laid out in new shards, `NAME-000000.tar` and on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardLayout {
+    /// What the shards' names begin with.
+    pub name: String,
+    /// Most samples of a shard. 10,000, as img2dataset writes them.
+    pub max_samples: usize,
+    /// Most bytes of a shard, unless one sample alone has more. No limit unless one is set.
+    pub max_bytes: u64,
+    /// Whether samples are numbered anew instead of keeping their keys, which several sources may share.
+    pub renumber: bool,
+}
+
+impl Default for ShardLayout {
+    fn default() -> Self {
+        Self {
+            name: "shard".to_owned(),
+            max_samples: 10_000,
+            max_bytes: u64::MAX,
+            renumber: false,
+        }
+    }
+}
+
+impl ShardLayout {
+    pub(crate) fn validate(&self) -> Result<(), DataError> {
+        let bad = |name: &'static str, value: String, reason: &'static str| {
+            Err(DataError::BadSetting {
+                name,
+                value,
+                reason,
+            })
+        };
+        if self.name.is_empty()
+            || self
+                .name
+                .contains(['/', '\\', '{', '}', ':', '*', '?', '['])
+        {
+            let reason = "must be a file name that shard patterns can hold: no slash, brace, colon, `*`, `?` or `[`";
+            return bad("name", self.name.clone(), reason);
+        }
+        if self.max_samples == 0 {
+            return bad("max_samples", "0".to_owned(), "must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// Writes samples to shards, in order.
+pub(crate) struct SampleWriter {
+    dir: PathBuf,
+    layout: ShardLayout,
+    open: Option<OpenShard>,
+    index: ShardIndex,
+    written: u64,
+}
+
+struct OpenShard {
+    file: ShardFile,
+    name: String,
+    keys: HashSet<String>,
+    bytes: u64,
+}
+
+impl SampleWriter {
+    pub(crate) fn new(dir: &Path, layout: &ShardLayout) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            layout: layout.clone(),
+            open: None,
+            index: ShardIndex::default(),
+            written: 0,
+        }
+    }
+
+    /// # Errors
+    /// [`DataError::DuplicateKey`] if the key stands in the shard already, [`DataError::Io`].
+    pub(crate) fn write(&mut self, mut sample: RawSample) -> Result<(), DataError> {
+        let key = if self.layout.renumber {
+            format!("{:09}", self.written)
+        } else {
+            std::mem::take(&mut sample.key)
+        };
+        let members = members(sample);
+        let bytes = members
+            .iter()
+            .map(|(_, body)| TAR_BLOCK + (body.len() as u64).next_multiple_of(TAR_BLOCK))
+            .sum::<u64>();
+        let full = self.open.as_ref().is_some_and(|open| {
+            open.keys.len() == self.layout.max_samples
+                // A tar ends with two blocks.
+                || open.bytes + bytes + 2 * TAR_BLOCK > self.layout.max_bytes
+        });
+        if full {
+            self.close()?;
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.create()?,
+        };
+        if !open.keys.insert(key.clone()) {
+            return Err(DataError::DuplicateKey { key });
+        }
+        for (extension, body) in members {
+            open.file
+                .append(&format!("{key}.{extension}"), &body)
+                .map_err(DataError::io("write", self.dir.join(&open.name)))?;
+        }
+        open.bytes += bytes;
+        self.open = Some(open);
+        self.written += 1;
+        Ok(())
+    }
+
+    fn create(&self) -> Result<OpenShard, DataError> {
+        let name = format!("{}-{:06}.tar", self.layout.name, self.index.shards.len());
+        let path = self.dir.join(&name);
+        Ok(OpenShard {
+            file: ShardFile::create(&path).map_err(DataError::io("create", path))?,
+            name,
+            keys: HashSet::new(),
+            bytes: 0,
+        })
+    }
+
+    fn close(&mut self) -> Result<(), DataError> {
+        let Some(OpenShard {
+            file, name, keys, ..
+        }) = self.open.take()
+        else {
+            return Ok(());
+        };
+        let finished = file.finish();
+        let (bytes, sha256) = finished.map_err(DataError::io("write", self.dir.join(&name)))?;
+        self.index.shards.push(ShardRecord {
+            name,
+            samples: keys.len() as u64,
+            bytes,
+            sha256,
+        });
+        Ok(())
+    }
+
+    /// Ends the last shard and writes the index.
+    pub(crate) fn finish(mut self) -> Result<ShardIndex, DataError> {
+        self.close()?;
+        self.index.write(&self.dir)?;
+        Ok(self.index)
+    }
+}
+
+/// Extensions and bodies of a sample's files.
+fn members(sample: RawSample) -> Vec<(&'static str, Vec<u8>)> {
+    let extension = image_extension(&sample.image).unwrap_or("jpg");
+    let mut members = vec![(extension, sample.image)];
+    if sample.captions.len() > 1 {
+        let captions = json!({ "captions": sample.captions }).to_string();
+        members.push(("json", captions.into_bytes()));
+    }
+    if let Some(caption) = sample.captions.into_iter().next() {
+        // For readers that know one caption a sample.
+        members.push(("txt", caption.into_bytes()));
+    }
+    if let Some(class) = sample.class {
+        members.push(("cls", class.to_string().into_bytes()));
+    }
+    members
+}
+
+/// The extension by which readers know an image of this format; `None` if it is of none that can be decoded.
+pub(crate) fn image_extension(bytes: &[u8]) -> Option<&'static str> {
+    match image::guess_format(bytes) {
+        Ok(image::ImageFormat::Jpeg) => Some("jpg"),
+        Ok(image::ImageFormat::Png) => Some("png"),
+        Ok(image::ImageFormat::WebP) => Some("webp"),
+        _ => None,
+    }
+}

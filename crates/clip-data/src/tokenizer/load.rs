@@ -1,0 +1,305 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use serde::Deserialize;
+
+use super::save::TOKENIZER_FILE;
+use super::text::Tokenizer;
+use super::vocabulary::{ALPHABET, EOT, SOT, Vocabulary, WORD_END, alphabet_tokens};
+use crate::DataError;
+
+/// Hugging Face's older layout: a JSON object of tokens and ids, and a merge a line.
+const VOCAB_FILE: &str = "vocab.json";
+const MERGES_FILE: &str = "merges.txt";
+/// Merges of OpenAI's list that CLIP uses; the file has more than five times as many.
+const CLIP_MERGES: usize = 49_152 - 256 - 2;
+
+impl Tokenizer {
+    /// Reads a tokenizer of CLIP's kind, which is byte-level BPE with `</w>` and the end of text as its last token, from
+    ///
+    /// - a `tokenizer.json`,
+    /// - a folder with a `tokenizer.json`, or with `vocab.json` and `merges.txt`,
+    /// - OpenAI's `bpe_simple_vocab_16e6.txt.gz`, unpacked or not.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is of another kind.
+    pub fn load(path: &Path) -> Result<Self, DataError> {
+        let origin = path.display().to_string();
+        let vocabulary = if path.is_dir() {
+            if path.join(TOKENIZER_FILE).exists() {
+                return Self::load(&path.join(TOKENIZER_FILE));
+            }
+            from_vocab_and_merges(path, &origin)?
+        } else {
+            let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("gz") => {
+                    let mut text = String::new();
+                    GzDecoder::new(&bytes[..])
+                        .read_to_string(&mut text)
+                        .map_err(DataError::io("read", path))?;
+                    from_merges(&text, &origin)?
+                }
+                Some("txt") => from_merges(&String::from_utf8_lossy(&bytes), &origin)?,
+                _ => from_json(&bytes, &origin)?,
+            }
+        };
+        Self::from_vocabulary(vocabulary, &origin)
+    }
+}
+
+/// The parts of a `tokenizer.json` that make a vocabulary. The rest are CLIP's rules, which are known.
+#[derive(Deserialize)]
+struct TokenizerJson {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    model: ModelJson,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct ModelJson {
+    vocab: BTreeMap<String, u32>,
+    merges: Vec<Merge>,
+    end_of_word_suffix: Option<String>,
+}
+
+/// Merges are written as two strings, and were once written as one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Pair(String, String),
+    Line(String),
+}
+
+fn from_json(bytes: &[u8], origin: &str) -> Result<Vocabulary, DataError> {
+    let json: TokenizerJson = serde_json::from_slice(bytes).map_err(|error| {
+        let reason = format!("it is not the tokenizer.json of a byte-level BPE: {error}");
+        wrong(origin, reason)
+    })?;
+    if json.model.end_of_word_suffix.as_deref() != Some(WORD_END) {
+        let reason = format!("its words don't end in `{WORD_END}`, as those of CLIP's kind do");
+        return Err(wrong(origin, reason));
+    }
+    let merges = json.model.merges.iter().map(|merge| match merge {
+        Merge::Pair(first, second) => Ok((first.clone(), second.clone())),
+        Merge::Line(line) => parse_merge(line, origin, "a merge"),
+    });
+    let mut ids = json.model.vocab;
+    ids.extend(
+        json.added_tokens
+            .into_iter()
+            .map(|added| (added.content, added.id)),
+    );
+    Vocabulary::new(
+        by_id(ids, origin)?,
+        merges.collect::<Result<_, _>>()?,
+        origin,
+    )
+}
+
+fn from_vocab_and_merges(dir: &Path, origin: &str) -> Result<Vocabulary, DataError> {
+    let path = dir.join(VOCAB_FILE);
+    let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
+    let ids = serde_json::from_slice(&bytes).map_err(|error| {
+        wrong(
+            origin,
+            format!("{VOCAB_FILE} has no tokens and ids: {error}"),
+        )
+    })?;
+    let path = dir.join(MERGES_FILE);
+    let merges = fs::read_to_string(&path).map_err(DataError::io("read", &path))?;
+    Vocabulary::new(
+        by_id(ids, origin)?,
+        read_merges(&merges, usize::MAX, origin)?,
+        origin,
+    )
+}
+
+/// OpenAI's file: merges alone, from which the tokens follow.
+fn from_merges(text: &str, origin: &str) -> Result<Vocabulary, DataError> {
+    let merges = read_merges(text, CLIP_MERGES, origin)?;
+    let mut tokens = Vec::with_capacity(ALPHABET + merges.len() + 2);
+    tokens.extend(alphabet_tokens());
+    tokens.extend(
+        merges
+            .iter()
+            .map(|(first, second)| format!("{first}{second}")),
+    );
+    tokens.extend([SOT, EOT].map(str::to_owned));
+    Vocabulary::new(tokens, merges, origin)
+}
+
+/// A merge a line, after a line that names the version.
+fn read_merges(text: &str, most: usize, origin: &str) -> Result<Vec<(String, String)>, DataError> {
+    let has_header = |line: &str| line.contains("version");
+    let lines = text.lines().zip(1..);
+    lines
+        .filter(|(line, number)| !(line.is_empty() || *number == 1 && has_header(line)))
+        .take(most)
+        .map(|(line, number)| parse_merge(line, origin, &format!("line {number}")))
+        .collect()
+}
+
+fn parse_merge(line: &str, origin: &str, place: &str) -> Result<(String, String), DataError> {
+    if let [first, second] = line.split(' ').collect::<Vec<_>>()[..] {
+        return Ok((first.to_owned(), second.to_owned()));
+    }
+    let reason = format!("{place}, `{line}`, is not two tokens with a space between");
+    Err(wrong(origin, reason))
+}
+
+/// The tokens in the order of their ids, which leave none out.
+fn by_id(ids: BTreeMap<String, u32>, origin: &str) -> Result<Vec<String>, DataError> {
+    let mut tokens: Vec<(u32, String)> = ids.into_iter().map(|(token, id)| (id, token)).collect();
+    tokens.sort_unstable();
+    if let Some(((id, token), place)) = tokens.iter().zip(0..).find(|((id, _), place)| id != place)
+    {
+        let reason = format!("`{token}` has the id {id}, where {place} comes next");
+        return Err(wrong(origin, reason));
+    }
+    Ok(tokens.into_iter().map(|(_, token)| token).collect())
+}
+
+fn wrong(origin: &str, reason: String) -> DataError {
+    DataError::Tokenizer {
+        origin: origin.to_owned(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    const TEXT: &str = "A red circle and 2 dogs' bones, 日本 😀 <end_of_text>!";
+
+    /// CLIP's vocabulary in OpenAI's format, with lines after the last that CLIP uses.
+    fn openai_lines() -> String {
+        let vocabulary = Tokenizer::clip().vocabulary;
+        let lines = vocabulary
+            .merges
+            .iter()
+            .map(|(first, second)| format!("{first} {second}\n"));
+        let header = "\"bpe_simple_vocab_16e6.txt#version: 0.2\n".to_owned();
+        std::iter::once(header)
+            .chain(lines)
+            .chain(["x y</w>\n".to_owned()])
+            .collect()
+    }
+
+    #[test]
+    fn every_layout_gives_the_ids_of_clips_own_vocabulary() {
+        let clip = Tokenizer::clip();
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        clip.save(&path("own.json")).unwrap();
+        fs::write(path("merges.txt"), openai_lines()).unwrap();
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        gz.write_all(openai_lines().as_bytes()).unwrap();
+        fs::write(path("bpe.txt.gz"), gz.finish().unwrap()).unwrap();
+        let loaded = |name: &str| Tokenizer::load(&path(name)).unwrap();
+        for name in ["own.json", "merges.txt", "bpe.txt.gz"] {
+            assert_eq!(
+                loaded(name).vocabulary.tokens,
+                clip.vocabulary.tokens,
+                "{name}"
+            );
+            assert_eq!(
+                loaded(name).encode(TEXT, 77),
+                clip.encode(TEXT, 77),
+                "{name}"
+            );
+        }
+
+        // Hugging Face's folder, which names the special tokens otherwise.
+        let mut ids = serde_json::Map::new();
+        let names = ["<|startoftext|>", "<|endoftext|>"].map(String::from);
+        let tokens = clip.vocabulary.tokens[..49_406]
+            .iter()
+            .cloned()
+            .chain(names);
+        ids.extend(
+            tokens
+                .zip(0..)
+                .map(|(token, id)| (token, serde_json::json!(id))),
+        );
+        fs::write(path(VOCAB_FILE), serde_json::to_vec(&ids).unwrap()).unwrap();
+        let lines = openai_lines();
+        let merges = lines.strip_suffix("x y</w>\n").unwrap();
+        fs::write(path(MERGES_FILE), merges).unwrap();
+        let folder = Tokenizer::load(dir.path()).unwrap();
+        let text = TEXT.replace("<end_of_text>", "<|endoftext|>");
+        assert_eq!(folder.encode(&text, 77), clip.encode(TEXT, 77));
+
+        clip.save(&path(TOKENIZER_FILE)).unwrap();
+        let folder = Tokenizer::load(dir.path()).unwrap();
+        assert_eq!(folder.encode(TEXT, 77), clip.encode(TEXT, 77));
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_of_clips_kind_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let gone = Tokenizer::load(&path("gone.json"));
+        assert!(matches!(gone, Err(DataError::Io { .. })));
+        let trained = Tokenizer::train(["red", "red"].map(String::from).into_iter(), 530).unwrap();
+        let json = trained.to_json();
+        for (name, text, expected) in [
+            ("a.json", "{}", "not the tokenizer.json"),
+            (
+                "b.json",
+                r#"{"model": {"vocab": {"a": 0}, "merges": [], "end_of_word_suffix": null}}"#,
+                "`</w>`",
+            ),
+            (
+                "c.json",
+                r#"{"model": {"vocab": {"a": 0}, "merges": [], "end_of_word_suffix": "</w>"}}"#,
+                "no token `!`",
+            ),
+            (
+                "d.json",
+                &json.replace("<end_of_text>", "<the_end>"),
+                "no tokens `<start_of_text>`",
+            ),
+            (
+                "e.json",
+                &json.replace("\"!\":1,", "\"!\":9,"),
+                "where 1 comes next",
+            ),
+            (
+                "f.json",
+                &json.replace("\"merges\":[", "\"merges\":[\"red\","),
+                "`red`, is not two tokens",
+            ),
+            (
+                "i.json",
+                &json.replace("\"merges\":[", "\"merges\":[[\"a\",\"b\"],"),
+                "merges `a` and `b`",
+            ),
+            ("g.txt", "#version: 0.2\ni n\nt h e\n", "line 3, `t h e`"),
+            ("h.txt", "#version: 0.2\nin g\n", "`in`"),
+        ] {
+            fs::write(path(name), text).unwrap();
+            let error = Tokenizer::load(&path(name)).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains(name), "{error}");
+        }
+        fs::write(path("bpe.txt.gz"), "no gzip").unwrap();
+        assert!(matches!(
+            Tokenizer::load(&path("bpe.txt.gz")),
+            Err(DataError::Io { .. })
+        ));
+    }
+}
