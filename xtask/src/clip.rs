@@ -16,31 +16,48 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<ExitCode> {
     let program = match wish {
         Wish::This(backend) => {
             backend.check(&machine)?;
-            build(backend)?
+            build(backend, &args)?
         }
-        Wish::Auto => build_strongest(&machine)?,
+        Wish::Auto => build_strongest(&machine, &args)?,
     };
     become_program(&program, &args)
 }
 
+/// Features beside the backend that the arguments make use of: each costs minutes to build, and most runs need none.
+fn features_for(args: &[String]) -> Vec<&'static str> {
+    const FEATURES: [(&str, &[&str]); 2] = [
+        (
+            "object-store",
+            &["http://", "https://", "s3://", "gs://", "az://"],
+        ),
+        ("parquet", &[".parquet"]),
+    ];
+    let used = FEATURES.iter().filter(|(_, marks)| {
+        marks
+            .iter()
+            .any(|mark| args.iter().any(|arg| arg.contains(mark)))
+    });
+    used.map(|(feature, _)| *feature).collect()
+}
+
 /// Builds the strongest backend that works; whatever stops a GPU one, the CPU one takes its place.
-fn build_strongest(machine: &Machine) -> Result<PathBuf> {
+fn build_strongest(machine: &Machine, args: &[String]) -> Result<PathBuf> {
     let (backend, why) = Backend::strongest(machine);
     eprintln!(
         "xtask: backend {} ({why}); another: --backend {NAMES}",
         backend.name()
     );
     if backend == Backend::Cpu {
-        return build(backend);
+        return build(backend, args);
     }
-    match build(backend).and_then(|program| device_starts(&program).map(|()| program)) {
+    match build(backend, args).and_then(|program| device_starts(&program).map(|()| program)) {
         Ok(program) => Ok(program),
         Err(error) => {
             eprintln!(
                 "xtask: the {} backend does not work here ({error:#}); going on with cpu",
                 backend.name()
             );
-            build(Backend::Cpu)
+            build(Backend::Cpu, args)
         }
     }
 }
@@ -59,19 +76,21 @@ fn device_starts(program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds `clip` in release with one backend and returns the program's path.
-fn build(backend: Backend) -> Result<PathBuf> {
-    let mut args = vec![
+/// Builds `clip` in release with one backend and what its arguments need, and returns the program's path.
+fn build(backend: Backend, args: &[String]) -> Result<PathBuf> {
+    let mut features = features_for(args);
+    features.insert(0, backend.name());
+    let features = features.join(",");
+    let args = [
         "build",
         "--release",
         "--package",
         "clip-cli",
         "--message-format=json-render-diagnostics",
+        "--no-default-features",
+        "--features",
+        &features,
     ];
-    // The default features are the cpu backend: naming no feature shares every object with the tests' build.
-    if backend != Backend::Cpu {
-        args.extend(["--no-default-features", "--features", backend.name()]);
-    }
     let built = cargo::command(args)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -107,4 +126,22 @@ fn become_program(program: &Path, args: &[String]) -> Result<ExitCode> {
             .and_then(|code| u8::try_from(code).ok())
             .unwrap_or(1),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_arguments_name_is_built() {
+        let features = |args: &[&str]| {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            features_for(&args)
+        };
+        assert!(features(&["pretrain", "--train", "a-{000..012}.tar"]).is_empty());
+        assert_eq!(
+            features(&["pretrain", "--train=s3://a/b.tar::c.parquet"]),
+            ["object-store", "parquet"]
+        );
+    }
 }

@@ -26,7 +26,7 @@ fn wait_for(expected: impl Fn(usize) -> bool) {
 }
 
 /// The address of a tar that a server of this process gives to all who ask.
-#[cfg(feature = "remote")]
+#[cfg(feature = "object-store")]
 fn serve(tar: Vec<u8>) -> String {
     use std::io::{Read, Write};
 
@@ -84,7 +84,7 @@ fn a_stream_dropped_midway_leaves_no_thread() {
         ..LoaderConfig::default()
     };
     let tokenizer = Arc::new(Tokenizer::clip());
-    #[cfg(feature = "remote")]
+    #[cfg(feature = "object-store")]
     {
         let shards = ShardSet::parse(&serve(std::fs::read(&path).unwrap())).unwrap();
         let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.clone()).unwrap();

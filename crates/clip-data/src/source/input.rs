@@ -41,7 +41,7 @@ impl Input {
                 }
                 decoder(compression, BufReader::with_capacity(BUFFER, file))?
             }
-            #[cfg(feature = "remote")]
+            #[cfg(feature = "object-store")]
             Location::Remote(object) => {
                 let mut raw = BufReader::with_capacity(BUFFER, object.open(0)?);
                 let compression = Compression::of(first(&mut raw)?);
@@ -161,7 +161,7 @@ pub(super) fn is_seekable(location: &Location) -> bool {
             let first = File::open(path).and_then(|mut file| first_bytes(&mut file));
             first.is_ok_and(|first| Compression::of(&first).is_none())
         }
-        #[cfg(feature = "remote")]
+        #[cfg(feature = "object-store")]
         Location::Remote(_) => false,
     }
 }
@@ -172,7 +172,7 @@ fn first_bytes(file: &mut File) -> Result<Vec<u8>> {
     Ok(first)
 }
 
-#[cfg(feature = "remote")]
+#[cfg(feature = "object-store")]
 fn first(stream: &mut impl BufRead) -> Result<&[u8]> {
     stream.fill_buf()
 }

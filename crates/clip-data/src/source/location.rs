@@ -1,13 +1,13 @@
 use std::{fmt, path::PathBuf};
 
-#[cfg(feature = "remote")]
+#[cfg(feature = "object-store")]
 use super::remote::RemoteObject;
 
 /// Where bytes are stored.
 #[derive(Clone, Debug)]
 pub(super) enum Location {
     Local(PathBuf),
-    #[cfg(feature = "remote")]
+    #[cfg(feature = "object-store")]
     Remote(RemoteObject),
 }
 
@@ -25,7 +25,7 @@ impl Location {
     pub(super) fn read_beside(&self, file: &str) -> Option<Vec<u8>> {
         match self {
             Self::Local(path) => std::fs::read(path.with_file_name(file)).ok(),
-            #[cfg(feature = "remote")]
+            #[cfg(feature = "object-store")]
             Self::Remote(object) => object.read_beside(file),
         }
     }
@@ -35,7 +35,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local(path) => path.display().fmt(f),
-            #[cfg(feature = "remote")]
+            #[cfg(feature = "object-store")]
             Self::Remote(object) => object.fmt(f),
         }
     }

@@ -8,7 +8,7 @@ mod location;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pattern;
-#[cfg(feature = "remote")]
+#[cfg(feature = "object-store")]
 mod remote;
 mod sample;
 mod set;

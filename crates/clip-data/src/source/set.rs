@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-#[cfg(feature = "remote")]
+#[cfg(feature = "object-store")]
 use super::remote::Remote;
 use super::{
     Location, ShardItem, ShardReader,
@@ -70,18 +70,19 @@ impl ShardSet {
             shards: Vec::new(),
             sources: Vec::new(),
         };
-        #[cfg(feature = "remote")]
+        #[cfg(feature = "object-store")]
         let remote = Remote::default();
         for text in list.split("::") {
             let pattern = Pattern::parse(text)?;
             let first = set.shards.len();
             if let Some(urls) = pattern.urls()? {
-                #[cfg(not(feature = "remote"))]
+                #[cfg(not(feature = "object-store"))]
                 return Err(pattern.bad(&format!(
-                    "this program was built without the feature `remote`, so it can't read {}",
+                    "this program was built without the feature `object-store`, so it can't read {}; \
+                     `cargo xtask clip` builds it in where an argument needs it",
                     urls.join(", ")
                 )));
-                #[cfg(feature = "remote")]
+                #[cfg(feature = "object-store")]
                 for url in urls {
                     let object = remote.object(&url).map_err(|reason| pattern.bad(&reason))?;
                     set.shards.push(Shard::Tar(Location::Remote(object)));
@@ -159,7 +160,7 @@ impl ShardSet {
                 }));
         } else if extension.eq_ignore_ascii_case("parquet") {
             #[cfg(not(feature = "parquet"))]
-            return Err(pattern.bad("this program was built without the feature `parquet`"));
+            return Err(pattern.bad("this program was built without the feature `parquet`; `cargo xtask clip` builds it in where an argument needs it"));
             #[cfg(feature = "parquet")]
             {
                 let file = super::parquet::ParquetFile::open(path, &pattern.columns)?;
