@@ -94,6 +94,9 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             },
         };
+        if let Outcome::Failed(reason) = &outcome {
+            log::warn!("{} failed: {reason}", benchmark.name);
+        }
         if let Some(line) = report.add(benchmark, outcome) {
             log::info!("  {line}");
         }

@@ -75,13 +75,13 @@ impl Report {
         }
     }
 
-    /// Takes up an outcome; returns it as a line.
+    /// Takes up an outcome; returns it as a line, unless it is a failure.
     pub(super) fn add(&mut self, benchmark: Benchmark, outcome: Outcome) -> Option<String> {
         self.done.push((benchmark, outcome));
         let (benchmark, outcome) = self.done.last()?;
         Some(match outcome {
             Outcome::Skipped(reason) => format!("skipped: {reason}"),
-            Outcome::Failed(reason) => format!("failed: {reason}"),
+            Outcome::Failed(_) => return None,
             Outcome::Measured(measured) => {
                 let row = self.row(benchmark, measured)?;
                 let unit = benchmark.work.unit();
