@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// List the benchmarks.
     #[arg(long)]
     list: bool,
-    /// Python with open_clip_torch, to compare with: `cargo xtask bench` makes one. Without it, only this program is
+    /// Python with OpenCLIP, to compare with: `cargo xtask bench` makes one. Without it, only this program is
     /// measured.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,

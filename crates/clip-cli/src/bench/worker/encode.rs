@@ -60,19 +60,19 @@ impl Task for Images {
 pub(super) struct Texts {
     place: Place,
     encoders: ClipEncoders,
-    texts: Vec<String>,
+    captions: Vec<String>,
     flop: Option<f64>,
 }
 
 impl Texts {
     pub(super) fn new(place: Place, preset: &str, batch: usize) -> Result<Self> {
         let encoders = load(&place, preset)?;
-        let texts = place.captions(batch)?;
-        let flop = flop_per_text(preset, &encoders, &texts);
+        let captions = place.captions(batch)?;
+        let flop = flop_per_text(preset, &encoders, &captions);
         Ok(Self {
             place,
             encoders,
-            texts,
+            captions,
             flop,
         })
     }
@@ -80,10 +80,10 @@ impl Texts {
 
 impl Task for Texts {
     fn run(&mut self) -> Result<u64> {
-        let features = encode_all(&self.encoders, &self.texts, PROMPT_BATCH)?;
+        let features = encode_all(&self.encoders, &self.captions, PROMPT_BATCH)?;
         self.place.sync()?;
         drop(features);
-        Ok(self.texts.len() as u64)
+        Ok(self.captions.len() as u64)
     }
 
     fn flop(&self) -> Option<f64> {
