@@ -1,5 +1,6 @@
 //! The `clip` program as its users meet it: arguments in; results, messages and exit codes out.
 
+mod bench;
 mod crashes;
 mod data_curation;
 mod data_tools;

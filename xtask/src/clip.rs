@@ -10,7 +10,12 @@ use crate::cargo;
 use crate::machine::Machine;
 
 /// Builds `clip` with the backend that `--backend` names and runs `clip ARGS...` with it.
-pub(crate) fn run(mut args: Vec<String>) -> Result<ExitCode> {
+pub(crate) fn run(args: Vec<String>) -> Result<ExitCode> {
+    run_with(args, &[])
+}
+
+/// The same, with more in its environment.
+pub(crate) fn run_with(mut args: Vec<String>, environment: &[(&str, String)]) -> Result<ExitCode> {
     let wish = Wish::take(&mut args)?;
     let machine = Machine::here();
     let program = match wish {
@@ -20,7 +25,11 @@ pub(crate) fn run(mut args: Vec<String>) -> Result<ExitCode> {
         }
         Wish::Auto => build_strongest(&machine, &args)?,
     };
-    become_program(&program, &args)
+    become_program(
+        Command::new(program)
+            .args(args)
+            .envs(environment.iter().cloned()),
+    )
 }
 
 /// Features beside the backend that the arguments make use of: each costs minutes to build, and most runs need none.
@@ -105,21 +114,20 @@ fn build(backend: Backend, args: &[String]) -> Result<PathBuf> {
 
 /// Replaces this process, so that signals, the terminal and the exit code are clip's own.
 #[cfg(unix)]
-fn become_program(program: &Path, args: &[String]) -> Result<ExitCode> {
+fn become_program(program: &mut Command) -> Result<ExitCode> {
     use std::os::unix::process::CommandExt;
-    let error = Command::new(program).args(args).exec();
-    Err(error).with_context(|| format!("cannot start {}", program.display()))
+    let error = program.exec();
+    Err(error).with_context(|| format!("cannot start {}", program.get_program().display()))
 }
 
 /// Runs the program to its end. The console sends Ctrl-C to both: it is clip's to answer, so this process ignores it.
 #[cfg(not(unix))]
-fn become_program(program: &Path, args: &[String]) -> Result<ExitCode> {
+fn become_program(program: &mut Command) -> Result<ExitCode> {
     #[cfg(windows)]
     ctrlc::set_handler(|| {}).context("cannot leave Ctrl-C to clip")?;
-    let status = Command::new(program)
-        .args(args)
+    let status = program
         .status()
-        .with_context(|| format!("cannot start {}", program.display()))?;
+        .with_context(|| format!("cannot start {}", program.get_program().display()))?;
     Ok(ExitCode::from(
         status
             .code()

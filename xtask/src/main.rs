@@ -1,6 +1,7 @@
 //! The project's chores as `cargo xtask TASK`: one file a task, few dependencies, nothing to install but Rust.
 
 mod backend;
+mod bench;
 mod cargo;
 mod ci;
 mod clip;
@@ -17,6 +18,8 @@ Usage: cargo xtask TASK [ARGS...]
   pretrain [--backend B] [ARGS...]  build `clip` for one backend and run `clip pretrain ARGS...`;
                                     with no arguments: make a dataset, train, evaluate
   clip [--backend B] ARGS...        build `clip` for one backend and run `clip ARGS...`
+  bench [--backend B] [ARGS...]     `clip bench ARGS...` against OpenCLIP on PyTorch, which is installed
+                                    into .venv unless --peer PYTHON names another
   test [ARGS...]                    the whole test suite: `cargo test --workspace --release ARGS...`
   ci                                formatting, lints, docs, dependency policy, layering, tests
   parity [--python P] [PRESET...]   compare features at full size with OpenCLIP's, for which P needs
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             clip::run(args)
         }
         "clip" => clip::run(args),
+        "bench" => bench::run(args),
         "test" => test::run(&args),
         "ci" => ci::run(&args),
         "parity" => parity::run(&args),

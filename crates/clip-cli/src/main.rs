@@ -4,6 +4,7 @@
 //! 2 on wrong usage and 130 when interrupted.
 
 mod allocator;
+mod bench;
 mod classes;
 mod classify;
 mod data;
@@ -13,6 +14,7 @@ mod embed;
 mod eval;
 mod interrupt;
 mod logger;
+mod memory;
 mod model;
 mod output;
 mod pictures;
@@ -72,12 +74,20 @@ enum Command {
     /// Look into weights.
     #[command(subcommand)]
     Weights(weights::Weights),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchWorker(bench::worker::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logger::init(cli.global.verbose, cli.global.quiet);
-    if matches!(cli.command, Command::Pretrain(_)) {
+    let trains = match &cli.command {
+        Command::Pretrain(_) => true,
+        Command::BenchWorker(args) => args.training,
+        _ => false,
+    };
+    if trains {
         allocator::keep_freed_memory();
     }
     match interrupt::install().and_then(|()| run(cli)) {
@@ -105,6 +115,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Classify(args) => classify::run(&args, device),
         Command::Embed(args) => embed::run(&args, device),
         Command::Weights(weights) => weights::run(&weights),
+        Command::Bench(args) => bench::run(&args, device),
+        Command::BenchWorker(_) => bench::worker::run(device),
     }
 }
 

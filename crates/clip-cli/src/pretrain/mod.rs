@@ -1,7 +1,6 @@
 //! `clip pretrain`: from shards to a trained, evaluated model directory and its report.
 
 mod args;
-mod memory;
 mod prepare;
 mod report;
 mod summary;

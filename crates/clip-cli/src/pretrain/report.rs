@@ -73,7 +73,7 @@ impl Page {
         facts.total_steps = Some(self.total_steps);
         facts.backend = Some(self.device.clone());
         facts.wall_s = Some(state.seconds);
-        facts.peak_memory = super::memory::peak_bytes();
+        facts.peak_memory = crate::memory::peak_bytes();
         facts.version = Some(env!("CARGO_PKG_VERSION").to_owned());
         report.retrieval = found
             .retrieval

@@ -8,8 +8,8 @@ use clip_train::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Ended, memory, validation::Found};
-use crate::{device::Started, output};
+use super::{Ended, validation::Found};
+use crate::{device::Started, memory, output};
 
 /// Says what is about to happen.
 pub(super) fn announce(

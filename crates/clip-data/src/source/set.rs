@@ -194,7 +194,7 @@ impl ShardSet {
     }
 
     /// The path of a shard that is a whole tar on this machine.
-    pub(crate) fn local_tar(&self, shard: usize) -> Option<&Path> {
+    pub fn local_tar(&self, shard: usize) -> Option<&Path> {
         match &self.shards[shard] {
             Shard::Tar(Location::Local(path)) => Some(path),
             _ => None,

@@ -1,5 +1,7 @@
+//! Memory of this process.
+
 /// The most memory that this process has had at once, in bytes; `None` where the system doesn't tell it as a file.
-pub(super) fn peak_bytes() -> Option<u64> {
+pub(crate) fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()

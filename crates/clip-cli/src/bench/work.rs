@@ -1,0 +1,240 @@
+//! What is measured, by name.
+
+use clip_model::presets;
+use serde::{Deserialize, Serialize};
+
+/// A piece of work that both sides know how to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Work {
+    /// Forward, loss, backward and optimizer, from pixels and tokens on the host.
+    TrainStep { preset: String, batch: usize },
+    /// Image features without gradients.
+    EncodeImages { preset: String, batch: usize },
+    /// Text features without gradients, from text.
+    EncodeTexts { preset: String, batch: usize },
+    /// The contrastive loss and its gradient by every feature.
+    Loss { batch: usize, embed_dim: usize },
+    /// A zero-shot classifier from class names and templates.
+    Head { preset: String },
+    /// Shards to batches with one worker.
+    Loader { image_size: usize, batch: usize },
+    /// Captions to token ids on one thread.
+    Tokenize,
+    /// Weights and optimizer state to a file that is on the disk.
+    SaveCheckpoint { preset: String },
+    /// The same back into a model and its optimizer.
+    LoadCheckpoint { preset: String },
+    /// The largest rate of a square matrix product.
+    MatMul,
+    /// Reading and writing memory that is larger than every cache.
+    Copy,
+    /// Writing a file until it is on the disk.
+    WriteFile,
+}
+
+/// A rate of the machine that work is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    MatMul,
+    Disk,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Benchmark {
+    pub(super) name: &'static str,
+    pub(super) what: String,
+    pub(super) work: Work,
+}
+
+/// Names of the class names and templates that [`Work::Head`] reads: 20 classes of 8 templates are 160 prompts.
+pub(super) const CLASSES: usize = 20;
+pub(super) const TEMPLATES: [&str; 8] = [
+    "a photo of a {}.",
+    "a bad photo of a {}.",
+    "a photo of many {}.",
+    "a close-up photo of the {}.",
+    "a bright photo of a {}.",
+    "a drawing of a {}.",
+    "a photo of a {} taken from far away, on a rainy day.",
+    "itap of a {}.",
+];
+
+impl Work {
+    /// What is counted.
+    pub(super) fn unit(&self) -> &'static str {
+        match self {
+            Self::TrainStep { .. } | Self::EncodeImages { .. } | Self::Loader { .. } => "images",
+            Self::EncodeTexts { .. } => "texts",
+            Self::Loss { .. } => "pairs",
+            Self::Head { .. } => "prompts",
+            Self::Tokenize => "captions",
+            Self::SaveCheckpoint { .. }
+            | Self::LoadCheckpoint { .. }
+            | Self::Copy
+            | Self::WriteFile => "bytes",
+            Self::MatMul => "FLOP",
+        }
+    }
+
+    pub(super) fn preset(&self) -> Option<&str> {
+        match self {
+            Self::TrainStep { preset, .. }
+            | Self::EncodeImages { preset, .. }
+            | Self::EncodeTexts { preset, .. }
+            | Self::Head { preset }
+            | Self::SaveCheckpoint { preset }
+            | Self::LoadCheckpoint { preset } => Some(preset),
+            _ => None,
+        }
+    }
+
+    /// Why this build can't do it.
+    pub(super) fn unknown(&self) -> Option<String> {
+        let preset = self
+            .preset()
+            .filter(|preset| presets::json(preset).is_none())?;
+        Some(format!("this build has no preset {preset}"))
+    }
+
+    /// Whether it trains, with memory as `clip pretrain` manages it.
+    pub(super) fn trains(&self) -> bool {
+        matches!(self, Self::TrainStep { .. })
+    }
+
+    /// Whether it says something of PyTorch too. A disk is as fast for everybody.
+    pub(super) fn has_peer(&self) -> bool {
+        *self != Self::WriteFile
+    }
+
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TrainStep { .. }
+            | Self::EncodeImages { .. }
+            | Self::EncodeTexts { .. }
+            | Self::Head { .. }
+            | Self::Loss { .. } => Some(Limit::MatMul),
+            Self::SaveCheckpoint { .. } => Some(Limit::Disk),
+            _ => None,
+        }
+    }
+}
+
+impl Limit {
+    /// The benchmark that measures it.
+    pub(super) fn benchmark(self) -> &'static str {
+        match self {
+            Self::MatMul => "matmul",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Every benchmark; what the others are compared with comes first.
+pub(super) fn all() -> Vec<Benchmark> {
+    let training = [
+        ("train-nano", "ViT-Nano-6-36", 128),
+        ("train-mini", "ViT-Mini-16-96", 256),
+        ("train-b-32", "ViT-B-32", 32),
+        ("train-b-16", "ViT-B-16", 16),
+        ("train-rn50", "RN50", 16),
+    ];
+    let training = training.map(|(name, preset, batch)| {
+        let preset = preset.to_owned();
+        let what = format!("training step, {preset}, batch {batch}");
+        let work = Work::TrainStep { preset, batch };
+        Benchmark { name, what, work }
+    });
+    let images = [("image-b-32", "ViT-B-32", 32), ("image-rn50", "RN50", 32)].map(
+        |(name, preset, batch)| {
+            let preset = preset.to_owned();
+            let what = format!("image encoding, {preset}, batch {batch}");
+            let work = Work::EncodeImages { preset, batch };
+            Benchmark { name, what, work }
+        },
+    );
+    let losses = [("loss-1024", 1024), ("loss-4096", 4096)].map(|(name, batch)| {
+        let embed_dim = 512;
+        let what = format!("contrastive loss and gradients, batch {batch}, {embed_dim} features");
+        let work = Work::Loss { batch, embed_dim };
+        Benchmark { name, what, work }
+    });
+    let one = |name, what: &str, work| Benchmark {
+        name,
+        what: what.to_owned(),
+        work,
+    };
+    let base = || "ViT-B-32".to_owned();
+    // Weights and both moments take 250 MB.
+    let saved = || "ViT-Mini-16-96".to_owned();
+    let mut all = vec![
+        one("matmul", "matrix product", Work::MatMul),
+        one("memory", "memory copy, read and written", Work::Copy),
+        one("disk", "file on the disk", Work::WriteFile),
+    ];
+    all.extend(training);
+    all.extend(images);
+    all.push(one(
+        "text-b-32",
+        "text encoding, ViT-B-32, 128 captions",
+        Work::EncodeTexts {
+            preset: base(),
+            batch: 128,
+        },
+    ));
+    all.push(one(
+        "head",
+        "classifier head, ViT-B-32, 20 classes of 8 templates",
+        Work::Head { preset: base() },
+    ));
+    all.extend(losses);
+    all.extend([
+        one(
+            "loader",
+            "loader, one worker, images of 224 pixels",
+            Work::Loader {
+                image_size: 224,
+                batch: 64,
+            },
+        ),
+        one("tokenizer", "tokenizer, one thread", Work::Tokenize),
+        one(
+            "save",
+            "checkpoint saved, ViT-Mini-16-96",
+            Work::SaveCheckpoint { preset: saved() },
+        ),
+        one(
+            "load",
+            "checkpoint loaded, ViT-Mini-16-96",
+            Work::LoadCheckpoint { preset: saved() },
+        ),
+    ]);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_limits_come_first() {
+        let all = all();
+        for (at, benchmark) in all.iter().enumerate() {
+            let first = all.iter().position(|other| other.name == benchmark.name);
+            assert_eq!(first, Some(at), "{}", benchmark.name);
+            if let Some(limit) = benchmark.work.limit() {
+                let measured = all.iter().position(|other| other.name == limit.benchmark());
+                assert!(measured.unwrap() < at, "{}", benchmark.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_preset_that_is_not_there_is_named() {
+        let work = Work::SaveCheckpoint {
+            preset: "ViT-Z-1".to_owned(),
+        };
+        assert_eq!(work.unknown().unwrap(), "this build has no preset ViT-Z-1");
+        assert_eq!(Work::Tokenize.unknown(), None);
+    }
+}

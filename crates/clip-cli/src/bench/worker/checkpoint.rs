@@ -1,0 +1,104 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clip_model::{
+    Clip,
+    weights::{load_weights, weights_bytes},
+};
+use clip_train::{
+    Captions, Optimizer, OptimizerConfig,
+    checkpoint::{Checkpoints, Contents, RunState},
+};
+
+use super::{Place, Task, noise, train};
+
+/// A model and an optimizer that has taken a step, so that its moments exist.
+fn trained(place: &Place, preset: &str) -> Result<(Clip, Optimizer)> {
+    let (model, dir, mut optimizer) = train::load(place, preset)?;
+    let side = dir.config.vision_cfg.image_size;
+    let images = dir
+        .norm
+        .to_tensor(noise(2 * side * side * 3), side, &model.device());
+    let captions = Captions::new(vec![1, 3, 2, 1, 4, 2], 3);
+    let found = train::gradients(place, &model, images, &captions);
+    let (model, _) = optimizer.step(1e-6, model, found.grads);
+    Ok((model, optimizer))
+}
+
+/// Weights and optimizer through checksums to the disk.
+pub(super) struct Save {
+    model: Clip,
+    optimizer: Optimizer,
+    checkpoints: Checkpoints,
+    step: u64,
+}
+
+impl Save {
+    pub(super) fn new(place: &Place, preset: &str) -> Result<Self> {
+        let (model, optimizer) = trained(place, preset)?;
+        Ok(Self {
+            model,
+            optimizer,
+            checkpoints: Checkpoints::new(place.file("saved"), 1),
+            step: 0,
+        })
+    }
+
+    fn save(&mut self) -> Result<PathBuf> {
+        self.step += 1;
+        let state = RunState {
+            step: self.step,
+            ..RunState::default()
+        };
+        let contents = Contents {
+            weights: weights_bytes(&self.model),
+            optimizer: self.optimizer.to_bytes()?,
+            ema: None,
+        };
+        Ok(self.checkpoints.save(&state, &contents)?)
+    }
+}
+
+impl Task for Save {
+    fn run(&mut self) -> Result<u64> {
+        let path = self.save()?;
+        size(&path)
+    }
+}
+
+/// The same back, checksums verified.
+pub(super) struct Load {
+    model: Clip,
+    checkpoints: Checkpoints,
+    bytes: u64,
+}
+
+impl Load {
+    pub(super) fn new(place: &Place, preset: &str) -> Result<Self> {
+        let mut save = Save::new(place, preset)?;
+        let path = save.save()?;
+        Ok(Self {
+            model: save.model,
+            checkpoints: save.checkpoints,
+            bytes: size(&path)?,
+        })
+    }
+}
+
+impl Task for Load {
+    fn run(&mut self) -> Result<u64> {
+        let (found, _) = self.checkpoints.latest()?.context("no checkpoint")?;
+        let optimizer = Optimizer::new(&OptimizerConfig::default(), &self.model);
+        drop(optimizer.load_bytes(&found.optimizer)?);
+        self.model = load_weights(self.model.clone(), &found.weights)?;
+        Ok(self.bytes)
+    }
+}
+
+fn size(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,114 @@
+use anyhow::{Result, ensure};
+use burn::tensor::Tensor;
+use clip_data::Tokenizer;
+use clip_model::{Clip, ImageNorm, loss::ContrastiveLoss, weights::ModelDir};
+use clip_train::{Captions, ContrastiveStep, Optimizer, OptimizerConfig, PairBatch, StepGradients};
+
+use super::{Place, Task, noise, tokenizer};
+use crate::bench::flops::Shape;
+
+/// So small that noise doesn't teach the model anything, nor spoils its numbers.
+const LEARNING_RATE: f64 = 1e-6;
+
+/// A training step as `clip pretrain` does it, from bytes on the host.
+pub(super) struct Step {
+    place: Place,
+    model: Option<Clip>,
+    optimizer: Optimizer,
+    norm: ImageNorm,
+    pixels: Vec<u8>,
+    image_size: usize,
+    batch: usize,
+    captions: Captions,
+    flop: Option<f64>,
+}
+
+/// The model as it is trained, and its optimizer.
+pub(super) fn load(place: &Place, preset: &str) -> Result<(Clip, ModelDir, Optimizer)> {
+    let dir = ModelDir::open(&place.model(preset))?;
+    let model = dir.load(&place.started.device.clone().autodiff())?;
+    let optimizer = Optimizer::new(&OptimizerConfig::default(), &model);
+    Ok((model, dir, optimizer))
+}
+
+/// The one place that knows how a step is configured.
+pub(super) fn gradients(
+    place: &Place,
+    model: &Clip,
+    images: Tensor<4>,
+    captions: &Captions,
+) -> StepGradients {
+    let [batch, ..] = images.dims();
+    ContrastiveStep::new(ContrastiveLoss::default(), batch)
+        .with_threads(place.threads())
+        .with_text_buckets(place.started.text_buckets())
+        .gradients(model, &PairBatch::new(images, captions.clone()))
+}
+
+impl Step {
+    pub(super) fn new(place: Place, preset: &str, batch: usize) -> Result<Self> {
+        let (model, dir, optimizer) = load(&place, preset)?;
+        let tokenizer = tokenizer(&place.model(preset))?;
+        let texts = place.captions(batch)?;
+        let (captions, lengths) = tokenize(&tokenizer, &texts, dir.config.text_cfg.context_length);
+        let flop = Shape::of(preset).map(|shape| {
+            let flop: u64 = lengths.iter().map(|tokens| shape.training(*tokens)).sum();
+            flop as f64 / batch as f64
+        });
+        let image_size = dir.config.vision_cfg.image_size;
+        Ok(Self {
+            place,
+            model: Some(model),
+            optimizer,
+            norm: dir.norm,
+            pixels: noise(batch * image_size * image_size * 3),
+            image_size,
+            batch,
+            captions,
+            flop,
+        })
+    }
+}
+
+/// As a loader does it: padded to the longest. And each caption's own length.
+fn tokenize(
+    tokenizer: &Tokenizer,
+    texts: &[String],
+    context_length: usize,
+) -> (Captions, Vec<u64>) {
+    let ids: Vec<Vec<u32>> = texts
+        .iter()
+        .map(|text| tokenizer.encode(text, context_length).ids)
+        .collect();
+    let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
+    let padded = ids.iter().flat_map(|ids| {
+        let padding = std::iter::repeat_n(0, longest - ids.len());
+        ids.iter().map(|id| *id as i32).chain(padding)
+    });
+    let lengths = ids.iter().map(|ids| ids.len() as u64).collect();
+    (Captions::new(padded.collect(), longest), lengths)
+}
+
+impl Task for Step {
+    fn run(&mut self) -> Result<u64> {
+        // invariant: it is put back below, and a step that fails is the last.
+        let model = self.model.take().expect("invariant: put back");
+        let device = model.device();
+        let images = self
+            .norm
+            .to_tensor(self.pixels.clone(), self.image_size, &device);
+        let found = gradients(&self.place, &model, images, &self.captions);
+        let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
+        self.model = Some(model);
+        self.place.sync()?;
+        ensure!(
+            norm > 0.0 && norm.is_finite(),
+            "the gradient's norm is {norm}: nothing was trained"
+        );
+        Ok(self.batch as u64)
+    }
+
+    fn flop(&self) -> Option<f64> {
+        self.flop
+    }
+}
