@@ -51,6 +51,17 @@ impl Clip {
         self.visual.forward(images, None)
     }
 
+    /// Image features before the projection into the joint space, which the paper's linear probes use, and after it.
+    ///
+    /// # Shapes
+    /// - `images`: as [`encode_image`](Self::encode_image)
+    /// - returns `[batch, width]` and `[batch, embed_dim]`
+    pub fn encode_image_twofold(&self, images: Tensor<4>) -> [Tensor<2>; 2] {
+        let unprojected = self.visual.forward_features(images, None);
+        let projected = unprojected.clone().matmul(self.visual.proj.val());
+        [unprojected, projected]
+    }
+
     /// Text features, not normalised.
     ///
     /// # Shapes

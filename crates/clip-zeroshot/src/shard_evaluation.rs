@@ -73,7 +73,11 @@ impl ShardFeatures {
     }
 
     /// Each image's label, a position in `names`.
-    fn labels(&self, names: &[String], source: LabelSource) -> Result<Vec<u32>, ZeroShotError> {
+    ///
+    /// # Errors
+    /// [`ZeroShotError::Unlabelled`], [`ZeroShotError::UnnamedClass`] or [`ZeroShotError::UnknownCaption`] naming the
+    /// sample.
+    pub fn labels(&self, names: &[String], source: LabelSource) -> Result<Vec<u32>, ZeroShotError> {
         let mut places = HashMap::new();
         for (at, name) in names.iter().enumerate() {
             // Of two classes with one name the first counts, as it does among equal logits.

@@ -1,0 +1,190 @@
+//! Features of shards in a safetensors file: encoding the images is nearly all the time of an evaluation.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use burn::tensor::{Device, Tensor};
+use clip_data::{EvalNeeds, FaultReport, LoaderConfig, ShardSet};
+use clip_model::weights::write_atomically;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ClipEncoders, ImagePass, Sha256Hex, ShardFeatures, TextEncoder, ZeroShotError,
+    features::{finite_rows, from_host},
+};
+
+/// Part of every key, so that files of other layouts are never read.
+const FORMAT: &str = "clip-shard-features-1";
+const IMAGES: &str = "images";
+const UNPROJECTED: &str = "unprojected";
+
+/// A folder of features. A file's name is the hash of all that its features depend on: the model, and path, length and
+/// time of change of every shard. Files of before a change are left where they are.
+#[derive(Clone, Debug)]
+pub struct FeatureCache {
+    folder: PathBuf,
+}
+
+/// What a file holds besides tensors.
+#[derive(Serialize, Deserialize)]
+struct About {
+    keys: Vec<String>,
+    captions: Vec<String>,
+    image_of_caption: Vec<usize>,
+    classes: Vec<Option<usize>>,
+    faults: FaultReport,
+}
+
+impl FeatureCache {
+    /// A cache in a folder, which is made when the first features are kept.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+        }
+    }
+
+    /// The features of shards from the folder, or else from the model, then kept. A damaged file is replaced.
+    /// Returns whether the model was spared.
+    ///
+    /// # Errors
+    /// Those of [`ClipEncoders::loader`] and [`ClipEncoders::encode_shards`], and [`ZeroShotError::Io`] or
+    /// [`ZeroShotError::Model`] when the folder can't be written.
+    pub fn encode_shards(
+        &self,
+        encoders: &ClipEncoders,
+        shards: ShardSet,
+        needs: EvalNeeds,
+        config: LoaderConfig,
+        pass: ImagePass,
+    ) -> Result<(ShardFeatures, bool), ZeroShotError> {
+        let key = key(encoders, &shards, needs, config.max_bad_share, pass)?;
+        let path = self.folder.join(format!("features-{key}.safetensors"));
+        if let Some(features) = load(&path, encoders.device()) {
+            return Ok((features, true));
+        }
+        let features = encoders.encode_shards_in(&encoders.loader(shards, needs, config)?, pass)?;
+        std::fs::create_dir_all(&self.folder)
+            .map_err(ZeroShotError::io("create", &self.folder))?;
+        save(&path, &features)?;
+        Ok((features, false))
+    }
+}
+
+fn key(
+    encoders: &ClipEncoders,
+    shards: &ShardSet,
+    needs: EvalNeeds,
+    max_bad_share: f64,
+    pass: ImagePass,
+) -> Result<String, ZeroShotError> {
+    let mut hash = Sha256Hex::default()
+        .part(FORMAT.as_bytes())
+        .part(encoders.model_hash().as_bytes())
+        .part(format!("{needs:?} {max_bad_share} {pass:?}").as_bytes());
+    for path in shards.paths() {
+        let read = || ZeroShotError::io("read", path);
+        let whole = path.canonicalize().map_err(read())?;
+        let about = path.metadata().map_err(read())?;
+        let changed = about.modified().map_err(read())?;
+        let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+        hash = hash
+            .part(whole.as_os_str().as_encoded_bytes())
+            .part(&about.len().to_le_bytes())
+            .part(&changed.as_nanos().to_le_bytes());
+    }
+    Ok(hash.finish()[..32].to_owned())
+}
+
+fn save(path: &Path, features: &ShardFeatures) -> Result<(), ZeroShotError> {
+    let mut tensors = Vec::new();
+    let named = [
+        (IMAGES, Some(&features.images)),
+        (UNPROJECTED, features.unprojected.as_ref()),
+    ];
+    for (name, tensor) in named {
+        let Some(tensor) = tensor else { continue };
+        let shape = tensor.dims().to_vec();
+        let rows = finite_rows(tensor.clone(), |row| format!("the feature of image {row}"))?;
+        let bytes: Vec<u8> = rows.into_iter().flat_map(f32::to_le_bytes).collect();
+        tensors.push((name, shape, bytes));
+    }
+    let about = About {
+        keys: features.keys.clone(),
+        captions: features.captions.clone(),
+        image_of_caption: features.image_of_caption.clone(),
+        classes: features.classes.clone(),
+        faults: features.faults.clone(),
+    };
+    // invariant: strings and numbers always have a JSON form. It is a tensor of bytes because a safetensors header is
+    // limited to 100 MB.
+    let about = serde_json::to_vec(&about).expect("invariant: it has a JSON form");
+    let hash = tensors
+        .iter()
+        .fold(Sha256Hex::default(), |hash, (_, _, bytes)| hash.part(bytes))
+        .part(&about)
+        .finish();
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| (*name, Dtype::F32, shape.clone(), bytes.as_slice()))
+        .chain([("about", Dtype::U8, vec![about.len()], about.as_slice())])
+        .map(|(name, dtype, shape, bytes)| {
+            // invariant: the bytes were just made from a tensor of that shape.
+            let view = TensorView::new(dtype, shape, bytes).expect("invariant: bytes fit");
+            (name, view)
+        });
+    let metadata = HashMap::from([("sha256".to_owned(), hash)]);
+    // invariant: the header holds three names and a hash.
+    let file = safetensors::serialize(views, Some(metadata)).expect("invariant: a short header");
+    Ok(write_atomically(path, &file)?)
+}
+
+/// `None` for a file that is missing or damaged.
+fn load(path: &Path, device: &Device) -> Option<ShardFeatures> {
+    let bytes = std::fs::read(path).ok()?;
+    let features = parse(&bytes, device);
+    if features.is_none() {
+        log::warn!("{} is damaged: encoding again", path.display());
+    }
+    features
+}
+
+fn parse(bytes: &[u8], device: &Device) -> Option<ShardFeatures> {
+    let file = SafeTensors::deserialize(bytes).ok()?;
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    let about = file.tensor("about").ok()?;
+    let images = file.tensor(IMAGES).ok()?;
+    let unprojected = file.tensor(UNPROJECTED).ok();
+    let hash = [Some(&images), unprojected.as_ref(), Some(&about)]
+        .into_iter()
+        .flatten()
+        .fold(Sha256Hex::default(), |hash, view| hash.part(view.data()));
+    if header.metadata().as_ref()?.get("sha256")? != &hash.finish() {
+        return None;
+    }
+    let about: About = serde_json::from_slice(about.data()).ok()?;
+    let matrix = |view: &TensorView<'_>| -> Option<Tensor<2>> {
+        let &[rows, columns] = view.shape() else {
+            return None;
+        };
+        let (values, _) = view.data().as_chunks::<4>();
+        let values = values.iter().map(|&value| f32::from_le_bytes(value));
+        Some(from_host(values.collect(), [rows, columns], device))
+    };
+    let unprojected = match &unprojected {
+        Some(view) => Some(matrix(view)?),
+        None => None,
+    };
+    Some(ShardFeatures {
+        images: matrix(&images)?,
+        unprojected,
+        keys: about.keys,
+        captions: about.captions,
+        image_of_caption: about.image_of_caption,
+        classes: about.classes,
+        faults: about.faults,
+    })
+}
