@@ -4,5 +4,7 @@ mod evaluation;
 mod mistakes;
 mod pretrain;
 mod process;
+mod search;
 mod support;
+mod ui;
 mod use_model;

@@ -282,7 +282,12 @@ mod tests {
             }
             assert_eq!(kind.name().parse(), Ok(kind));
         }
-        assert!("fog".parse::<CorruptionKind>().unwrap_err().contains("jpeg"));
+        assert!(
+            "fog"
+                .parse::<CorruptionKind>()
+                .unwrap_err()
+                .contains("jpeg")
+        );
         assert_eq!(Corruption::new(CorruptionKind::Jpeg, 6), None);
     }
 

@@ -1,20 +1,18 @@
 //! Features of shards in a safetensors file: encoding the images is nearly all the time of an evaluation.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use clip_data::{EvalNeeds, FaultReport, LoaderConfig, ShardSet};
-use clip_model::weights::write_atomically;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ClipEncoders, ImagePass, Sha256Hex, ShardFeatures, TextEncoder, ZeroShotError,
     features::{finite_rows, from_host},
+    tensor_file::{self, Matrix},
 };
 
 /// Part of every key, so that files of other layouts are never read.
@@ -67,8 +65,7 @@ impl FeatureCache {
             return Ok((features, true));
         }
         let features = encoders.encode_shards_in(&encoders.loader(shards, needs, config)?, pass)?;
-        std::fs::create_dir_all(&self.folder)
-            .map_err(ZeroShotError::io("create", &self.folder))?;
+        std::fs::create_dir_all(&self.folder).map_err(ZeroShotError::io("create", &self.folder))?;
         save(&path, &features)?;
         Ok((features, false))
     }
@@ -100,17 +97,18 @@ fn key(
 }
 
 fn save(path: &Path, features: &ShardFeatures) -> Result<(), ZeroShotError> {
-    let mut tensors = Vec::new();
+    let mut matrices = Vec::new();
     let named = [
         (IMAGES, Some(&features.images)),
         (UNPROJECTED, features.unprojected.as_ref()),
     ];
     for (name, tensor) in named {
         let Some(tensor) = tensor else { continue };
-        let shape = tensor.dims().to_vec();
-        let rows = finite_rows(tensor.clone(), |row| format!("the feature of image {row}"))?;
-        let bytes: Vec<u8> = rows.into_iter().flat_map(f32::to_le_bytes).collect();
-        tensors.push((name, shape, bytes));
+        matrices.push(Matrix {
+            name: name.to_owned(),
+            shape: tensor.dims(),
+            values: finite_rows(tensor.clone(), |row| format!("the feature of image {row}"))?,
+        });
     }
     let about = About {
         keys: features.keys.clone(),
@@ -119,68 +117,25 @@ fn save(path: &Path, features: &ShardFeatures) -> Result<(), ZeroShotError> {
         classes: features.classes.clone(),
         faults: features.faults.clone(),
     };
-    // invariant: strings and numbers always have a JSON form. It is a tensor of bytes because a safetensors header is
-    // limited to 100 MB.
-    let about = serde_json::to_vec(&about).expect("invariant: it has a JSON form");
-    let hash = tensors
-        .iter()
-        .fold(Sha256Hex::default(), |hash, (_, _, bytes)| hash.part(bytes))
-        .part(&about)
-        .finish();
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| (*name, Dtype::F32, shape.clone(), bytes.as_slice()))
-        .chain([("about", Dtype::U8, vec![about.len()], about.as_slice())])
-        .map(|(name, dtype, shape, bytes)| {
-            // invariant: the bytes were just made from a tensor of that shape.
-            let view = TensorView::new(dtype, shape, bytes).expect("invariant: bytes fit");
-            (name, view)
-        });
-    let metadata = HashMap::from([("sha256".to_owned(), hash)]);
-    // invariant: the header holds three names and a hash.
-    let file = safetensors::serialize(views, Some(metadata)).expect("invariant: a short header");
-    Ok(write_atomically(path, &file)?)
+    tensor_file::save(path, FORMAT, &matrices, &about)
 }
 
 /// `None` for a file that is missing or damaged.
 fn load(path: &Path, device: &Device) -> Option<ShardFeatures> {
     let bytes = std::fs::read(path).ok()?;
-    let features = parse(&bytes, device);
-    if features.is_none() {
-        log::warn!("{} is damaged: encoding again", path.display());
-    }
-    features
-}
-
-fn parse(bytes: &[u8], device: &Device) -> Option<ShardFeatures> {
-    let file = SafeTensors::deserialize(bytes).ok()?;
-    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
-    let about = file.tensor("about").ok()?;
-    let images = file.tensor(IMAGES).ok()?;
-    let unprojected = file.tensor(UNPROJECTED).ok();
-    let hash = [Some(&images), unprojected.as_ref(), Some(&about)]
-        .into_iter()
-        .flatten()
-        .fold(Sha256Hex::default(), |hash, view| hash.part(view.data()));
-    if header.metadata().as_ref()?.get("sha256")? != &hash.finish() {
-        return None;
-    }
-    let about: About = serde_json::from_slice(about.data()).ok()?;
-    let matrix = |view: &TensorView<'_>| -> Option<Tensor<2>> {
-        let &[rows, columns] = view.shape() else {
+    let (matrices, about) = match tensor_file::parse::<About>(&bytes, FORMAT) {
+        Ok(parsed) => parsed,
+        Err(reason) => {
+            log::warn!("{} is damaged: {reason}; encoding again", path.display());
             return None;
-        };
-        let (values, _) = view.data().as_chunks::<4>();
-        let values = values.iter().map(|&value| f32::from_le_bytes(value));
-        Some(from_host(values.collect(), [rows, columns], device))
+        }
     };
-    let unprojected = match &unprojected {
-        Some(view) => Some(matrix(view)?),
-        None => None,
-    };
+    let mut matrices = matrices
+        .into_iter()
+        .map(|matrix| from_host(matrix.values, matrix.shape, device));
     Some(ShardFeatures {
-        images: matrix(&images)?,
-        unprojected,
+        images: matrices.next()?,
+        unprojected: matrices.next(),
         keys: about.keys,
         captions: about.captions,
         image_of_caption: about.image_of_caption,

@@ -39,7 +39,8 @@ impl Default for FewShot {
 }
 
 impl FewShot {
-    /// Fits a probe to each draw from `features`, its strength found on `validation`, and scores it on `test`.
+    /// Fits a probe to each draw from the samples at `pool`, its strength found on `validation`, and scores it on
+    /// `test`.
     ///
     /// The probes are not fitted again to the validation split, whose examples would no longer be few. A draw's
     /// examples are among those of the larger draws.
@@ -53,17 +54,19 @@ impl FewShot {
         &self,
         features: &Tensor<2>,
         labels: &[u32],
+        pool: &[usize],
         validation: &Samples,
         test: &Samples,
     ) -> Result<Vec<FewShotPoint>, ZeroShotError> {
+        let pool_labels: Vec<u32> = pool.iter().map(|&at| labels[at]).collect();
         let mut points: Vec<FewShotPoint> = Vec::new();
         for &shots in &self.shots {
             let mut accuracies = Vec::new();
             for draw in 0..self.draws {
-                let order = shuffled_by_class(labels, self.seed.wrapping_add(draw as u64));
+                let order = shuffled_by_class(&pool_labels, self.seed.wrapping_add(draw as u64));
                 let drawn: Vec<usize> = order
                     .iter()
-                    .flat_map(|class| class.iter().take(shots).copied())
+                    .flat_map(|class| class.iter().take(shots).map(|&at| pool[at]))
                     .collect();
                 let train = pick(features, labels, &drawn, test.classes())?;
                 let search = StrengthSearch::run(|strength| {
@@ -216,14 +219,11 @@ mod tests {
             draws: 4,
             seed: 0,
         };
-        let pool = features.clone().slice(0..60);
-        let curve = few.curve(&pool, &labels[..60], &validation, &test).unwrap();
+        let pool: Vec<usize> = (0..60).collect();
+        let fit = || few.curve(&features, &labels, &pool, &validation, &test);
+        let curve = fit().unwrap();
         assert_eq!(curve[0].accuracies.len(), 4);
         assert!(curve[1].accuracy > curve[0].accuracy, "{curve:?}");
-        assert_eq!(
-            few.curve(&pool, &labels[..60], &validation, &test).unwrap(),
-            curve,
-            "draws are the seed's"
-        );
+        assert_eq!(fit().unwrap(), curve, "draws are the seed's");
     }
 }
