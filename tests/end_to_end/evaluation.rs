@@ -139,3 +139,197 @@ fn bad_samples_are_counted_and_too_many_stop_the_evaluation() {
         (&5.into(), &1.into())
     );
 }
+
+#[test]
+fn a_probe_learns_what_its_features_hold() {
+    let folder = Folder::new();
+    folder.shard("train.tar", 60);
+    folder.shard("test.tar", 30);
+    let args = [
+        "eval",
+        "probe",
+        "--model",
+        "model",
+        "--train",
+        "train.tar",
+        "--test",
+        "test.tar",
+        "--json",
+    ];
+    let found = folder.clip(&args).json();
+    // Colours are told apart by every random network.
+    assert!(found["top1"].as_f64().unwrap() > 0.9, "{found}");
+    assert_eq!(
+        (
+            &found["train_samples"],
+            &found["val_samples"],
+            &found["width"]
+        ),
+        (&48.into(), &12.into(), &32.into())
+    );
+    assert!(found["search"]["visits"].as_array().unwrap().len() <= 15);
+    assert_eq!(found["zero_shot"], serde_json::Value::Null);
+
+    let more = [
+        "--val",
+        "a.tar",
+        "--classes",
+        "names.txt",
+        "--shots",
+        "1,4",
+        "--draws",
+        "2",
+        "--feature-cache",
+        "kept/features",
+    ];
+    let full = folder.clip(&[&args[..], &more].concat());
+    assert!(full.err.contains("kept in kept/features"), "{full:?}");
+    let found = full.json();
+    assert_eq!(
+        (&found["train_samples"], &found["val_samples"]),
+        (&60.into(), &6.into())
+    );
+    assert_eq!(found["few_shot"][1]["shots"], 4);
+    assert_eq!(
+        found["few_shot"][0]["accuracies"].as_array().unwrap().len(),
+        2
+    );
+    assert_eq!(found["zero_shot"]["samples"], 30);
+    let again = folder.clip(&[&args[..], &more].concat());
+    assert!(again.err.contains("taken from kept/features"), "{again:?}");
+    assert_eq!(again.json(), found);
+    // A shard that has changed has other features.
+    folder.shard("test.tar", 27);
+    let changed = folder.clip(&[&args[..], &more].concat()).json();
+    assert_eq!(changed["samples"], 27);
+}
+
+#[test]
+fn several_sets_come_out_as_one_table() {
+    let folder = Folder::new();
+    folder.shard("b.tar", 9);
+    folder.write(
+        "sets.toml",
+        br#"
+        [[set]]
+        name = "plain"
+        data = "a.tar"
+        classes = "names.txt"
+
+        [[set]]
+        name = "shifted"
+        data = "b.tar"
+        template = ["a {} square.", "{}"]
+        context = "a kind of colour"
+        labels_from = "caption"
+        shift_of = "plain"
+        "#,
+    );
+    folder.write("line.csv", b"0.5,0.4\n0.8,0.7\n");
+    let args = [
+        "eval",
+        "zeroshot",
+        "--model",
+        "model",
+        "--sets",
+        "sets.toml",
+    ];
+    let found = folder.clip(&[&args[..], &["--reference", "line.csv", "--json"]].concat());
+    let found = found.json();
+    let sets = found["sets"].as_array().unwrap();
+    assert_eq!(
+        (&sets[0]["samples"], &sets[1]["samples"]),
+        (&6.into(), &9.into())
+    );
+    let top1 = |at: usize| sets[at]["top1"].as_f64().unwrap();
+    let gap = sets[1]["shift"]["gap"].as_f64().unwrap();
+    assert!((gap - (top1(0) - top1(1))).abs() < 1e-9);
+    assert!(sets[1]["shift"]["effective_robustness"].is_number());
+    let table = folder.clip(&args);
+    assert!(table.out.starts_with("set "), "{table:?}");
+    assert!(table.out.contains("points against plain"), "{table:?}");
+}
+
+#[test]
+fn templates_groups_and_corruptions_are_measured_when_asked_for() {
+    let folder = Folder::new();
+    let args = [
+        "eval",
+        "zeroshot",
+        "--model",
+        "model",
+        "--data",
+        "a.tar",
+        "--classes",
+        "names.txt",
+        "--template",
+        "{}",
+        "--template",
+        "a {} square",
+        "--ablation",
+        "--groups",
+        "--corruptions",
+        "contrast,jpeg",
+        "--html",
+        "page.html",
+    ];
+    let found = folder.clip(&[&args[..], &["--json"]].concat()).json();
+    assert_eq!(found["ablation"]["templates"].as_array().unwrap().len(), 2);
+    assert_eq!(found["groups"][0]["level"], "group");
+    assert!(found["groups"][0]["accuracy"].as_f64() >= found["top1"].as_f64());
+    assert!(found["calibration"]["ece"].as_f64().unwrap() <= 1.0);
+    let page = std::fs::read_to_string(folder.path("page.html")).unwrap();
+    for part in [
+        "Confusions",
+        "Reliability",
+        "data:image/png;base64,",
+        "red taken for",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let counted: u64 = found["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry[2].as_u64().unwrap())
+        .sum();
+    assert_eq!(counted, 6);
+    let corruptions = found["robustness"]["corruptions"].as_array().unwrap();
+    assert_eq!(corruptions[1]["corruption"], "jpeg");
+    assert_eq!(corruptions[1]["top1"].as_array().unwrap().len(), 5);
+    let table = folder.clip(&args);
+    assert!(table.out.contains("top-1 under corruptions"), "{table:?}");
+}
+
+#[test]
+fn retrieval_says_where_each_query_stands() {
+    let folder = Folder::new();
+    let found = folder
+        .clip(&[
+            "eval",
+            "retrieval",
+            "--model",
+            "model",
+            "--data",
+            "a.tar",
+            "--per-query",
+            "q.jsonl",
+            "--half",
+            "--json",
+        ])
+        .json();
+    let lines = std::fs::read_to_string(folder.path("q.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 18);
+    assert_eq!(
+        (&lines[2]["query"], &lines[2]["key"]),
+        (&"image".into(), &"2".into())
+    );
+    assert_eq!(lines[7]["caption"], "red 0");
+    let ranks = lines[6..].iter().map(|line| line["rank"].as_f64().unwrap());
+    let mean = ranks.sum::<f64>() / 12.0;
+    assert!((mean - found["t2i_mean_rank"].as_f64().unwrap()).abs() < 1e-9);
+}

@@ -9,5 +9,7 @@ mod mistakes;
 mod pretrain;
 mod process;
 mod runs;
+mod search;
 mod support;
+mod ui;
 mod use_model;

@@ -57,7 +57,7 @@ impl Folder {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// Sample `n` has picture `n`, class and name `n % 3`, and a second caption.
+    /// Sample `n` has picture `n`, class and name `n % 3`, a second caption, and the group of its class.
     pub(crate) fn shard(&self, name: &str, samples: usize) {
         let mut tar = tar::Builder::new(Vec::new());
         let mut file = |name: String, body: &[u8]| {
@@ -68,7 +68,9 @@ impl Folder {
         };
         for sample in 0..samples {
             let name = NAMES[sample % 3];
-            let captions = format!(r#"{{"captions": ["{name}", "{name} {sample}"]}}"#);
+            let group = if name == "blue" { "cold" } else { "warm" };
+            let captions =
+                format!(r#"{{"captions": ["{name}", "{name} {sample}"], "group": "{group}"}}"#);
             file(format!("{sample}.png"), &picture(sample));
             file(format!("{sample}.json"), captions.as_bytes());
             file(format!("{sample}.cls"), (sample % 3).to_string().as_bytes());

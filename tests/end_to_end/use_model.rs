@@ -2,7 +2,7 @@ use clip_zeroshot::TextEncoder;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::support::{Folder, encoders};
+use crate::support::{Folder, encoders, picture};
 
 #[test]
 fn classify_prints_probabilities_of_own_labels() {
@@ -28,6 +28,52 @@ fn classify_prints_probabilities_of_own_labels() {
     assert_eq!(by_file.out, ran.out);
     let table = folder.clip(&[&args[..], &["--labels", "red,green", "--top", "1"]].concat());
     assert_eq!(table.out.lines().count(), 4, "{table:?}");
+}
+
+#[test]
+fn images_are_named_by_folder_by_glob_or_on_stdin() {
+    use std::{io::Write, process::Stdio};
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path("album/deep")).unwrap();
+    folder.write("album/b.PNG", &picture(1));
+    folder.write("album/deep/a.png", &picture(2));
+    folder.write("album/notes.txt", b"no image");
+    let args = |image| {
+        [
+            "classify", image, "--model", "model", "--labels", "a,b", "--json",
+        ]
+    };
+    let images = |out: &str| -> Vec<String> {
+        let object = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        let image = |line| object(line)["image"].as_str().unwrap().to_owned();
+        out.lines().map(image).collect()
+    };
+    let below = folder.clip(&args("album"));
+    assert_eq!(images(&below.out), ["album/b.PNG", "album/deep/a.png"]);
+    assert_eq!(
+        images(&folder.clip(&args("[01].png")).out),
+        ["0.png", "1.png"]
+    );
+    let mut clip = folder.command(&args("-"));
+    let mut clip = clip
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = clip.stdin.take().unwrap();
+    stdin.write_all(b"2.png\n\nalbum/b.PNG\n").unwrap();
+    drop(stdin);
+    let output = clip.wait_with_output().unwrap();
+    assert_eq!(
+        images(&String::from_utf8(output.stdout).unwrap()),
+        ["2.png", "album/b.PNG"]
+    );
+    let nothing = folder.clip(&args("*.webp"));
+    assert_eq!(nothing.code, Some(1));
+    assert!(
+        nothing.err.contains("no file matches `*.webp`"),
+        "{nothing:?}"
+    );
 }
 
 #[test]

@@ -11,13 +11,13 @@ use crate::{
     device::DeviceName,
     model::ModelArgs,
     output,
-    pictures::{BATCH, Pictures},
+    pictures::{self, BATCH, Pictures},
 };
 
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("names").required(true).args(["labels", "classes"])))]
 pub(crate) struct Args {
-    /// Image files: jpg, png or webp.
+    /// Images (jpg, png or webp): files, folders, globs, or `-` for a list on stdin, a path a line.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// The labels, joined by commas.
@@ -44,11 +44,12 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         Some(path) => classes::read_names(path, false)?,
         None => ClassNames::from_list(&args.labels, "--labels")?,
     };
+    let images = pictures::find(&args.images)?;
     let encoders = args.model.load(device)?;
     let classifier = classes::classifier(&encoders, &names, &templates, None)?;
     let mut pictures = Pictures::new(encoders.image_size());
     let mut bad = 0;
-    for paths in args.images.chunks(BATCH) {
+    for paths in images.chunks(BATCH) {
         let (mut read, mut pixels) = (Vec::new(), Vec::new());
         for path in paths {
             match pictures.read(path) {
@@ -70,10 +71,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         }
     }
     if bad > 0 {
-        bail!(
-            "{bad} of {} images could not be classified",
-            args.images.len()
-        );
+        bail!("{bad} of {} images could not be classified", images.len());
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ mod output;
 mod pictures;
 mod pretrain;
 mod runs;
+mod search;
+mod ui;
 mod weights;
 
 use std::process::ExitCode;
@@ -69,6 +71,11 @@ enum Command {
     Eval(eval::Eval),
     /// Say how probable each of your labels is for images.
     Classify(classify::Args),
+    /// Find images of a folder by text or by image.
+    #[command(subcommand)]
+    Search(search::Search),
+    /// Open a local web page to try a model with.
+    Ui(ui::Args),
     /// Write the features of images and texts to a safetensors file.
     Embed(embed::Args),
     /// Look into weights.
@@ -113,6 +120,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Devices(args) => devices::run(&args),
         Command::Eval(eval) => eval::run(&eval, device),
         Command::Classify(args) => classify::run(&args, device),
+        Command::Search(search) => search::run(&search, device),
+        Command::Ui(args) => ui::run(&args, device),
         Command::Embed(args) => embed::run(&args, device),
         Command::Weights(weights) => weights::run(&weights),
         Command::Bench(args) => bench::run(&args, device),

@@ -1,8 +1,10 @@
 //! The flags that name a model and shards, and what they become.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
-use clip_data::{EvalNeeds, LoaderConfig, ShardSet};
-use clip_zeroshot::{ClipEncoders, ShardFeatures};
+use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet};
+use clip_zeroshot::{ClipEncoders, FeatureCache, ImagePass, LabelSource, ShardFeatures};
 
 use crate::device::{self, DeviceName};
 
@@ -16,6 +18,11 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The model as it was named.
+    pub(crate) fn name(&self) -> &str {
+        &self.model
+    }
+
     /// Starts the device and loads the model onto it.
     pub(crate) fn load(&self, name: Option<DeviceName>) -> Result<ClipEncoders> {
         let started = device::open(name)?;
@@ -32,12 +39,8 @@ pub(crate) struct ShardArgs {
     /// (`test-{000000..000009}.tar`), globs, and lists joined by `::`.
     #[arg(long, value_name = "SHARDS")]
     data: String,
-    /// Images encoded at once. 64 fill a processor; a GPU wants more.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    batch: usize,
-    /// Share of unusable samples above which the evaluation fails.
-    #[arg(long, value_name = "SHARE", default_value_t = LoaderConfig::default().max_bad_share)]
-    max_bad_share: f64,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
 }
 
 impl ShardArgs {
@@ -45,21 +48,60 @@ impl ShardArgs {
     pub(crate) fn find(&self) -> Result<ShardSet> {
         Ok(ShardSet::parse(&self.data)?)
     }
+}
 
-    /// Encodes every image of the shards; what could not be used is counted and logged.
+/// How shards are read and encoded.
+#[derive(clap::Args)]
+pub(crate) struct ReadingArgs {
+    /// Images encoded at once. 64 fill a processor; a GPU wants more.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+    /// Share of unusable samples above which the evaluation fails.
+    #[arg(long, value_name = "SHARE", default_value_t = LoaderConfig::default().max_bad_share)]
+    max_bad_share: f64,
+    /// Keep image features in this folder, and use them again for the same model and unchanged shards.
+    #[arg(long, value_name = "DIR")]
+    feature_cache: Option<PathBuf>,
+}
+
+impl ReadingArgs {
+    fn config(&self) -> LoaderConfig {
+        LoaderConfig {
+            batch: self.batch,
+            max_bad_share: self.max_bad_share,
+            ..LoaderConfig::default()
+        }
+    }
+
+    /// A loader of the shards, at the model's image size.
+    pub(crate) fn loader(
+        &self,
+        shards: ShardSet,
+        encoders: &ClipEncoders,
+        needs: EvalNeeds,
+    ) -> Result<EvalLoader> {
+        Ok(encoders.loader(shards, needs, self.config())?)
+    }
+
+    /// Encodes every image of the shards, or takes the features kept; what could not be used is counted and logged.
     pub(crate) fn encode(
         &self,
         shards: ShardSet,
         encoders: &ClipEncoders,
         needs: EvalNeeds,
+        pass: ImagePass,
     ) -> Result<ShardFeatures> {
-        let config = LoaderConfig {
-            batch: self.batch,
-            max_bad_share: self.max_bad_share,
-            ..LoaderConfig::default()
+        let features = match &self.feature_cache {
+            None => encoders.encode_shards_in(&self.loader(shards, encoders, needs)?, pass)?,
+            Some(folder) => {
+                let (cache, config) = (FeatureCache::new(folder), self.config());
+                let (features, kept) =
+                    cache.encode_shards(encoders, shards, needs, config, pass)?;
+                let what = if kept { "taken from" } else { "kept in" };
+                log::info!("image features {what} {}", folder.display());
+                features
+            }
         };
-        let loader = encoders.loader(shards, needs, config)?;
-        let features = encoders.encode_shards(&loader)?;
         let faults = &features.faults;
         if faults.bad() > 0 {
             log::warn!(
@@ -70,5 +112,34 @@ impl ShardArgs {
             );
         }
         Ok(features)
+    }
+}
+
+/// Where a sample's class is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LabelsFrom {
+    /// The number in `.cls`.
+    #[default]
+    Cls,
+    /// The first caption, which is a class name.
+    #[value(alias = "txt")]
+    #[serde(alias = "txt")]
+    Caption,
+}
+
+impl LabelsFrom {
+    pub(crate) fn source(self) -> LabelSource {
+        match self {
+            Self::Cls => LabelSource::Class,
+            Self::Caption => LabelSource::Caption,
+        }
+    }
+
+    pub(crate) fn needs(self) -> EvalNeeds {
+        match self {
+            Self::Cls => EvalNeeds::Classes,
+            Self::Caption => EvalNeeds::Captions,
+        }
     }
 }

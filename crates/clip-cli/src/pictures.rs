@@ -1,11 +1,19 @@
-//! Image files to pixels of the model's size.
+//! Image files: which are meant, and their pixels at the model's size.
 
-use std::path::Path;
+use std::{
+    io::BufRead,
+    path::{Path, PathBuf},
+};
 
-use clip_data::{DataError, ImageResizer, read_image};
+use anyhow::{Context, Result, bail, ensure};
+use clip_data::{DataError, ImageResizer, RgbImage, read_image};
+use walkdir::WalkDir;
 
 /// Images encoded at once: past it a processor gets no faster.
 pub(crate) const BATCH: usize = 64;
+
+/// What `clip-data` decodes.
+const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// Reads image files as an evaluation reads a shard's: the shortest side resized, the centre cut out.
 pub(crate) struct Pictures {
@@ -21,6 +29,75 @@ impl Pictures {
 
     /// `image_size * image_size * 3` bytes.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>, DataError> {
-        Ok(self.resizer.center_crop(&read_image(path)?))
+        Ok(self.crop(&read_image(path)?))
     }
+
+    /// As [`read`](Self::read), of an image that was decoded already.
+    pub(crate) fn crop(&mut self, image: &RgbImage) -> Vec<u8> {
+        self.resizer.center_crop(image)
+    }
+}
+
+/// The files that arguments mean: files as they are, the images below folders, what globs match, and for `-` a path a
+/// line of stdin.
+pub(crate) fn find(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for argument in arguments {
+        let text = argument.to_string_lossy();
+        if text == "-" {
+            for line in std::io::stdin().lock().lines() {
+                let line = line.context("cannot read the list of images on stdin")?;
+                if !line.trim().is_empty() {
+                    found.push(PathBuf::from(line.trim_end()));
+                }
+            }
+        } else if argument.is_dir() {
+            let before = found.len();
+            found.extend(below(argument)?);
+            ensure!(
+                found.len() > before,
+                "{} holds no jpg, png or webp",
+                argument.display()
+            );
+        } else if text.contains(['*', '?', '[']) && !argument.exists() {
+            let before = found.len();
+            for path in glob::glob(&text).with_context(|| format!("`{text}` is no pattern"))? {
+                let path = path?;
+                if path.is_file() {
+                    found.push(path);
+                }
+            }
+            ensure!(found.len() > before, "no file matches `{text}`");
+        } else {
+            // A file that is missing costs only itself: reading it says so.
+            found.push(argument.clone());
+        }
+    }
+    if found.is_empty() {
+        bail!("no image is named: give files, folders or globs, or a list on stdin with `-`");
+    }
+    Ok(found)
+}
+
+/// The images below a folder, sorted by path; symbolic links are not followed.
+pub(crate) fn below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in WalkDir::new(folder).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        if entry.file_type().is_file() && is_image(entry.path()) {
+            found.push(entry.into_path());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a file's name ends as an image's.
+pub(crate) fn is_image(path: &Path) -> bool {
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| {
+            EXTENSIONS
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        })
 }

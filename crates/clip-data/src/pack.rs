@@ -304,8 +304,11 @@ mod tests {
     fn keys_that_come_twice_are_numbered_anew_on_request() {
         let dir = tempfile::tempdir().unwrap();
         let set = shards(&dir, &[2]);
-        let paths: Vec<_> = (0..set.len())
-            .map(|shard| set.local_tar(shard).unwrap().to_owned())
+        let paths: Vec<_> = set
+            .local_tars()
+            .unwrap()
+            .into_iter()
+            .map(Into::into)
             .collect();
         let twice = ShardSet::from_paths([&paths[..], &paths].concat());
         let out = dir.path().join("out");

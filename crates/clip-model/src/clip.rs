@@ -83,6 +83,26 @@ impl Clip {
         (features.cast(DType::F32), statistics)
     }
 
+    /// Image features before the projection into the joint space, which the paper's linear probes use, and after it.
+    ///
+    /// # Shapes
+    /// - `images`: as [`encode_image`](Self::encode_image)
+    /// - returns `[batch, width]` and `[batch, embed_dim]`; both the same where nothing but the pooling projects
+    pub fn encode_image_twofold(&self, images: Tensor<4>) -> [Tensor<2>; 2] {
+        let twofold = match &self.visual {
+            ImageEncoder::VisionTransformer(encoder) => {
+                let unprojected = encoder.forward_features(images, None);
+                let projected = unprojected.clone().matmul(encoder.proj.val());
+                [unprojected, projected]
+            }
+            encoder => {
+                let features = encoder.forward(images);
+                [features.clone(), features]
+            }
+        };
+        twofold.map(|features| features.cast(DType::F32))
+    }
+
     /// Text features, not normalised.
     ///
     /// # Shapes

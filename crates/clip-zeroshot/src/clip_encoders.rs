@@ -122,14 +122,30 @@ impl ClipEncoders {
     /// # Panics
     /// If the bytes are not those of whole images of [`image_size`](Self::image_size).
     pub fn encode_images(&self, pixels: Vec<u8>) -> Tensor<2> {
+        self.model.encode_image(self.normalised(pixels))
+    }
+
+    /// Image features before the projection into the joint space, and after it; neither normalised.
+    ///
+    /// # Shapes
+    /// - `pixels`: as [`encode_images`](Self::encode_images)
+    /// - returns `[batch, width]` and `[batch, embed_dim]`
+    ///
+    /// # Panics
+    /// As [`encode_images`](Self::encode_images).
+    pub fn encode_images_twofold(&self, pixels: Vec<u8>) -> [Tensor<2>; 2] {
+        self.model.encode_image_twofold(self.normalised(pixels))
+    }
+
+    /// `[batch, 3, image_size, image_size]`
+    fn normalised(&self, pixels: Vec<u8>) -> Tensor<4> {
         let side = self.image_size();
         assert!(
             !pixels.is_empty() && pixels.len().is_multiple_of(side * side * 3),
             "{} bytes are no whole images of {side} by {side} pixels",
             pixels.len()
         );
-        let images = self.norm.to_tensor(pixels, side, &self.device);
-        self.model.encode_image(images)
+        self.norm.to_tensor(pixels, side, &self.device)
     }
 
     /// How many of some texts are longer than the context, so that the model does not see their ends.

@@ -84,6 +84,26 @@ pub enum ZeroShotError {
         /// Hash in the file.
         got: String,
     },
+    /// An index of images is damaged, or is not one.
+    #[error(
+        "{path} is not a usable index of images: {reason}; make it again with `clip search index`"
+    )]
+    CorruptIndex {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An index of images was made with another model.
+    #[error(
+        "{path} was made with another model ({model}): give that one, or make the index again with this one"
+    )]
+    StaleIndex {
+        /// The file.
+        path: PathBuf,
+        /// The name of the index's model.
+        model: String,
+    },
     /// A sample's label names no class.
     #[error("sample {position} has label {label}, but there are only {classes} classes, from 0")]
     LabelOutOfRange {

@@ -10,7 +10,7 @@
 //!
 //! The statistics know no model: a text encoder comes in through [`TextEncoder`], images come in as features.
 //! [`ClipEncoders`] is the bridge to them from a model and from shards ([`ShardFeatures`],
-//! [`evaluate_retrieval`], [`evaluate_zeroshot`]). Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
+//! [`evaluate_retrieval`], [`evaluate_zeroshot`]); [`ImageIndex`] searches a folder. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
 //!
 //! # References
 //! Radford et al. 2021, [Learning Transferable Visual Models From Natural Language
@@ -18,34 +18,49 @@
 
 mod ablation;
 mod bootstrap;
+mod calibration;
 mod classify;
 mod clip_encoders;
+mod corruption;
 mod encoder;
 mod error;
 mod evaluate;
+mod feature_cache;
 mod features;
 mod hash;
 mod head;
 mod head_file;
+mod hierarchy;
+mod image_index;
 mod model_source;
 pub mod probe;
 mod prompts;
 mod ranking;
 mod retrieval;
+mod robustness;
 mod shard_evaluation;
 mod shard_features;
+mod tensor_file;
 
 pub use ablation::{AblationReport, TemplateAblation, TemplateScore};
 pub use bootstrap::Bootstrap;
+pub use calibration::{Calibration, CalibrationReport, ConfidenceBin};
 pub use classify::{Classifier, Prediction};
 pub use clip_encoders::ClipEncoders;
+pub use corruption::{Corruption, CorruptionKind, SEVERITIES};
 pub use encoder::{PROMPT_BATCH, TextEncoder, encode_all};
 pub use error::ZeroShotError;
 pub use evaluate::{ClassAccuracy, ConfusionMatrix, ZeroShotEvaluator, ZeroShotReport};
+pub use feature_cache::FeatureCache;
 pub use hash::Sha256Hex;
 pub use head::{ClassifierHead, HeadKey};
+pub use hierarchy::{GroupReport, Level};
+pub use image_index::{Changes, Found, ImageIndex, IndexedImage};
 pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};
 pub use ranking::TiedRank;
 pub use retrieval::{Retrieval, RetrievalReport, retrieve};
-pub use shard_evaluation::{LabelSource, evaluate_retrieval, evaluate_zeroshot};
-pub use shard_features::ShardFeatures;
+pub use robustness::ReferenceLine;
+pub use shard_evaluation::{
+    LabelSource, evaluate_retrieval, evaluate_retrieval_in, evaluate_zeroshot,
+};
+pub use shard_features::{ImagePass, ShardFeatures};

@@ -52,7 +52,8 @@ pub struct Retrieval {
 /// Ranks all captions for each image and all images for each caption, by cosine.
 ///
 /// An image with several captions counts as found when one of them is. Ties neither help nor hurt: see
-/// [`TiedRank`]. Similarities are computed tile by tile, so the memory beyond the features is constant.
+/// [`TiedRank`]. Similarities are computed tile by tile, so the memory beyond the features is constant: features
+/// in f16 are compared in f32, and take half the memory.
 ///
 /// # Shapes
 /// - `image_features`: `[images, embed_dim]`, normalised or not
@@ -87,30 +88,33 @@ fn retrieve_in_tiles(
         });
     }
     check_pairs(images, image_of_text)?;
-    let image_tiles = normalised_tiles(image_features, image_tile, "image")?;
-    let text_tiles = normalised_tiles(text_features, text_tile, "caption")?;
-    let scores = |image_tile: usize, text_tile: usize| {
-        let texts = text_tiles[text_tile].clone().transpose();
-        image_tiles[image_tile]
-            .clone()
-            .matmul(texts)
+    check_finite(&image_features, image_tile, "image")?;
+    check_finite(&text_features, text_tile, "caption")?;
+    // One tile of texts is at hand at a time; each is compared with all tiles of images.
+    let texts_of = |tile: usize| normalised(&text_features, tile, text_tile).transpose();
+    let scores = |image: usize, texts: &Tensor<2>| {
+        normalised(&image_features, image, image_tile)
+            .matmul(texts.clone())
             .try_into_vec_as::<f32>()
     };
     let width = |tile: usize| text_tile.min(captions - tile * text_tile);
 
     // A caption's score with its own image, from the very product that the others will come from: equal
     // features must tie, which a dot product of another shape does not guarantee.
-    let mut pairs: BTreeMap<[usize; 2], Vec<usize>> = BTreeMap::new();
+    let mut pairs: BTreeMap<usize, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
     for (text, &image) in image_of_text.iter().enumerate() {
-        let tile = [image / image_tile, text / text_tile];
-        pairs.entry(tile).or_default().push(text);
+        let tile = pairs.entry(text / text_tile).or_default();
+        tile.entry(image / image_tile).or_default().push(text);
     }
     let mut own = vec![0f32; captions];
-    for ([i, t], texts) in pairs {
-        let scores = scores(i, t)?;
-        for text in texts {
-            let (row, column) = (image_of_text[text] % image_tile, text % text_tile);
-            own[text] = scores[row * width(t) + column];
+    for (t, tiles) in pairs {
+        let texts = texts_of(t);
+        for (i, members) in tiles {
+            let scores = scores(i, &texts)?;
+            for text in members {
+                let (row, column) = (image_of_text[text] % image_tile, text % text_tile);
+                own[text] = scores[row * width(t) + column];
+            }
         }
     }
     let mut best = vec![f32::NEG_INFINITY; images];
@@ -124,9 +128,10 @@ fn retrieve_in_tiles(
 
     let mut image_counts = vec![Count::default(); images];
     let mut text_counts = vec![Count::default(); captions];
-    for (i, best) in best.chunks(image_tile).enumerate() {
-        for (t, own) in own.chunks(text_tile).enumerate() {
-            let scores = scores(i, t)?;
+    for (t, own) in own.chunks(text_tile).enumerate() {
+        let texts = texts_of(t);
+        for (i, best) in best.chunks(image_tile).enumerate() {
+            let scores = scores(i, &texts)?;
             let rows = &mut image_counts[i * image_tile..][..best.len()];
             let columns = &mut text_counts[t * text_tile..][..own.len()];
             count(&scores, best, own, rows, columns);
@@ -165,24 +170,24 @@ fn check_pairs(images: usize, image_of_text: &[usize]) -> Result<(), ZeroShotErr
     }
 }
 
-/// Normalised features in tiles of `rows`, refused when one of them is not finite: a NaN is never less than
-/// a score, so it would rank first.
-fn normalised_tiles(
-    features: Tensor<2>,
-    rows: usize,
-    what: &str,
-) -> Result<Vec<Tensor<2>>, ZeroShotError> {
+/// A tile of features, normalised in f32 whatever they are held in: a copy of all would double the memory.
+fn normalised(features: &Tensor<2>, tile: usize, rows: usize) -> Tensor<2> {
     let [count, _] = features.dims();
-    let mut tiles = Vec::with_capacity(count.div_ceil(rows));
-    for start in (0..count).step_by(rows) {
-        let tile = features.clone().slice(start..count.min(start + rows));
-        let tile = l2_normalize(tile.cast(DType::F32));
-        finite_rows(tile.clone(), |row| {
-            format!("the feature of {what} {}", start + row)
+    let tile = features
+        .clone()
+        .slice(tile * rows..count.min((tile + 1) * rows));
+    l2_normalize(tile.cast(DType::F32))
+}
+
+/// Refuses features that are not finite: a NaN is never less than a score, so it would rank first.
+fn check_finite(features: &Tensor<2>, rows: usize, what: &str) -> Result<(), ZeroShotError> {
+    let [count, _] = features.dims();
+    for tile in 0..count.div_ceil(rows) {
+        finite_rows(normalised(features, tile, rows), |row| {
+            format!("the feature of {what} {}", tile * rows + row)
         })?;
-        tiles.push(tile);
     }
-    Ok(tiles)
+    Ok(())
 }
 
 /// Candidates above, and at or above, a query's best right answer.
@@ -325,6 +330,16 @@ mod tests {
         let whole = retrieve(images.clone(), texts.clone(), &image_of_text).unwrap();
         let tiled = retrieve_in_tiles(images, texts, &image_of_text, [16, 48]).unwrap();
         assert_eq!(whole, tiled);
+    }
+
+    #[test]
+    fn half_precision_features_are_compared_without_loss_of_their_own() {
+        let (images, texts) = (random(40, 8, 6), random(120, 8, 7));
+        let image_of_text: Vec<usize> = (0..120).map(|text| text / 3).collect();
+        let (images, texts) = (images.cast(DType::F16), texts.cast(DType::F16));
+        let half = retrieve(images.clone(), texts.clone(), &image_of_text).unwrap();
+        let (images, texts) = (images.cast(DType::F32), texts.cast(DType::F32));
+        assert_eq!(half, retrieve(images, texts, &image_of_text).unwrap());
     }
 
     #[test]

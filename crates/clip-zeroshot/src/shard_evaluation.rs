@@ -1,5 +1,8 @@
 use std::collections::HashMap;
 
+use burn::tensor::DType;
+use clip_model::l2_normalize;
+
 use crate::{
     Bootstrap, Classifier, ClipEncoders, PROMPT_BATCH, Retrieval, ShardFeatures, ZeroShotError,
     ZeroShotEvaluator, encode_all, retrieve,
@@ -27,6 +30,19 @@ pub fn evaluate_retrieval(
     encoders: &ClipEncoders,
     shards: &ShardFeatures,
 ) -> Result<Retrieval, ZeroShotError> {
+    evaluate_retrieval_in(encoders, shards, DType::F32)
+}
+
+/// As [`evaluate_retrieval`], with the features held in another precision: f16 halves the memory, and may let
+/// candidates that are nearly equal change places.
+///
+/// # Errors
+/// As [`evaluate_retrieval`].
+pub fn evaluate_retrieval_in(
+    encoders: &ClipEncoders,
+    shards: &ShardFeatures,
+    precision: DType,
+) -> Result<Retrieval, ZeroShotError> {
     let truncated = encoders.count_truncated(&shards.captions);
     if truncated > 0 {
         log::warn!(
@@ -36,7 +52,10 @@ pub fn evaluate_retrieval(
         );
     }
     let texts = encode_all(encoders, &shards.captions, PROMPT_BATCH)?;
-    retrieve(shards.images.clone(), texts, &shards.image_of_caption)
+    // Normalised before they are rounded: f16 has no room for large numbers.
+    let held = |features| l2_normalize(features).cast(precision);
+    let images = held(shards.images.clone());
+    retrieve(images, held(texts), &shards.image_of_caption)
 }
 
 /// Classifies the images of some shards and compares with their labels. The evaluator that comes back has the
@@ -73,7 +92,11 @@ impl ShardFeatures {
     }
 
     /// Each image's label, a position in `names`.
-    fn labels(&self, names: &[String], source: LabelSource) -> Result<Vec<u32>, ZeroShotError> {
+    ///
+    /// # Errors
+    /// [`ZeroShotError::Unlabelled`], [`ZeroShotError::UnnamedClass`] or [`ZeroShotError::UnknownCaption`] naming the
+    /// sample.
+    pub fn labels(&self, names: &[String], source: LabelSource) -> Result<Vec<u32>, ZeroShotError> {
         let mut places = HashMap::new();
         for (at, name) in names.iter().enumerate() {
             // Of two classes with one name the first counts, as it does among equal logits.

@@ -1,13 +1,15 @@
 use burn::{data::dataloader::DataLoader, tensor::Tensor};
 use clip_data::{EvalLoader, FaultReport};
 
-use crate::{ClipEncoders, ZeroShotError};
+use crate::{ClipEncoders, Corruption, ZeroShotError};
 
 /// What an evaluation needs to know of shards: each image's feature, and what is known about the image.
 #[derive(Clone, Debug)]
 pub struct ShardFeatures {
     /// `[images, embed_dim]`, not normalised.
     pub images: Tensor<2>,
+    /// `[images, width]`, the features before the projection, where [`ImagePass`] asks for them.
+    pub unprojected: Option<Tensor<2>>,
     /// Each image's key in its shard.
     pub keys: Vec<String>,
     /// All captions, those of one image together.
@@ -30,6 +32,15 @@ impl ShardFeatures {
     }
 }
 
+/// What a pass over images does beside encoding them: nothing, by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImagePass {
+    /// Keeps the features before the projection too.
+    pub unprojected: bool,
+    /// Damages the images first.
+    pub corruption: Option<Corruption>,
+}
+
 impl ClipEncoders {
     /// Encodes every image of a loader, batch by batch; only the features stay.
     ///
@@ -40,14 +51,38 @@ impl ClipEncoders {
     /// # Panics
     /// If the loader's images have another size than the model's; see [`loader`](Self::loader).
     pub fn encode_shards(&self, loader: &EvalLoader) -> Result<ShardFeatures, ZeroShotError> {
+        self.encode_shards_in(loader, ImagePass::default())
+    }
+
+    /// As [`encode_shards`](Self::encode_shards), with what a pass asks for.
+    ///
+    /// # Errors
+    /// As [`encode_shards`](Self::encode_shards).
+    ///
+    /// # Panics
+    /// As [`encode_shards`](Self::encode_shards).
+    pub fn encode_shards_in(
+        &self,
+        loader: &EvalLoader,
+        pass: ImagePass,
+    ) -> Result<ShardFeatures, ZeroShotError> {
         let before = loader.faults();
-        let mut parts = Vec::new();
+        let (mut projected, mut unprojected) = (Vec::new(), Vec::new());
         let (mut keys, mut captions, mut classes) = (Vec::new(), Vec::new(), Vec::new());
         let mut image_of_caption = Vec::new();
         for batch in loader.iter() {
-            let batch = batch?;
+            let mut batch = batch?;
             assert_eq!(batch.image_size, self.image_size(), "side of the images");
-            parts.push(self.encode_images(batch.images));
+            if let Some(corruption) = pass.corruption {
+                corruption.apply(&mut batch.images, batch.image_size, keys.len());
+            }
+            if pass.unprojected {
+                let [before, after] = self.encode_images_twofold(batch.images);
+                unprojected.push(before);
+                projected.push(after);
+            } else {
+                projected.push(self.encode_images(batch.images));
+            }
             for (image, own) in (keys.len()..).zip(batch.captions) {
                 image_of_caption.extend(own.iter().map(|_| image));
                 captions.extend(own);
@@ -56,11 +91,12 @@ impl ClipEncoders {
             classes.extend(batch.classes);
             log::debug!("{} images encoded", keys.len());
         }
-        if parts.is_empty() {
+        if projected.is_empty() {
             return Err(ZeroShotError::NoSamples);
         }
         Ok(ShardFeatures {
-            images: Tensor::cat(parts, 0),
+            images: Tensor::cat(projected, 0),
+            unprojected: pass.unprojected.then(|| Tensor::cat(unprojected, 0)),
             keys,
             captions,
             image_of_caption,

@@ -146,14 +146,7 @@ struct Bench {
 /// The shards of a list, which both sides open by path.
 fn tars(list: &str) -> Result<Vec<PathBuf>> {
     let shards = ShardSet::parse(list)?;
-    let path = |shard| {
-        let name = || format!("{} is no tar on this machine", shards.name(shard));
-        shards
-            .local_tar(shard)
-            .map(Path::to_owned)
-            .with_context(name)
-    };
-    (0..shards.len()).map(path).collect()
+    Ok(shards.local_tars()?.into_iter().map(Into::into).collect())
 }
 
 impl Bench {

@@ -1,14 +1,22 @@
 //! `clip eval retrieval`.
 
-use anyhow::Result;
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use burn::tensor::DType;
 use clip_data::EvalNeeds;
-use clip_zeroshot::{RetrievalReport, evaluate_retrieval};
+use clip_zeroshot::{ImagePass, Retrieval, RetrievalReport, ShardFeatures, evaluate_retrieval_in};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::{
     device::DeviceName,
     model::{ModelArgs, ShardArgs},
-    output,
+    output::{self, percent},
 };
 
 #[derive(clap::Args)]
@@ -17,6 +25,12 @@ pub(crate) struct Args {
     model: ModelArgs,
     #[command(flatten)]
     shards: ShardArgs,
+    /// Write where each query's right answer stands: one JSON object a line, first the images and then the captions.
+    #[arg(long, value_name = "FILE")]
+    per_query: Option<PathBuf>,
+    /// Compare 16-bit features: half the memory, but candidates that are nearly equal may change places.
+    #[arg(long)]
+    half: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -33,13 +47,20 @@ struct Found {
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let shards = args.shards.find()?;
     let encoders = args.model.load(device)?;
-    let features = args.shards.encode(shards, &encoders, EvalNeeds::Captions)?;
-    let report = evaluate_retrieval(&encoders, &features)?.report;
+    let pass = ImagePass::default();
+    let reading = &args.shards.reading;
+    let features = reading.encode(shards, &encoders, EvalNeeds::Captions, pass)?;
+    let precision = if args.half { DType::F16 } else { DType::F32 };
+    let retrieval = evaluate_retrieval_in(&encoders, &features, precision)?;
+    if let Some(path) = &args.per_query {
+        write_queries(path, &features, &retrieval)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let report = retrieval.report;
     if args.json {
         let skipped = features.faults.bad();
         return output::line(&serde_json::to_string(&Found { report, skipped })?);
     }
-    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
     let row = |name: &str, recalls: [f64; 3], median: f64| {
         let [r1, r5, r10] = recalls.map(percent);
         [name.to_owned(), r1, r5, r10, median.to_string()]
@@ -61,4 +82,24 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
             report.t2i_median_rank,
         ),
     ])
+}
+
+/// The mean rank of the first right answer, ties included, and how many candidates are better and as good.
+fn write_queries(path: &Path, features: &ShardFeatures, retrieval: &Retrieval) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for (key, rank) in features.keys.iter().zip(&retrieval.images) {
+        let object = json!({
+            "query": "image", "key": key, "rank": rank.rank(), "better": rank.better, "tied": rank.tied,
+        });
+        writeln!(file, "{object}")?;
+    }
+    let captions = features.captions.iter().zip(&features.image_of_caption);
+    for ((caption, &image), rank) in captions.zip(&retrieval.captions) {
+        let object = json!({
+            "query": "caption", "key": features.keys[image], "caption": caption, "rank": rank.rank(),
+            "better": rank.better, "tied": rank.tied,
+        });
+        writeln!(file, "{object}")?;
+    }
+    Ok(file.flush()?)
 }

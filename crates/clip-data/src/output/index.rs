@@ -43,12 +43,15 @@ impl ShardIndex {
     /// # Errors
     /// [`DataError::Io`], [`DataError::NoLocalTar`].
     pub fn by_folder(shards: &ShardSet) -> Result<BTreeMap<PathBuf, Self>, DataError> {
-        let records: Vec<(PathBuf, ShardRecord)> = (0..shards.len())
-            .into_par_iter()
-            .map(|shard| record(shards, shard))
+        let paths = shards.local_tars()?;
+        let records: Vec<ShardRecord> = paths
+            .par_iter()
+            .enumerate()
+            .map(|(shard, path)| record(shards, shard, path))
             .collect::<Result<_, _>>()?;
         let mut folders: BTreeMap<PathBuf, Self> = BTreeMap::new();
-        for (folder, record) in records {
+        for (path, record) in paths.iter().zip(records) {
+            let folder = path.parent().unwrap_or(Path::new("")).to_owned();
             folders.entry(folder).or_default().shards.push(record);
         }
         Ok(folders)
@@ -123,26 +126,18 @@ impl ShardIndex {
     }
 }
 
-/// A shard's record, and the folder that it is in.
-fn record(shards: &ShardSet, shard: usize) -> Result<(PathBuf, ShardRecord), DataError> {
-    let path = shards
-        .local_tar(shard)
-        .ok_or_else(|| DataError::NoLocalTar {
-            name: shards.name(shard),
-        })?;
+fn record(shards: &ShardSet, shard: usize, path: &Path) -> Result<ShardRecord, DataError> {
     let headers = shards.open(shard)?.headers_only();
     let samples = headers.filter(|item| matches!(item, ShardItem::Sample(_)));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let record = ShardRecord {
+    Ok(ShardRecord {
         name: name.into_owned(),
         samples: samples.count() as u64,
         bytes: fs::metadata(path)
             .map_err(DataError::io("read", path))?
             .len(),
         sha256: hash_file(path).map_err(DataError::io("read", path))?,
-    };
-    let folder = path.parent().unwrap_or(Path::new(""));
-    Ok((folder.to_owned(), record))
+    })
 }
 
 fn write_atomically(folder: &Path, name: &str, json: &serde_json::Value) -> Result<(), DataError> {
@@ -170,13 +165,13 @@ mod tests {
         let indexed = ShardIndex::read(dir.path()).unwrap();
         assert_eq!(&indexed, index);
 
-        let mut bytes = fs::read(set.local_tar(1).unwrap()).unwrap();
+        let mut bytes = fs::read(set.local_tars().unwrap()[1]).unwrap();
         bytes[700] ^= 1;
-        fs::write(set.local_tar(1).unwrap(), bytes).unwrap();
+        fs::write(set.local_tars().unwrap()[1], bytes).unwrap();
         let changed = &ShardIndex::by_folder(&set).unwrap()[dir.path()];
         let expected = ("s-1.tar".to_owned(), "changed since it was indexed");
         assert_eq!(changed.differences(&indexed), [expected]);
-        let first = ShardSet::from_paths(vec![set.local_tar(0).unwrap().to_owned()]);
+        let first = ShardSet::from_paths(vec![set.local_tars().unwrap()[0].to_owned()]);
         let fewer = &ShardIndex::by_folder(&first).unwrap()[dir.path()];
         assert_eq!(fewer.differences(&indexed)[0].1, "not among the shards");
         assert_eq!(indexed.differences(fewer)[0].1, "not in the index");

@@ -193,12 +193,19 @@ impl ShardSet {
         self.shards[shard].name()
     }
 
-    /// The path of a shard that is a whole tar on this machine.
-    pub fn local_tar(&self, shard: usize) -> Option<&Path> {
-        match &self.shards[shard] {
-            Shard::Tar(Location::Local(path)) => Some(path),
-            _ => None,
+    /// The paths of the shards, if all are whole tars on this machine.
+    ///
+    /// # Errors
+    /// [`DataError::NoLocalTar`].
+    pub fn local_tars(&self) -> Result<Vec<&Path>, DataError> {
+        let mut paths = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            match shard {
+                Shard::Tar(Location::Local(path)) => paths.push(path.as_path()),
+                other => return Err(DataError::NoLocalTar { name: other.name() }),
+            }
         }
+        Ok(paths)
     }
 
     pub(crate) fn sources(&self) -> &[Source] {

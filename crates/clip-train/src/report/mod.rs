@@ -5,6 +5,7 @@ mod charts;
 mod comparison;
 mod curves;
 mod data;
+mod evaluation;
 mod html;
 mod numbers;
 mod page;
@@ -16,4 +17,5 @@ pub use curves::{Curves, Series};
 pub use data::{
     BadShard, Candidate, ClassAccuracy, Facts, Prediction, Report, Retrieval, ZeroShot,
 };
+pub use evaluation::{Confusion, Evaluation, FewShotCurve, Reliability};
 pub use picture::Picture;

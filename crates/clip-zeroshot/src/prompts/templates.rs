@@ -144,6 +144,27 @@ impl Templates {
         Ok(Self { templates })
     }
 
+    /// Each template with what all classes are put at its end, before its full stop: `a type of pet` makes
+    /// `a photo of a {}.` to `a photo of a {}, a type of pet.`
+    ///
+    /// # Errors
+    /// As [`Templates::from_list`].
+    ///
+    /// # References
+    /// Radford et al. 2021, section 3.1.4.
+    pub fn with_context(&self, context: &str) -> Result<Self, ZeroShotError> {
+        let context = context.trim().trim_end_matches('.');
+        let texts: Vec<String> = self
+            .templates
+            .iter()
+            .map(|template| match template.as_str().strip_suffix('.') {
+                Some(sentence) => format!("{sentence}, {context}."),
+                None => format!("{}, {context}", template.as_str()),
+            })
+            .collect();
+        Self::from_list(&texts, "the templates with their context")
+    }
+
     /// The templates, in their order.
     pub fn as_slice(&self) -> &[Template] {
         &self.templates

@@ -1,0 +1,132 @@
+//! The figures as a page.
+
+use anyhow::Result;
+use burn::{data::dataloader::DataLoader, tensor::Tensor};
+use clip_train::report::{
+    Candidate, ClassAccuracy, Confusion, Evaluation, Picture, Prediction, Reliability, ZeroShot,
+};
+use clip_zeroshot::{Classifier, ClipEncoders, ShardFeatures};
+
+use super::{Set, measure::Found};
+use crate::model::ReadingArgs;
+
+/// Images shown of each set.
+const SHOWN: usize = 12;
+/// Classes shown of each, as in the paper's figure 21.
+const CANDIDATES: usize = 5;
+
+pub(super) fn page(model: &str, found: &[Found]) -> Evaluation {
+    let classes = |one: &Found| -> Vec<String> {
+        let classes = one.report.per_class.iter();
+        classes.map(|class| class.name.clone()).collect()
+    };
+    Evaluation {
+        title: model.to_owned(),
+        zeroshot: found.iter().map(zeroshot).collect(),
+        confusions: found
+            .iter()
+            .map(|one| Confusion {
+                dataset: one.set.clone(),
+                classes: classes(one),
+                counts: one.confusion.entries().collect(),
+            })
+            .collect(),
+        reliability: found
+            .iter()
+            .map(|one| Reliability {
+                dataset: one.set.clone(),
+                ece: one.calibration.ece,
+                bins: one
+                    .calibration
+                    .bins
+                    .iter()
+                    .map(|bin| (bin.confidence, bin.accuracy, bin.samples))
+                    .collect(),
+            })
+            .collect(),
+        few_shot: None,
+        predictions: found.iter().flat_map(|one| one.pictured.clone()).collect(),
+    }
+}
+
+fn zeroshot(found: &Found) -> ZeroShot {
+    let report = &found.report;
+    let interval = |[low, high]: [f64; 2]| Some((low, high));
+    let per_class = report.per_class.iter().filter_map(|class| {
+        Some(ClassAccuracy {
+            name: class.name.clone(),
+            images: class.samples,
+            top1: class.accuracy?,
+        })
+    });
+    ZeroShot {
+        dataset: found.set.clone(),
+        images: report.samples,
+        classes: report.per_class.len(),
+        templates: found.templates,
+        top1: report.top1,
+        top1_ci95: interval(report.ci95),
+        top5: Some(report.top5),
+        top5_ci95: interval(report.top5_ci95),
+        per_class: per_class.collect(),
+    }
+}
+
+/// Some images of a set, evenly among all, with the classes that the model finds likeliest.
+pub(super) fn pictured(
+    set: &Set,
+    encoders: &ClipEncoders,
+    reading: &ReadingArgs,
+    features: &ShardFeatures,
+    classifier: &Classifier,
+    labels: &[u32],
+) -> Result<Vec<Prediction>> {
+    let images = features.keys.len();
+    let shown = SHOWN.min(images);
+    let places: Vec<usize> = (0..shown).map(|place| place * images / shown).collect();
+    let rows = places
+        .iter()
+        .map(|&at| features.images.clone().narrow(0, at, 1));
+    let found = classifier.top_k(Tensor::cat(rows.collect(), 0), CANDIDATES)?;
+    let loader = reading.loader(set.shards.clone(), encoders, set.labels_from.needs())?;
+    let mut pictures = Vec::with_capacity(shown);
+    let mut before = 0;
+    for batch in loader.iter() {
+        let batch = batch?;
+        let bytes = batch.image_size * batch.image_size * 3;
+        let within = before..before + batch.batch;
+        for place in places.iter().filter(|place| within.contains(*place)) {
+            let start = (place - before) * bytes;
+            pictures.push(Picture {
+                width: batch.image_size as u32,
+                height: batch.image_size as u32,
+                rgb: batch.images[start..start + bytes].to_vec(),
+            });
+        }
+        before = within.end;
+        if pictures.len() == shown {
+            break;
+        }
+    }
+    let names = classifier.head().names();
+    let predictions = places.iter().zip(pictures).zip(found);
+    let predictions = predictions.map(|((&place, image), found)| {
+        let label = labels[place] as usize;
+        Prediction {
+            key: features.keys[place].clone(),
+            image,
+            truth: Some(names[label].clone()),
+            rank: None,
+            among: Some(names.len()),
+            candidates: found
+                .into_iter()
+                .map(|found| Candidate {
+                    right: found.class == label,
+                    probability: f64::from(found.probability),
+                    text: found.name,
+                })
+                .collect(),
+        }
+    });
+    Ok(predictions.collect())
+}

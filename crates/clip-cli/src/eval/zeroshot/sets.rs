@@ -1,0 +1,153 @@
+//! What to evaluate: one set by flags, or several by a TOML file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clip_data::ShardSet;
+use clip_zeroshot::{ClassNames, Templates};
+use serde::Deserialize;
+
+use super::SetArgs;
+use crate::{classes, model::LabelsFrom};
+
+/// A set of labelled images, with its classifier's names and templates.
+pub(super) struct Set {
+    pub(super) name: String,
+    pub(super) shards: ShardSet,
+    /// `None`: the distinct captions.
+    pub(super) names: Option<ClassNames>,
+    pub(super) templates: Templates,
+    pub(super) labels_from: LabelsFrom,
+    /// The set that this one is a shift of.
+    pub(super) shift_of: Option<String>,
+}
+
+impl Set {
+    pub(super) fn of_flags(args: &SetArgs) -> Result<Self> {
+        let names = args.classes.as_deref();
+        let names = names.map(|path| classes::read_names(path, args.allow_duplicates));
+        let data = args.data.as_deref().context("give shards with --data")?;
+        Ok(Self {
+            name: data.to_owned(),
+            names: names.transpose()?,
+            templates: in_context(args.templates.read()?, args.context.as_deref())?,
+            shards: ShardSet::parse(data)?,
+            labels_from: args.labels_from.unwrap_or_default(),
+            shift_of: None,
+        })
+    }
+}
+
+fn in_context(templates: Templates, context: Option<&str>) -> Result<Templates> {
+    match context {
+        None => Ok(templates),
+        Some(context) => {
+            ensure!(
+                !context.trim().is_empty(),
+                "the context is empty: leave it out"
+            );
+            Ok(templates.with_context(context)?)
+        }
+    }
+}
+
+/// The TOML file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    set: Vec<Entry>,
+}
+
+/// One `[[set]]` of the file. Paths are relative to the file's folder.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    data: String,
+    classes: Option<PathBuf>,
+    #[serde(default)]
+    allow_duplicates: bool,
+    templates: Option<PathBuf>,
+    #[serde(default)]
+    template: Vec<String>,
+    context: Option<String>,
+    #[serde(default)]
+    labels_from: LabelsFrom,
+    shift_of: Option<String>,
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<Set>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file: File = toml::from_str(&text).with_context(|| {
+        format!(
+            "{} describes no sets: give a `[[set]]` with `name`, `data` and `classes` for each",
+            path.display()
+        )
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut sets: Vec<Set> = Vec::new();
+    for entry in file.set {
+        let name = entry.name.clone();
+        if sets.iter().any(|set| set.name == name) {
+            bail!(
+                "{}: two sets are called `{name}`: give each its own name",
+                path.display()
+            );
+        }
+        sets.push(
+            entry
+                .resolve(folder)
+                .with_context(|| format!("set `{name}`"))?,
+        );
+    }
+    for set in &sets {
+        if let Some(of) = &set.shift_of {
+            ensure!(
+                sets.iter()
+                    .any(|other| &other.name == of && of != &set.name),
+                "set `{}` is a shift of `{of}`, which is no other set of the file",
+                set.name
+            );
+        }
+    }
+    Ok(sets)
+}
+
+impl Entry {
+    fn resolve(self, folder: &Path) -> Result<Set> {
+        let names = self
+            .classes
+            .map(|path| classes::read_names(&folder.join(path), self.allow_duplicates))
+            .transpose()?;
+        ensure!(
+            names.is_some() || self.labels_from == LabelsFrom::Caption,
+            "without `classes` the labels must be captions: give `classes`, or `labels_from = \"caption\"`"
+        );
+        let templates = match (self.templates, self.template.as_slice()) {
+            (Some(path), []) => Templates::from_file(&folder.join(path))?,
+            (None, []) => Templates::default(),
+            (None, templates) => Templates::from_list(templates, "template")?,
+            (Some(_), _) => bail!("give `templates` or `template`, not both"),
+        };
+        let data: Vec<String> = self
+            .data
+            .split("::")
+            .map(|part| {
+                if part.contains("://") {
+                    part.to_owned()
+                } else {
+                    folder.join(part.trim()).display().to_string()
+                }
+            })
+            .collect();
+        Ok(Set {
+            shards: ShardSet::parse(&data.join("::"))?,
+            names,
+            templates: in_context(templates, self.context.as_deref())?,
+            labels_from: self.labels_from,
+            shift_of: self.shift_of,
+            name: self.name,
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! A folder's images as they are on disk, and their features.
+
+use std::{
+    collections::HashMap,
+    path::{Component, Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use anyhow::{Context, Result};
+use clip_zeroshot::{Changes, ClipEncoders, ImageIndex, IndexedImage, TextEncoder};
+
+use crate::{
+    output,
+    pictures::{self, BATCH, Pictures},
+};
+
+/// The index's name in the folder that it is of; hidden, and no image.
+const INDEX_FILE: &str = ".clip-index.safetensors";
+
+pub(crate) fn index_file(dir: &Path, named: Option<&Path>) -> PathBuf {
+    named.map_or_else(|| dir.join(INDEX_FILE), Path::to_owned)
+}
+
+/// The index of a file if it is this model's, else a new one. A damaged file is an error: it may be no index at all.
+pub(super) fn open_or_new(file: &Path, encoders: &ClipEncoders, model: &str) -> Result<ImageIndex> {
+    let hash = encoders.model_hash();
+    if file.exists() {
+        let index = ImageIndex::load(file)?;
+        if index.is_of(&hash) {
+            return Ok(index);
+        }
+        log::warn!(
+            "{} was made with another model ({}): encoding all images again",
+            file.display(),
+            index.model()
+        );
+    }
+    // As an absolute path, so that queries find the model from everywhere.
+    let path = Path::new(model);
+    let model = match path.canonicalize() {
+        Ok(path) if path.is_dir() => path.display().to_string(),
+        _ => model.to_owned(),
+    };
+    Ok(ImageIndex::new(hash, model, encoders.config().embed_dim))
+}
+
+/// Encodes what is new or changed below a folder. Returns what was done, and how many images could not be read.
+pub(super) fn update(
+    index: &mut ImageIndex,
+    dir: &Path,
+    encoders: &ClipEncoders,
+) -> Result<(Changes, usize)> {
+    let present = scan(dir)?;
+    let missing: Vec<IndexedImage> = index.missing(&present).into_iter().cloned().collect();
+    let mut pictures = Pictures::new(encoders.image_size());
+    let mut encoded = HashMap::new();
+    let mut unreadable = 0;
+    for part in missing.chunks(BATCH) {
+        let (mut read, mut pixels) = (Vec::new(), Vec::new());
+        for image in part {
+            match pictures.read(&dir.join(&image.path)) {
+                Ok(own) => {
+                    pixels.extend(own);
+                    read.push(image.clone());
+                }
+                Err(error) => {
+                    output::print_error(&error.into());
+                    unreadable += 1;
+                }
+            }
+        }
+        if read.is_empty() {
+            continue;
+        }
+        let features = encoders.encode_images(pixels).try_into_vec_as::<f32>()?;
+        let rows = features.chunks_exact(features.len() / read.len());
+        for (image, row) in read.into_iter().zip(rows) {
+            anyhow::ensure!(
+                row.iter().all(|value| value.is_finite()),
+                "the feature of {} is not finite: the model's weights are damaged",
+                image.path
+            );
+            encoded.insert(image, row.to_vec());
+        }
+        log::info!("{} of {} images encoded", encoded.len(), missing.len());
+    }
+    Ok((index.update(present, encoded), unreadable))
+}
+
+/// The images below a folder. Those whose path is no text are left out and named.
+fn scan(dir: &Path) -> Result<Vec<IndexedImage>> {
+    let mut present = Vec::new();
+    for path in pictures::below(dir)? {
+        let about = path
+            .metadata()
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let changed = about.modified().ok();
+        let changed = changed.and_then(|changed| changed.duration_since(UNIX_EPOCH).ok());
+        let Some(relative) = relative(dir, &path) else {
+            log::warn!("{} is left out: its name is not UTF-8", path.display());
+            continue;
+        };
+        present.push(IndexedImage {
+            path: relative,
+            size: about.len(),
+            changed: changed.map_or(0, |changed| changed.as_nanos() as u64),
+        });
+    }
+    Ok(present)
+}
+
+fn relative(dir: &Path, path: &Path) -> Option<String> {
+    let parts = path.strip_prefix(dir).ok()?.components();
+    let parts: Option<Vec<&str>> = parts.map(|part| part.as_os_str().to_str()).collect();
+    Some(parts?.join("/"))
+}
+
+/// Where an indexed image lies, or nothing if that isn't below the folder: by an index that someone has forged, or by a
+/// symbolic link that has taken the image's place.
+pub(crate) fn resolve(dir: &Path, image: &IndexedImage) -> Option<PathBuf> {
+    let relative = Path::new(&image.path);
+    let inside = relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    let whole = dir.join(relative).canonicalize().ok()?;
+    (inside && pictures::is_image(relative) && whole.starts_with(dir.canonicalize().ok()?))
+        .then_some(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(path: &str) -> IndexedImage {
+        IndexedImage {
+            path: path.to_owned(),
+            size: 0,
+            changed: 0,
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_path_leads_out_of_the_folder() {
+        let outer = tempfile::tempdir().unwrap();
+        let dir = outer.path().join("pictures");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(outer.path().join("secret.png"), b"x").unwrap();
+        std::fs::write(dir.join("own.png"), b"x").unwrap();
+        std::fs::write(dir.join("notes.txt"), b"x").unwrap();
+        std::os::unix::fs::symlink("../secret.png", dir.join("link.png")).unwrap();
+        assert!(resolve(&dir, &image("own.png")).is_some());
+        let absolute = outer.path().join("secret.png").display().to_string();
+        for path in [
+            "../secret.png",
+            "link.png",
+            "notes.txt",
+            "gone.png",
+            &absolute,
+        ] {
+            assert_eq!(resolve(&dir, &image(path)), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `clip search`: a folder's images, found by text or by image.
+
+mod folder;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clip_zeroshot::{ClipEncoders, ImageIndex, TextEncoder, ZeroShotError};
+use serde_json::json;
+
+pub(crate) use self::folder::{index_file, resolve};
+use crate::{
+    device::{self, DeviceName},
+    model::ModelArgs,
+    output,
+    pictures::{self, Pictures},
+};
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Search {
+    /// Encode the images below a folder, or bring its index up to date: only new and changed ones are encoded.
+    Index(IndexArgs),
+    /// Find the images of an indexed folder that are nearest to a text or an image.
+    Query(QueryArgs),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct IndexArgs {
+    /// The folder; its index is written into it, as `.clip-index.safetensors`.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The index file, in place of the one in the folder.
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct QueryArgs {
+    /// A text, or an image: it is an image if a file of that name exists and its name ends as an image's.
+    #[arg(value_name = "TEXT|IMAGE")]
+    query: String,
+    /// The indexed folder.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// The index file, in place of the one in the folder.
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+    /// The model, in place of where the one of the index was.
+    #[arg(long, value_name = "DIR|PRESET")]
+    model: Option<String>,
+    /// Images shown, the nearest first.
+    #[arg(long, value_name = "K", default_value_t = 10)]
+    top: usize,
+    /// Print one JSON object an image.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(search: &Search, device: Option<DeviceName>) -> Result<()> {
+    match search {
+        Search::Index(args) => index(args, device),
+        Search::Query(args) => query(args, device),
+    }
+}
+
+fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
+    ensure!(
+        args.dir.is_dir(),
+        "{} is no folder: give the one whose images are to be found",
+        args.dir.display()
+    );
+    let file = index_file(&args.dir, args.index.as_deref());
+    let encoders = args.model.load(device)?;
+    let mut index = folder::open_or_new(&file, &encoders, args.model.name())?;
+    let (changes, unreadable) = folder::update(&mut index, &args.dir, &encoders)?;
+    index.save(&file)?;
+    let images = index.images().len();
+    if args.json {
+        let object = json!({
+            "index": file.display().to_string(), "images": images, "kept": changes.kept,
+            "encoded": changes.encoded, "removed": changes.removed, "unreadable": unreadable,
+        });
+        return output::line(&object.to_string());
+    }
+    output::line(&format!(
+        "{images} images in {}: {} as before, {} encoded, {} gone, {unreadable} unreadable",
+        file.display(),
+        changes.kept,
+        changes.encoded,
+        changes.removed
+    ))
+}
+
+/// Reads an index and loads its model; refuses a model that has changed since.
+pub(crate) fn open(
+    file: &Path,
+    model: Option<&str>,
+    device: Option<DeviceName>,
+) -> Result<(ImageIndex, ClipEncoders)> {
+    ensure!(
+        file.is_file(),
+        "there is no index {}: make one with `clip search index`",
+        file.display()
+    );
+    let index = ImageIndex::load(file)?;
+    let started = device::open(device)?;
+    let encoders = ClipEncoders::load(model.unwrap_or(index.model()), &started.device)?;
+    if !index.is_of(&encoders.model_hash()) {
+        let (path, model) = (file.to_owned(), index.model().to_owned());
+        return Err(ZeroShotError::StaleIndex { path, model }.into());
+    }
+    Ok((index, encoders))
+}
+
+/// A text's feature on the host.
+pub(crate) fn text_feature(encoders: &ClipEncoders, text: &str) -> Result<Vec<f32>> {
+    let feature = encoders.encode_texts(&[text.to_owned()])?;
+    Ok(feature.try_into_vec_as::<f32>()?)
+}
+
+fn query(args: &QueryArgs, device: Option<DeviceName>) -> Result<()> {
+    let file = index_file(&args.dir, args.index.as_deref());
+    let (index, encoders) = open(&file, args.model.as_deref(), device)?;
+    let path = Path::new(&args.query);
+    let feature = if path.is_file() && pictures::is_image(path) {
+        let pixels = Pictures::new(encoders.image_size()).read(path)?;
+        encoders.encode_images(pixels).try_into_vec_as::<f32>()?
+    } else {
+        ensure!(
+            !args.query.trim().is_empty(),
+            "the query is empty: give a text or an image file"
+        );
+        text_feature(&encoders, &args.query)?
+    };
+    ensure!(
+        feature.iter().all(|value| value.is_finite()),
+        "the query's feature is not finite: the model's weights are damaged"
+    );
+    let mut rows = Vec::new();
+    for found in index.search(&feature, args.top) {
+        let image = &index.images()[found.position];
+        let path = args.dir.join(&image.path).display().to_string();
+        if args.json {
+            output::line(&json!({ "image": path, "cosine": found.cosine }).to_string())?;
+        } else {
+            rows.push([format!("{:.4}", found.cosine), path]);
+        }
+    }
+    output::table(&rows).context("cannot print the images found")
+}
