@@ -89,7 +89,8 @@ pub(crate) fn sources(dir: &tempfile::TempDir) -> Vec<String> {
             // Only these have a caption beside them.
             std::fs::write(images.join(format!("{number}.txt")), number.to_string()).unwrap();
         } else {
-            table += &format!("tabled/{number}.png\t\"{number}\"\n");
+            let row = [format!("tabled/{number}.png\t\"{number}\"\n")];
+            table.extend(row);
         }
     }
     let tabled = dir.path().join("tabled");

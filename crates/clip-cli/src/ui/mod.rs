@@ -41,20 +41,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
-    let (folder, encoders) = match &args.dir {
-        Some(dir) => {
-            let file = search::index_file(dir, None);
-            let (index, encoders) = search::open(&file, Some(args.model.name()), device)?;
-            let dir = dir
-                .canonicalize()
-                .with_context(|| format!("cannot read {}", dir.display()))?;
-            (Some(Folder { dir, index }), encoders)
-        }
-        None => {
-            let started = device::open(device)?;
-            let encoders = clip_zeroshot::ClipEncoders::load(args.model.name(), &started.device)?;
-            (None, encoders)
-        }
+    let (folder, encoders) = if let Some(dir) = &args.dir {
+        let file = search::index_file(dir, None);
+        let (index, encoders) = search::open(&file, Some(args.model.name()), device)?;
+        let dir = dir
+            .canonicalize()
+            .with_context(|| format!("cannot read {}", dir.display()))?;
+        (Some(Folder { dir, index }), encoders)
+    } else {
+        let started = device::open(device)?;
+        let encoders = clip_zeroshot::ClipEncoders::load(args.model.name(), &started.device)?;
+        (None, encoders)
     };
     let address = SocketAddr::new(args.listen, args.port);
     if !args.listen.is_loopback() {

@@ -125,6 +125,7 @@ fn is_default_eos_id(id: &i32) -> bool {
 }
 
 impl TextPool {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference.
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -147,6 +148,7 @@ impl TextPool {
 }
 
 impl ProjType {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference.
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -16,7 +16,7 @@ const EXPANSION: usize = 4;
 /// convolution, attention in place of the last average.
 ///
 /// # References
-/// CLIP section 2.4; He et al. 2016 (ResNet), He et al. 2019 (ResNet-D), Zhang 2019 (anti-aliasing).
+/// CLIP section 2.4; He et al. 2016 (`ResNet`), He et al. 2019 (ResNet-D), Zhang 2019 (anti-aliasing).
 #[derive(Module, Debug)]
 pub struct ModifiedResNet {
     /// 3 to `width / 2` channels, stride 2.

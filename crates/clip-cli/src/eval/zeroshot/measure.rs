@@ -52,7 +52,8 @@ pub(super) struct Robustness {
     pub(super) mean_top1: f64,
     /// Top-1 of the clean images less that.
     pub(super) gap: f64,
-    pub(super) effective_robustness: Option<f64>,
+    #[serde(rename = "effective_robustness")]
+    pub(super) effective: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -67,7 +68,8 @@ pub(super) struct CorruptedAccuracy {
 pub(super) struct Shift {
     pub(super) of: String,
     pub(super) gap: f64,
-    pub(super) effective_robustness: Option<f64>,
+    #[serde(rename = "effective_robustness")]
+    pub(super) effective: Option<f64>,
 }
 
 fn entries<S: serde::Serializer>(
@@ -214,7 +216,7 @@ fn robustness(
         corruptions,
         mean_top1,
         gap: clean - mean_top1,
-        effective_robustness: reference.map(|line| line.effective_robustness(clean, mean_top1)),
+        effective: reference.map(|line| line.effective_robustness(clean, mean_top1)),
     })
 }
 
@@ -232,7 +234,7 @@ pub(super) fn shifts(found: &mut [Found], sets: &[Set], reference: Option<Refere
         found[at].shift = Some(Shift {
             of: of.clone(),
             gap: clean - shifted,
-            effective_robustness: reference.map(|line| line.effective_robustness(clean, shifted)),
+            effective: reference.map(|line| line.effective_robustness(clean, shifted)),
         });
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Score groups of classes too: `group` and `subgroup` of the samples' `json`.
     #[arg(long)]
     groups: bool,
-    /// Damage the images too, at five severities each: `all`, or some of gaussian_noise, gaussian_blur, contrast,
+    /// Damage the images too, at five severities each: `all`, or some of `gaussian_noise`, `gaussian_blur`, contrast,
     /// brightness, jpeg and pixelate. Every severity costs another pass over the images.
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     corruptions: Vec<String>,

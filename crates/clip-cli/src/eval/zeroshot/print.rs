@@ -79,7 +79,7 @@ pub(super) fn details(found: &Found, among: bool) -> Result<()> {
         ))?;
     }
     if let Some(shift) = &found.shift {
-        let effective = effective(shift.effective_robustness);
+        let effective = effective(shift.effective);
         let gap = points(-shift.gap);
         output::line(&format!("{gap} points against {}{effective}", shift.of))?;
     }
@@ -118,7 +118,7 @@ fn corruptions(robustness: &Robustness) -> Result<()> {
         "top-1 under corruptions: {}, {} points against clean images{}",
         percent(robustness.mean_top1),
         points(-robustness.gap),
-        effective(robustness.effective_robustness)
+        effective(robustness.effective)
     ))
 }
 

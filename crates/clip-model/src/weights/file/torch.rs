@@ -184,7 +184,7 @@ struct Walk<'a> {
     found: BTreeMap<String, &'a Tensor>,
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     /// Tensors of a dictionary and, in TorchScript, of the modules in it.
     fn dict(&mut self, dict: Id, prefix: &str, depth: usize) -> Result<(), Refusal> {
         let Value::Dict(items) = self.pickle.get(dict) else {

@@ -9,8 +9,10 @@ use crate::{ClipConfig, ImageNorm, ModelError, weights::FloatType};
 struct Config {
     model_type: String,
     projection_dim: usize,
-    text_config: Tower,
-    vision_config: Tower,
+    #[serde(rename = "text_config")]
+    text: Tower,
+    #[serde(rename = "vision_config")]
+    vision: Tower,
 }
 
 /// Either encoder's part, of which each uses its own keys.
@@ -34,8 +36,8 @@ impl Default for Config {
         Self {
             model_type: String::new(),
             projection_dim: 512,
-            text_config: Tower::default(),
-            vision_config: Tower::default(),
+            text: Tower::default(),
+            vision: Tower::default(),
         }
     }
 }
@@ -76,8 +78,8 @@ pub(in crate::weights) fn from_config(json: &str, origin: &str) -> Result<ClipCo
     let Config {
         model_type,
         projection_dim,
-        text_config: text,
-        vision_config: vision,
+        text,
+        vision,
     } = config;
     if model_type != "clip" {
         return Err(refuse("model_type", &model_type));

@@ -130,10 +130,10 @@ pub(in crate::weights) fn to_names(ours: StateDict) -> Result<StateDict, String>
 }
 
 /// The tower, the layer's number and what follows it.
-fn split_layer<'a>(
-    name: &'a str,
+fn split_layer(
+    name: &str,
     side: impl Fn((&'static str, &'static str)) -> &'static str,
-) -> Option<(usize, &'a str, &'a str)> {
+) -> Option<(usize, &str, &str)> {
     let (tower, rest) = TOWERS
         .iter()
         .enumerate()
@@ -142,10 +142,10 @@ fn split_layer<'a>(
     Some((tower, layer, rest))
 }
 
-fn renamed<'a>(
-    rest: &'a str,
+fn renamed(
+    rest: &str,
     order: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str),
-) -> Option<(&'static str, &'a str)> {
+) -> Option<(&'static str, &str)> {
     LAYERS.iter().find_map(|pair| {
         let (from, to) = order(*pair);
         Some((to, rest.strip_prefix(from)?))

@@ -1,7 +1,7 @@
 //! A reader of Python pickles that knows the few objects weights are made of, and runs nothing.
 //!
 //! # References
-//! The operations: CPython, `Lib/pickletools.py`. The objects: PyTorch, `torch/_weights_only_unpickler.py`, and
+//! The operations: `CPython`, `Lib/pickletools.py`. The objects: PyTorch, `torch/_weights_only_unpickler.py`, and
 //! `torch/csrc/jit/serialization/pickler.cpp` for TorchScript.
 
 mod globals;
