@@ -1,6 +1,7 @@
 //! The `clip` program as its users meet it: arguments in; results, messages and exit codes out.
 
 mod crashes;
+mod devices;
 mod evaluation;
 mod mistakes;
 mod pretrain;
