@@ -4,6 +4,7 @@ mod bench;
 mod crashes;
 mod data_curation;
 mod data_tools;
+mod devices;
 mod evaluation;
 mod mistakes;
 mod pretrain;

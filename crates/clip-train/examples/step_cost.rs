@@ -2,16 +2,18 @@
 //!
 //!     cargo run --release -p clip-train --example step_cost -- ViT-B-32 16
 //!     cargo run --release -p clip-train --example step_cost -- ViT-B-32 16 recompute bf16 burn
+//!     cargo run --release -p clip-train --example step_cost -- ViT-Nano-6-36 4096 chunk=256 threads=2
 //!
 //! `recompute` keeps the inputs of blocks and computes each again on the way back, `burn` asks Burn to do so for its
-//! cheap operations, `patches` drops half of the patches, `f16` and `bf16` compute in those.
+//! cheap operations, `patches` drops half of the patches, `f16` and `bf16` compute in those. `chunk` is the batch and
+//! `threads` is 1, unless they are given.
 
 use std::{error::Error, time::Instant};
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::Device;
 use clip_data::Cursor;
-use clip_model::{ClipConfig, Precision};
-use clip_train::{Captions, ContrastiveStep, PairBatch, PatchDropout};
+use clip_model::{ClipConfig, ImageNorm, Precision};
+use clip_train::{Captions, ContrastiveStep, Images, PairBatch, PatchDropout};
 
 /// Tokens of each caption; those of photographs are about as long.
 const TOKENS: usize = 16;
@@ -21,6 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let preset = args.first().map_or("ViT-Mini-16-96", String::as_str);
     let rows: usize = args.get(1).map_or(Ok(32), |rows| rows.parse())?;
     let asked = |option: &str| args.iter().skip(2).any(|arg| arg == option);
+    let number = |option: &str, default: usize| {
+        let given = args.iter().find_map(|arg| arg.strip_prefix(option));
+        given.map_or(Ok(default), str::parse)
+    };
 
     let mut config = ClipConfig::load(preset)?;
     config.vision_cfg.patch_dropout = if asked("patches") { 0.5 } else { 0.0 };
@@ -30,11 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let model = config.init(0, &device);
     let size = config.vision_cfg.image_size;
-    let images = Tensor::random(
-        [rows, 3, size, size],
-        Distribution::Normal(0.0, 1.0),
-        &device,
-    );
+    let pixels = (0..rows * size * size * 3).map(|at| (at * 7919 % 1013) as u8);
+    let images = Images::new(pixels.collect(), size, ImageNorm::default());
     let token = |at: usize| (at % TOKENS + at / TOKENS) as i32 + 1;
     let captions = Captions::new((0..rows * TOKENS).map(token).collect(), TOKENS);
     let dropout = PatchDropout::new(&config.vision_cfg, 0);
@@ -47,7 +50,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         (_, true) => Precision::F16,
         _ => Precision::F32,
     };
-    let step = ContrastiveStep::new(clip_model::loss::ContrastiveLoss::default(), rows)
+    let chunk = number("chunk=", rows)?;
+    let step = ContrastiveStep::new(clip_model::loss::ContrastiveLoss::default(), chunk)
+        .with_threads(number("threads=", 1)?)
         .with_precision(precision)
         .with_recomputed_blocks(asked("recompute"));
 

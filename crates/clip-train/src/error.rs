@@ -107,6 +107,19 @@ pub enum TrainError {
         /// The value.
         value: f64,
     },
+    /// A device stopped computing, as one does whose machine is gone.
+    #[error(
+        "device {device} stopped in step {step}: {reason}. The last checkpoint is whole: see to the device and resume, \
+         or resume with other `--devices`"
+    )]
+    DeviceStopped {
+        /// Its name.
+        device: String,
+        /// The step, counted from 1.
+        step: u64,
+        /// What Burn said.
+        reason: String,
+    },
     /// A setting that training doesn't support here.
     #[error("`{key}` = {value} can't be trained with: {reason}")]
     Unsupported {

@@ -6,6 +6,7 @@ pub mod config;
 mod ema;
 mod error;
 mod guard;
+mod memory;
 mod optimizer;
 pub mod progress;
 pub mod report;
@@ -16,7 +17,12 @@ pub mod tensorboard;
 
 pub use ema::Ema;
 pub use error::TrainError;
+pub use memory::{ChunkPlan, StepMemory};
 pub use optimizer::{Optimizer, OptimizerConfig};
-pub use run::{ContrastiveLearner, Evaluate, EvaluateError, RunDir, Trained, Training};
+pub use run::{
+    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, RunDir, Trained, Training,
+};
 pub use schedule::{Decay, Schedule};
-pub use step::{Captions, ContrastiveStep, KeptPatches, PairBatch, PatchDropout, StepGradients};
+pub use step::{
+    Captions, ContrastiveStep, Images, KeptPatches, PairBatch, PatchDropout, StepGradients,
+};

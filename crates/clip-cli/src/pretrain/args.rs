@@ -6,6 +6,8 @@ use clip_train::{
     config::{ConfigLayers, RunConfig},
 };
 
+use crate::device::DeviceName;
+
 /// Train a model from image-caption shards.
 ///
 /// Without --train, a dataset of coloured shapes is made and learned, which takes minutes on a CPU. Settings come from
@@ -48,6 +50,14 @@ pub(crate) struct PretrainArgs {
     /// The highest learning rate
     #[arg(long)]
     lr: Option<f64>,
+    /// Several devices that encode parts of each batch, such as `cuda:0,cuda:1`; the first has the model
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "device"
+    )]
+    pub(crate) devices: Vec<DeviceName>,
     /// Steps from one checkpoint to the next
     #[arg(long, value_name = "N")]
     checkpoint_steps: Option<u64>,

@@ -1,6 +1,7 @@
 //! `clip pretrain`: from shards to a trained, evaluated model directory and its report.
 
 mod args;
+mod memory;
 mod prepare;
 mod report;
 mod summary;
@@ -11,14 +12,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clip_data::{ShardSet, TrainLoader};
 use clip_model::ImageNorm;
-use clip_train::{RunDir, Trained, Training, config::RunConfig, progress::Display};
+use clip_train::{NamedDevice, RunDir, Trained, Training, config::RunConfig, progress::Display};
 use clip_zeroshot::ClipEncoders;
 
 use crate::{
-    device::{self, DeviceName},
+    device::{self, DeviceName, Started},
     interrupt::{self, Interrupted},
 };
 
@@ -38,13 +39,17 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     if choice.own_data {
         ShardSet::parse(&config.data.train).context("training data")?;
     }
-    let started = device::open(name)?;
-    if config.threads == 0 {
-        config.threads = started.threads();
-    }
+    let devices = open_devices(&args.devices, name)?;
+    let started = &devices[0];
+    config.threads = match (config.threads, &devices[..]) {
+        (0, [one]) => one.threads(),
+        // Each device that is named gets a part of every batch, in a run that began with fewer too.
+        (threads, all) => threads.max(all.len()),
+    };
     if config.text_buckets == 0 {
         config.text_buckets = started.text_buckets();
     }
+    memory::choose_chunk(&mut config, &model, &devices);
     let run = if choice.resume {
         RunDir::open(&choice.out)?
     } else {
@@ -58,15 +63,14 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let norm = ImageNorm::default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
     let total_steps = config.total_steps(loader.samples_per_epoch());
-    let device = format!("{} ({})", started.name, started.what);
-    let page = Page::new(&run, &config, &model, total_steps, device);
+    let page = Page::new(&run, &config, &model, total_steps, described(&devices));
     let page = Arc::new(Mutex::new(page));
     let validation = Validation::open(&config, &model, norm, &tokenizer, Arc::clone(&page))
         .context("validation data")?;
     for change in run.save_config(&config)?.harmless {
         log::info!("changed since the run began: {change}");
     }
-    summary::announce(&config, &model, &run, &started, &loader);
+    summary::announce(&config, &model, &run, &described(&devices), &loader);
 
     let latest = validation.latest();
     let retrieval_loader = validation.retrieval_loader();
@@ -75,7 +79,13 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         config: &config,
         model: &model,
         norm,
-        device: started.device.clone(),
+        devices: devices
+            .iter()
+            .map(|started| NamedDevice {
+                name: started.name.to_string(),
+                device: started.device.clone(),
+            })
+            .collect(),
         run: &run,
         loader,
         evaluator: Some(Box::new(validation)),
@@ -114,6 +124,26 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         images_per_s: report.facts.images_per_s,
     };
     summary::tell(&end, &found, args.json)
+}
+
+/// Those of a list, or the one that was asked for in another way.
+fn open_devices(list: &[DeviceName], one: Option<DeviceName>) -> Result<Vec<Started>> {
+    if list.is_empty() {
+        return Ok(vec![device::open(one)?]);
+    }
+    ensure!(
+        one.is_none(),
+        "--devices names all devices of the run: leave out --device"
+    );
+    list.iter().map(|name| device::open(Some(*name))).collect()
+}
+
+/// `cuda:0 (NVIDIA H100), cuda:1 (NVIDIA H100)`.
+fn described(devices: &[Started]) -> String {
+    let all = devices
+        .iter()
+        .map(|started| format!("{} ({})", started.name, started.what));
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// A run that reached its last step.

@@ -9,23 +9,22 @@ use clip_train::{
 use serde_json::{Map, Value, json};
 
 use super::{Ended, validation::Found};
-use crate::{device::Started, memory, output};
+use crate::{memory, output};
 
 /// Says what is about to happen.
 pub(super) fn announce(
     config: &RunConfig,
     model: &ClipConfig,
     run: &RunDir,
-    started: &Started,
+    devices: &str,
     loader: &TrainLoader,
 ) {
     let samples = loader.samples_per_epoch();
     log::info!(
-        "{} ({} parameters) on {} ({}); {} samples, batch {}, {} steps; everything goes to {}",
+        "{} ({} parameters) on {}; {} samples, batch {}, {} steps; everything goes to {}",
         config.preset,
         human_count(model.num_params() as u64),
-        started.name,
-        started.what,
+        devices,
         human_count(samples),
         config.batch,
         config.total_steps(samples),

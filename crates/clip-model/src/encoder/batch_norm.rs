@@ -1,6 +1,6 @@
 use burn::{
     module::{Module, Param, RunningState},
-    tensor::{DType, Tensor, module::batch_norm_train},
+    tensor::{DType, Device, Tensor, module::batch_norm_train},
 };
 
 use crate::Init;
@@ -148,6 +148,16 @@ impl BatchStatistics {
         parts.into_iter().reduce(merge).unwrap_or_default()
     }
 
+    /// The same on another device.
+    pub fn to_device(self, device: &Device) -> Self {
+        let moved = self.0.into_iter().map(|moments| Moments {
+            mean: moments.mean.to_device(device),
+            variance: moments.variance.to_device(device),
+            ..moments
+        });
+        Self(moved.collect())
+    }
+
     /// Lets `layers` take up what they saw, each its own.
     pub(super) fn update<'a>(&self, layers: impl Iterator<Item = &'a BatchNorm>) {
         for (layer, found) in layers.zip(&self.0) {
@@ -173,7 +183,7 @@ impl Moments {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, Tolerance};
+    use burn::tensor::{Distribution, Tolerance};
 
     use super::*;
 

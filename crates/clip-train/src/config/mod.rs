@@ -2,6 +2,7 @@
 
 mod changes;
 mod layers;
+mod memory;
 mod objective;
 
 use clip_data::{Augment, LoaderConfig, RandomResizedCrop};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
 pub use layers::ConfigLayers;
+pub use memory::MemoryLimit;
 pub use objective::{Duplicates, Loss};
 
 use crate::{Decay, OptimizerConfig, Schedule, TrainError};
@@ -26,11 +28,16 @@ pub struct RunConfig {
     /// Pairs of a batch: each image is compared with so many captions. 256: the largest that trains small models on a
     /// CPU in 3 GiB.
     pub batch: usize,
-    /// Pairs encoded at once; 0: the whole batch. Smaller ones need less memory and encode each pair twice; they
-    /// change the result by rounding only.
+    /// Pairs encoded at once by a thread; 0: as many as memory is predicted to hold. Smaller ones need less memory and
+    /// encode each pair twice; they change the result by rounding only. The number that a run began with stays.
     pub chunk: usize,
-    /// Parts of a batch that are encoded at the same time, each on a thread; 0: one a core on a CPU, one on a GPU. The
-    /// number that a run began with stays, so that it can be resumed bit by bit elsewhere.
+    /// Bytes that a step may take where the chunk is chosen by memory, such as "8GiB"; without it, what a machine has
+    /// free, and the whole batch on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryLimit>,
+    /// Parts of a batch that are encoded at the same time, each on a thread; 0: one a core on a CPU, one on a GPU, one
+    /// for each of several devices. The number that a run began with stays, so that it can be resumed bit by bit
+    /// elsewhere; more devices than it raise it.
     pub threads: usize,
     /// Groups of captions of similar length that a part's captions are encoded in; 0: 4 on a CPU, where padding costs
     /// more than operations, 1 on a GPU.
@@ -163,6 +170,7 @@ impl Default for RunConfig {
             seed: 0,
             batch: 256,
             chunk: 0,
+            memory: None,
             threads: 0,
             text_buckets: 0,
             epochs: 32.0,

@@ -8,13 +8,23 @@ use burn::{
 };
 use clip_data::ImageTextBatch;
 use clip_model::{Clip, ImageNorm, loss::Groups};
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use crate::{
-    Captions, ContrastiveStep, Optimizer, PairBatch, PatchDropout,
+    Captions, ContrastiveStep, Images, Optimizer, PairBatch, PatchDropout,
     config::Duplicates,
     progress::{EvalOutput, StepOutput},
+    step::{Stopped, reason},
 };
+
+/// A device, and what its user calls it.
+#[derive(Clone, Debug)]
+pub struct NamedDevice {
+    /// As in `cuda:1`.
+    pub name: String,
+    /// Without autodiff.
+    pub device: Device,
+}
 
 /// CLIP as Burn's learner trains it: batches of bytes in, gradients of the whole batch's loss out.
 #[derive(Module, Debug)]
@@ -29,6 +39,9 @@ pub struct ContrastiveLearner {
     patch_dropout: Option<PatchDropout>,
     #[module(skip)]
     duplicates: Duplicates,
+    /// Those of the step, if any.
+    #[module(skip)]
+    device_names: Vec<String>,
 }
 
 impl ContrastiveLearner {
@@ -40,7 +53,16 @@ impl ContrastiveLearner {
             norm,
             patch_dropout: None,
             duplicates: Duplicates::Negatives,
+            device_names: Vec::new(),
         }
+    }
+
+    /// Encodes on all of these devices. The model is on the first.
+    pub fn with_devices(mut self, devices: &[NamedDevice]) -> Self {
+        let handles = devices.iter().map(|device| device.device.clone());
+        self.step = self.step.with_devices(handles.collect());
+        self.device_names = devices.iter().map(|device| device.name.clone()).collect();
+        self
     }
 
     /// Encodes some of each image's patches.
@@ -53,6 +75,16 @@ impl ContrastiveLearner {
     pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
         self.duplicates = duplicates;
         self
+    }
+
+    /// The name of the device that a panic of a step came from (the first, unless it says otherwise), and the reason.
+    pub(super) fn stopped(&self, panic: &(dyn Any + Send)) -> (String, String) {
+        let (place, reason) = match panic.downcast_ref::<Stopped>() {
+            Some(stopped) => (stopped.device, stopped.reason.clone()),
+            None => (0, reason(panic)),
+        };
+        let name = self.device_names.get(place).cloned();
+        (name.unwrap_or_default(), reason)
     }
 
     /// Takes one optimizer step; returns the norm that all gradients had together before clipping.
@@ -74,8 +106,7 @@ impl TrainStep for ContrastiveLearner {
 
     /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
-        let device = self.clip.device();
-        let images = self.norm.to_tensor(batch.images, batch.image_size, &device);
+        let images = Images::new(batch.images, batch.image_size, self.norm);
         let captions = Captions::new(batch.tokens, batch.tokens_per_caption);
         let groups = match self.duplicates {
             Duplicates::Negatives => None,

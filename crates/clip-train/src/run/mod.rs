@@ -8,5 +8,5 @@ mod train;
 mod unlogged;
 
 pub use dir::RunDir;
-pub use learner::ContrastiveLearner;
+pub use learner::{ContrastiveLearner, NamedDevice};
 pub use train::{Evaluate, EvaluateError, Trained, Training};

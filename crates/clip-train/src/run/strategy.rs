@@ -1,4 +1,5 @@
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use burn::{
     module::Module,
     train::{
         EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
-        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainStep,
+        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainOutput, TrainStep,
         TrainingComponents, TrainingItem, ValidLoader,
     },
 };
@@ -268,7 +269,7 @@ impl Steps<'_> {
         let state = &self.work.state;
         let (next, cursor) = (state.step + 1, batch.cursor);
         let lr = self.plan.schedule.at(state.step);
-        let found = TrainStep::step(model, batch);
+        let found = self.gradients(model, batch)?;
         let mut output = found.item;
         let diverged = |what, value| TrainError::Diverged {
             what,
@@ -296,6 +297,24 @@ impl Steps<'_> {
             self.start_split();
         }
         Ok(output)
+    }
+
+    /// The gradients of a batch. Burn's operations can only panic when a device stops, which here becomes an error.
+    fn gradients(
+        &self,
+        model: &ContrastiveLearner,
+        batch: ImageTextBatch,
+    ) -> Result<TrainOutput<StepOutput>, TrainError> {
+        let step = AssertUnwindSafe(|| TrainStep::step(model, batch));
+        catch_unwind(step).map_err(|panic| {
+            let (device, reason) = model.stopped(&*panic);
+            let step = self.work.state.step + 1;
+            TrainError::DeviceStopped {
+                device,
+                step,
+                reason,
+            }
+        })
     }
 
     /// Goes back to the last checkpoint, and on with the data after `cursor`: `PaLM`'s way past a batch that a model

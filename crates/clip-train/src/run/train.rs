@@ -6,7 +6,6 @@ use std::{
 use burn::{
     module::Module,
     optim::AdamWConfig,
-    tensor::Device,
     train::{
         Interrupter, Learner, SupervisedTraining, TrainingStrategy, renderer::MetricsRenderer,
     },
@@ -15,7 +14,7 @@ use clip_data::{FaultReport, TrainLoader};
 use clip_model::{Clip, ClipConfig, ImageNorm};
 
 use super::{
-    ContrastiveLearner, RunDir,
+    ContrastiveLearner, NamedDevice, RunDir,
     learner::NoBatches,
     restore::restore,
     strategy::{ContrastiveStrategy, Plan, Records, Work},
@@ -62,8 +61,8 @@ pub struct Training<'a> {
     pub model: &'a ClipConfig,
     /// How images are normalised.
     pub norm: ImageNorm,
-    /// Where to train, without autodiff.
-    pub device: Device,
+    /// Where to train: the first has the model, its optimizer and the loss, and all of them encode. At least one.
+    pub devices: Vec<NamedDevice>,
     /// Where everything goes.
     pub run: &'a RunDir,
     /// The training data, at its beginning.
@@ -101,11 +100,15 @@ impl Training<'_> {
     pub fn train(self) -> Result<Trained, TrainError> {
         self.config.validate()?;
         let precision = self.config.precision;
-        if !precision.is_supported(&self.device) {
+        if !self
+            .devices
+            .iter()
+            .all(|device| precision.is_supported(&device.device))
+        {
             return Err(TrainError::Unsupported {
                 key: "precision",
                 value: format!("{precision:?}").to_lowercase(),
-                reason: "this device doesn't compute in it; take another precision, f32 works everywhere",
+                reason: "a device doesn't compute in it; take another precision, f32 works everywhere",
             });
         }
         let samples_per_epoch = self.loader.samples_per_epoch();
@@ -141,7 +144,8 @@ impl Training<'_> {
             self.norm,
         )
         .with_patch_dropout(PatchDropout::new(&self.model.vision_cfg, self.config.seed))
-        .with_duplicates(self.config.duplicates);
+        .with_duplicates(self.config.duplicates)
+        .with_devices(&self.devices);
         let loader = self.loader.starting_at(resumed.state.cursor)?;
         let keys = self
             .evaluator
@@ -194,7 +198,7 @@ impl Training<'_> {
         checkpoints: &Checkpoints,
         samples_per_epoch: u64,
     ) -> Result<Resumed, TrainError> {
-        let device = self.device.clone().autodiff();
+        let device = self.devices[0].device.clone().autodiff();
         let Some((found, damaged)) = checkpoints.latest()? else {
             let model = self.config.lock(self.model.init(self.config.seed, &device));
             return Ok(Resumed {

@@ -1,7 +1,9 @@
+use std::ops::Range;
+
 use burn::{
     module::Module,
     optim::GradientsParams,
-    tensor::{DType, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 use clip_model::{
     Clip, Precision,
@@ -10,39 +12,52 @@ use clip_model::{
 };
 
 use super::{
+    batch::PairBatch,
     captions::Buckets,
     gradients::{collect, scaled, trains},
     recompute::Tape,
 };
 
-/// Some rows of a batch.
-pub(super) struct Chunk {
-    pub(super) start: usize,
-    pub(super) images: Tensor<4>,
-    pub(super) patches: Option<Tensor<2, Int>>,
-    pub(super) captions: Buckets,
+/// Some rows of a batch, on a device.
+struct Chunk {
+    rows: Range<usize>,
+    images: Tensor<4>,
+    patches: Option<Tensor<2, Int>>,
+    captions: Buckets,
 }
 
-/// `[rows, embed_dim]`, not normalised, off the graph.
+/// `[rows, embed_dim]`, not normalised, off the graph, on the main device.
 pub(super) struct Features {
     pub(super) image: Tensor<2>,
     pub(super) text: Tensor<2>,
     pub(super) statistics: BatchStatistics,
 }
 
-/// How a step encodes chunks.
+/// The model on one device, and how it encodes chunks there.
 pub(super) struct Encoder<'a> {
-    model: &'a Clip,
+    batch: &'a PairBatch,
+    /// On this encoder's device; on the main one it shares the parameters, elsewhere they are copies.
+    model: Clip,
     /// The model in the step's precision, off the graph.
     inference: Clip,
-    precision: Precision,
-    recompute: bool,
+    /// The main device, which gets all that comes of a chunk.
+    main: Device,
+    options: Options,
     image_trains: bool,
     text_trains: bool,
 }
 
+/// How a step encodes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub(super) text_buckets: usize,
+    pub(super) precision: Precision,
+    pub(super) recompute: bool,
+}
+
 /// A chunk's features on a graph of their own; a locked tower has none.
 pub(super) struct Encoded {
+    chunk: Chunk,
     /// The same parameters in that graph: threads that share a graph wait for each other.
     model: Clip,
     image: Option<Tensor<2>>,
@@ -53,24 +68,60 @@ pub(super) struct Encoded {
 }
 
 impl<'a> Encoder<'a> {
-    pub(super) fn new(model: &'a Clip, precision: Precision, recompute: bool) -> Self {
+    /// Of the main device's model, on `device` or, without one, where the model is.
+    pub(super) fn new(
+        model: &Clip,
+        device: Option<&Device>,
+        batch: &'a PairBatch,
+        options: Options,
+    ) -> Self {
+        let main = model.device();
+        let elsewhere = device.filter(|device| (*device).clone().inner() != main.clone().inner());
+        let model = match elsewhere {
+            Some(device) => model.clone().fork(device),
+            None => model.clone(),
+        };
         Self {
-            model,
-            inference: precision.copy(model).valid(),
-            precision,
-            recompute,
+            inference: options.precision.copy(&model).valid(),
             image_trains: trains(&model.visual),
             text_trains: trains(&model.text),
+            model,
+            main,
+            batch,
+            options,
+        }
+    }
+
+    fn load(&self, rows: Range<usize>) -> Chunk {
+        let device = self.model.device();
+        let PairBatch {
+            images,
+            captions,
+            patches,
+            ..
+        } = self.batch;
+        Chunk {
+            images: images.rows(rows.clone(), &device),
+            patches: patches
+                .as_ref()
+                .map(|patches| patches.rows(rows.clone(), &device)),
+            captions: captions.buckets(rows.clone(), self.options.text_buckets, &device),
+            rows,
         }
     }
 
     /// The features alone.
-    pub(super) fn features(&self, chunk: &Chunk) -> Features {
-        let (image, statistics) = self.image_features(chunk);
+    pub(super) fn features(&self, rows: Range<usize>) -> Features {
+        let chunk = self.load(rows);
+        let (image, statistics) = self.image_features(&chunk);
+        self.on_main(image, self.text_features(&chunk), statistics)
+    }
+
+    fn on_main(&self, image: Tensor<2>, text: Tensor<2>, statistics: BatchStatistics) -> Features {
         Features {
-            image,
-            text: self.text_features(chunk),
-            statistics,
+            image: image.to_device(&self.main),
+            text: text.to_device(&self.main),
+            statistics: statistics.to_device(&self.main),
         }
     }
 
@@ -93,9 +144,10 @@ impl<'a> Encoder<'a> {
     }
 
     /// The features with their graph.
-    pub(super) fn encode(&self, chunk: &Chunk) -> Encoded {
-        let model = self.precision.copy(self.model);
+    pub(super) fn encode(&self, rows: Range<usize>) -> Encoded {
+        let model = self.options.precision.copy(&self.model);
         let mut encoded = Encoded {
+            chunk: self.load(rows),
             image: None,
             text: None,
             image_tape: None,
@@ -103,7 +155,7 @@ impl<'a> Encoder<'a> {
             statistics: BatchStatistics::default(),
             model,
         };
-        let model = &encoded.model;
+        let (model, chunk) = (&encoded.model, &encoded.chunk);
         if self.image_trains {
             let (images, patches) = (chunk.images.clone(), chunk.patches.clone());
             let (features, statistics, tape) = self.encode_images(model, images, patches);
@@ -113,7 +165,7 @@ impl<'a> Encoder<'a> {
         }
         if self.text_trains {
             encoded.text = Some(chunk.captions.encode(|tokens| {
-                if self.recompute {
+                if self.options.recompute {
                     let (features, tape) = Tape::record(&model.text, &self.inference.text, tokens);
                     encoded.text_tapes.push(tape);
                     features.cast(DType::F32)
@@ -136,8 +188,10 @@ impl<'a> Encoder<'a> {
             (
                 ImageEncoder::VisionTransformer(chain),
                 ImageEncoder::VisionTransformer(inference),
-            ) if self.recompute => Tape::record(chain, inference, &(images, patches)),
-            (ImageEncoder::Siglip(chain), ImageEncoder::Siglip(inference)) if self.recompute => {
+            ) if self.options.recompute => Tape::record(chain, inference, &(images, patches)),
+            (ImageEncoder::Siglip(chain), ImageEncoder::Siglip(inference))
+                if self.options.recompute =>
+            {
                 Tape::record(chain, inference, &images)
             }
             _ => {
@@ -150,38 +204,45 @@ impl<'a> Encoder<'a> {
     }
 
     /// What `encoded` holds, and what it leaves out.
-    pub(super) fn features_of(&self, encoded: &Encoded, chunk: &Chunk) -> Features {
+    pub(super) fn features_of(&self, encoded: &Encoded) -> Features {
         let inner = |features: &Tensor<2>| features.clone().inner();
         let (image, statistics) = match &encoded.image {
             Some(image) => (inner(image), encoded.statistics.clone()),
-            None => self.image_features(chunk),
+            None => self.image_features(&encoded.chunk),
         };
-        Features {
-            image,
-            text: encoded
-                .text
-                .as_ref()
-                .map_or_else(|| self.text_features(chunk), inner),
-            statistics,
-        }
+        let text = match &encoded.text {
+            Some(text) => inner(text),
+            None => self.text_features(&encoded.chunk),
+        };
+        self.on_main(image, text, statistics)
+    }
+
+    /// Gradients by the parameters of `sum(features * their gradient)`, in f32, on the main device. On the way they are
+    /// `scale` times as large, which is for numbers of little range.
+    pub(super) fn back(
+        &self,
+        encoded: Encoded,
+        found: &ContrastiveGradients,
+        scale: f64,
+    ) -> GradientsParams {
+        let grads = encoded.back(found, scale);
+        grads.to_device(&self.main, &self.model)
     }
 }
 
 impl Encoded {
-    /// Gradients by the parameters of `sum(features * their gradient)`, in f32, for the chunk that begins at row `start`.
-    /// On the way they are `scale` times as large, which is for numbers of little range.
-    pub(super) fn back(
-        self,
-        found: &ContrastiveGradients,
-        start: usize,
-        scale: f64,
-    ) -> GradientsParams {
+    fn back(self, found: &ContrastiveGradients, scale: f64) -> GradientsParams {
+        let Range { start, end } = self.chunk.rows;
+        let device = self.model.device();
         let sides = [(&self.image, &found.image), (&self.text, &found.text)];
         let sum = sides
             .into_iter()
             .filter_map(|(features, grad)| {
                 let features = features.as_ref()?;
-                let grad = grad.clone().narrow(0, start, features.dims()[0]);
+                let grad = grad
+                    .clone()
+                    .narrow(0, start, end - start)
+                    .to_device(&device);
                 let grad = Tensor::from_inner(grad.mul_scalar(scale));
                 Some((features.clone() * grad).sum())
             })

@@ -6,7 +6,7 @@ use clip_model::{
     weights::{load_weights, weights_bytes},
 };
 use clip_train::{
-    Captions, Optimizer, OptimizerConfig,
+    Captions, Images, Optimizer, OptimizerConfig,
     checkpoint::{Checkpoints, Contents, RunState},
 };
 
@@ -16,9 +16,7 @@ use super::{Place, Task, noise, train};
 fn trained(place: &Place, preset: &str) -> Result<(Clip, Optimizer)> {
     let (model, dir, mut optimizer) = train::load(place, preset)?;
     let side = dir.config.vision_cfg.image_size;
-    let images = dir
-        .norm
-        .to_tensor(noise(2 * side * side * 3), side, &model.device());
+    let images = Images::new(noise(2 * side * side * 3), side, dir.norm);
     let captions = Captions::new(vec![1, 3, 2, 1, 4, 2], 3);
     let found = train::gradients(place, &model, images, &captions);
     let (model, _) = optimizer.step(1e-6, model, found.grads);

@@ -1,8 +1,9 @@
 use anyhow::{Result, ensure};
-use burn::tensor::Tensor;
 use clip_data::Tokenizer;
 use clip_model::{Clip, ImageNorm, loss::ContrastiveLoss, weights::ModelDir};
-use clip_train::{Captions, ContrastiveStep, Optimizer, OptimizerConfig, PairBatch, StepGradients};
+use clip_train::{
+    Captions, ContrastiveStep, Images, Optimizer, OptimizerConfig, PairBatch, StepGradients,
+};
 
 use super::{Place, Task, noise, tokenizer};
 use crate::bench::flops::Shape;
@@ -35,11 +36,10 @@ pub(super) fn load(place: &Place, preset: &str) -> Result<(Clip, ModelDir, Optim
 pub(super) fn gradients(
     place: &Place,
     model: &Clip,
-    images: Tensor<4>,
+    images: Images,
     captions: &Captions,
 ) -> StepGradients {
-    let [batch, ..] = images.dims();
-    ContrastiveStep::new(ContrastiveLoss::default(), batch)
+    ContrastiveStep::new(ContrastiveLoss::default(), images.count())
         .with_threads(place.threads())
         .with_text_buckets(place.started.text_buckets())
         .gradients(model, &PairBatch::new(images, captions.clone()))
@@ -93,10 +93,7 @@ impl Task for Step {
     fn run(&mut self) -> Result<u64> {
         // invariant: it is put back below, and a step that fails is the last.
         let model = self.model.take().expect("invariant: put back");
-        let device = model.device();
-        let images = self
-            .norm
-            .to_tensor(self.pixels.clone(), self.image_size, &device);
+        let images = Images::new(self.pixels.clone(), self.image_size, self.norm);
         let found = gradients(&self.place, &model, images, &self.captions);
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
         self.model = Some(model);

@@ -1,0 +1,70 @@
+use std::fs;
+
+use clip_model::ClipConfig;
+use clip_train::{StepMemory, config::RunConfig, progress::human_count};
+
+use crate::device::{Backend, Started};
+
+/// What this machine or its container has free, in bytes; `None` where the system doesn't tell it as a file.
+fn free_bytes() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let machine = 1024 * line.split_whitespace().next()?.parse::<u64>().ok()?;
+    let group = |file: &str| {
+        let text = fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    // Without a limit, the file says `max`.
+    let container = group("memory.max").zip(group("memory.current"));
+    Some(container.map_or(machine, |(limit, used)| {
+        machine.min(limit.saturating_sub(used))
+    }))
+}
+
+/// Sets the run's chunk, where it isn't set, by what memory is predicted to hold, and says so.
+pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: &[Started]) {
+    if config.chunk > 0 {
+        return;
+    }
+    config.chunk = config.batch;
+    let on_cpu = devices
+        .iter()
+        .filter(|device| device.name.backend == Backend::Cpu)
+        .count();
+    // What a GPU has free isn't known to Burn.
+    let limit = match config.memory {
+        Some(limit) => Some(limit.bytes),
+        None => free_bytes().filter(|_| on_cpu == devices.len()),
+    };
+    let (Some(limit), Some(memory)) = (limit, StepMemory::predict(config, model)) else {
+        return;
+    };
+    // Processors share the machine's memory; other devices have their own.
+    let together = if on_cpu == devices.len() {
+        config.threads
+    } else {
+        config.threads.div_ceil(devices.len())
+    };
+    let plan = memory.plan(config.batch, config.threads, together, limit);
+    config.chunk = plan.chunk;
+    let gibibytes = |bytes: u64| bytes as f64 / 1_073_741_824.0;
+    let said = format!(
+        "batch {} in chunks of {}: predicted {:.2} GiB of {:.2} GiB {}",
+        human_count(config.batch as u64),
+        human_count(plan.chunk as u64),
+        gibibytes(plan.predicted),
+        gibibytes(limit),
+        if config.memory.is_some() {
+            "allowed"
+        } else {
+            "free"
+        },
+    );
+    if plan.fits {
+        log::info!("{said}");
+    } else {
+        log::warn!("{said}: it may not fit; take a smaller batch, model or number of threads");
+    }
+}

@@ -1,0 +1,176 @@
+//! Chunks on several threads, each of which computes on a device.
+
+use std::{
+    any::Any,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use burn::optim::GradientsParams;
+use clip_model::loss::ContrastiveGradients;
+
+use super::encoder::{Encoder, Features};
+
+/// The panic of a step of which one device stopped computing, as one does whose machine is gone. It unwinds out of
+/// [`ContrastiveStep::gradients`](super::ContrastiveStep::gradients), for Burn's operations have no other way to fail.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    /// The device's place in the list that the step was given.
+    pub(crate) device: usize,
+    /// What Burn said.
+    pub(crate) reason: String,
+}
+
+/// A loss with its gradients by all features, and the factor by which they are enlarged on their way back.
+pub(super) type Found = (ContrastiveGradients, f64);
+
+/// Encoders of as many devices, shared by a number of threads in turn.
+pub(super) struct Workers<'a> {
+    pub(super) encoders: Vec<Encoder<'a>>,
+    pub(super) threads: usize,
+}
+
+impl Workers<'_> {
+    /// Encodes every chunk once, all at the same time; their graphs wait for the loss.
+    pub(super) fn in_one_pass(
+        &self,
+        chunks: &[Range<usize>],
+        loss: impl FnOnce(Vec<Features>) -> Found,
+        mut add: impl FnMut(GradientsParams),
+    ) -> ContrastiveGradients {
+        if let [whole] = chunks {
+            return self.on_device(0, |encoder| {
+                let encoded = encoder.encode(whole.clone());
+                let (found, scale) = loss(vec![encoder.features_of(&encoded)]);
+                add(encoder.back(encoded, &found, scale));
+                found
+            });
+        }
+        thread::scope(|scope| {
+            let threads: Vec<_> = chunks
+                .iter()
+                .enumerate()
+                .map(|(worker, chunk)| {
+                    let (send_features, features) = mpsc::channel();
+                    let (found, receive_found) = mpsc::channel::<Arc<Found>>();
+                    let thread = scope.spawn(move || {
+                        self.on_device(worker, |encoder| {
+                            let encoded = encoder.encode(chunk.clone());
+                            // Either end closes only when the other thread panicked, which `joined` passes on.
+                            let sent = send_features.send(encoder.features_of(&encoded)).ok();
+                            let found = sent.and_then(|()| receive_found.recv().ok())?;
+                            let (found, scale) = &*found;
+                            Some(encoder.back(encoded, found, *scale))
+                        })
+                    });
+                    (thread, features, found)
+                })
+                .collect();
+            let features = threads
+                .iter()
+                .map_while(|(_, features, _)| features.recv().ok());
+            let features: Vec<Features> = features.collect();
+            let found = (features.len() == threads.len()).then(|| Arc::new(loss(features)));
+            for (_, _, send) in &threads {
+                if let Some(found) = &found {
+                    // A closed end is a panicked thread, as above.
+                    let _ = send.send(Arc::clone(found));
+                }
+            }
+            for (thread, _, send) in threads {
+                drop(send);
+                if let Some(grads) = joined(thread) {
+                    add(grads);
+                }
+            }
+            // invariant: without it a thread has panicked, and `joined` has not come back.
+            let found = found.expect("invariant: every thread sent its features");
+            Arc::unwrap_or_clone(found).0
+        })
+    }
+
+    /// Encodes every chunk for its features alone, and again for its gradients once the loss is known.
+    pub(super) fn in_two_passes(
+        &self,
+        chunks: &[Range<usize>],
+        loss: impl FnOnce(Vec<Features>) -> Found,
+        add: impl FnMut(GradientsParams),
+    ) -> ContrastiveGradients {
+        let mut features = Vec::with_capacity(chunks.len());
+        self.each(
+            chunks,
+            |encoder, chunk| encoder.features(chunk),
+            |part| features.push(part),
+        );
+        let (found, scale) = loss(features);
+        self.each(
+            chunks,
+            |encoder, chunk| encoder.back(encoder.encode(chunk), &found, scale),
+            add,
+        );
+        found
+    }
+
+    /// Does the same to each chunk, on all threads, and takes what comes of it in the chunks' order.
+    fn each<T: Send>(
+        &self,
+        chunks: &[Range<usize>],
+        work: impl Fn(&Encoder<'_>, Range<usize>) -> T + Sync,
+        mut take: impl FnMut(T),
+    ) {
+        if self.threads == 1 {
+            for chunk in chunks {
+                take(self.on_device(0, |encoder| work(encoder, chunk.clone())));
+            }
+            return;
+        }
+        for wave in chunks.chunks(self.threads) {
+            let work = &work;
+            thread::scope(|scope| {
+                let threads: Vec<_> = wave
+                    .iter()
+                    .enumerate()
+                    .map(|(worker, chunk)| {
+                        scope.spawn(move || {
+                            self.on_device(worker, |encoder| work(encoder, chunk.clone()))
+                        })
+                    })
+                    .collect();
+                for thread in threads {
+                    take(joined(thread));
+                }
+            });
+        }
+    }
+
+    /// What a worker does on its device; a panic there tells which one it was.
+    fn on_device<T>(&self, worker: usize, work: impl FnOnce(&Encoder<'_>) -> T) -> T {
+        let device = worker % self.encoders.len();
+        let encoder = &self.encoders[device];
+        catch_unwind(AssertUnwindSafe(|| work(encoder)))
+            .unwrap_or_else(|panic| stopped(device, &*panic))
+    }
+}
+
+/// Lets a panic on a device go on with the device's place in the list.
+pub(super) fn stopped<T>(device: usize, panic: &(dyn Any + Send)) -> T {
+    let reason = reason(panic);
+    resume_unwind(Box::new(Stopped { device, reason }))
+}
+
+/// The first line of what a panic said.
+pub(crate) fn reason(panic: &(dyn Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    let line = said.and_then(|said| said.lines().next());
+    line.unwrap_or("unknown reason").to_owned()
+}
+
+/// What a thread returned; its panic goes on in this one.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
