@@ -60,8 +60,8 @@ fn devices_that_are_not_there_are_named() {
         (&["--devices", "cpu,cpu:9"], 1, "cpu:9"),
         (
             &["--devices", "cpu", "--device", "cpu"],
-            1,
-            "leave out --device",
+            2,
+            "cannot be used with",
         ),
     ] {
         let ran = folder.clip(&pretrain("refused", more));

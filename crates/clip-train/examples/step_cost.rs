@@ -38,7 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let size = config.vision_cfg.image_size;
     let pixels = (0..rows * size * size * 3).map(|at| (at * 7919 % 1013) as u8);
     let images = Images::new(pixels.collect(), size, ImageNorm::default());
-    let token = |at: usize| (at % TOKENS + at / TOKENS) as i32 + 1;
+    let words = config.text_cfg.vocab_size - 1;
+    let token = |at: usize| ((at % TOKENS + at / TOKENS) % words) as i32 + 1;
     let captions = Captions::new((0..rows * TOKENS).map(token).collect(), TOKENS);
     let dropout = PatchDropout::new(&config.vision_cfg, 0);
     let batch = PairBatch {

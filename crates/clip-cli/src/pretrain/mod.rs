@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
 use clip_model::ImageNorm;
 use clip_train::{NamedDevice, RunDir, Trained, Training, config::RunConfig, progress::Display};
@@ -131,10 +131,6 @@ fn open_devices(list: &[DeviceName], one: Option<DeviceName>) -> Result<Vec<Star
     if list.is_empty() {
         return Ok(vec![device::open(one)?]);
     }
-    ensure!(
-        one.is_none(),
-        "--devices names all devices of the run: leave out --device"
-    );
     list.iter().map(|name| device::open(Some(*name))).collect()
 }
 
