@@ -8,3 +8,4 @@ mod process;
 mod runs;
 mod support;
 mod use_model;
+mod weights;

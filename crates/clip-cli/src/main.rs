@@ -69,7 +69,7 @@ enum Command {
     Classify(classify::Args),
     /// Write the features of images and texts to a safetensors file.
     Embed(embed::Args),
-    /// Look into weights.
+    /// Look into weights, and bring them in and out.
     #[command(subcommand)]
     Weights(weights::Weights),
 }
@@ -104,7 +104,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Eval(eval) => eval::run(&eval, device),
         Command::Classify(args) => classify::run(&args, device),
         Command::Embed(args) => embed::run(&args, device),
-        Command::Weights(weights) => weights::run(&weights),
+        Command::Weights(weights) => weights::run(&weights, device),
     }
 }
 

@@ -12,7 +12,7 @@ use burn::{
     },
 };
 use clip_data::{FaultReport, TrainLoader};
-use clip_model::{Clip, ClipConfig, ImageNorm};
+use clip_model::{Clip, ClipConfig, ImageNorm, weights::Checkpoint};
 
 use super::{
     ContrastiveLearner, RunDir,
@@ -60,6 +60,8 @@ pub struct Training<'a> {
     pub config: &'a RunConfig,
     /// The model's architecture.
     pub model: &'a ClipConfig,
+    /// Weights of that architecture to begin with, instead of random ones.
+    pub initial: Option<Checkpoint>,
     /// How images are normalised.
     pub norm: ImageNorm,
     /// Where to train, without autodiff.
@@ -98,7 +100,7 @@ impl Training<'_> {
     ///
     /// # Errors
     /// What the data, the disk or an evaluation refuses, and [`TrainError::Diverged`]. The checkpoints stay.
-    pub fn train(self) -> Result<Trained, TrainError> {
+    pub fn train(mut self) -> Result<Trained, TrainError> {
         self.config.validate()?;
         let precision = self.config.precision;
         if !precision.is_supported(&self.device) {
@@ -190,13 +192,17 @@ impl Training<'_> {
     }
 
     fn resume(
-        &self,
+        &mut self,
         checkpoints: &Checkpoints,
         samples_per_epoch: u64,
     ) -> Result<Resumed, TrainError> {
         let device = self.device.clone().autodiff();
         let Some((found, damaged)) = checkpoints.latest()? else {
-            let model = self.config.lock(self.model.init(self.config.seed, &device));
+            let model = match self.initial.take() {
+                Some(weights) => weights.model(&device),
+                None => self.model.init(self.config.seed, &device),
+            };
+            let model = self.config.lock(model);
             return Ok(Resumed {
                 state: RunState {
                     samples_per_epoch,
