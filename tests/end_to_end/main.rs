@@ -14,3 +14,4 @@ mod search;
 mod support;
 mod ui;
 mod use_model;
+mod weights;

@@ -85,7 +85,7 @@ fn a_model_that_is_not_there_or_not_whole_is_named() {
             ),
             (
                 &["weights", "inspect", "half"],
-                &["not a readable safetensors"],
+                &["half/open_clip_model.safetensors holds no weights"],
             ),
         ],
     );

@@ -2,7 +2,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::runs::{folder, metrics, pretrain};
+use crate::runs::{PRESET, folder, metrics, pretrain, weights};
 
 #[test]
 fn a_run_leaves_a_model_that_every_command_uses() {
@@ -201,4 +201,65 @@ fn averaged_weights_are_evaluated_and_the_best_checkpoint_stays() {
         wrong.err.contains("\"r1\"") && wrong.err.contains("i2t_r1"),
         "{wrong:?}"
     );
+}
+
+/// A step this small changes no bit of a weight.
+const STILL: [&str; 4] = ["--lr", "1e-30", "--steps", "1"];
+
+#[test]
+fn a_run_may_begin_with_a_models_weights() {
+    let folder = folder();
+    assert_eq!(
+        folder.clip(&pretrain("first", &["--steps", "2"])).code,
+        Some(0)
+    );
+    let more = [&["--init", "first/model"], &STILL[..]].concat();
+    let ran = folder.clip(&pretrain("second", &more));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(weights(&folder, "second"), weights(&folder, "first"));
+    let tokenizer = |run: &str| fs::read(folder.path(run).join("model/tokenizer.json")).unwrap();
+    assert_eq!(tokenizer("second"), tokenizer("first"));
+    let config = fs::read_to_string(folder.path("second/config.toml")).unwrap();
+    assert!(config.contains("init = \"first/model\""), "{config}");
+
+    // Another image size, said out loud; and another model, refused before anything is made.
+    folder.write(
+        "large.json",
+        PRESET
+            .replace("\"image_size\": 16", "\"image_size\": 32")
+            .as_bytes(),
+    );
+    folder.write(
+        "wide.json",
+        PRESET
+            .replace("\"embed_dim\": 16", "\"embed_dim\": 8")
+            .as_bytes(),
+    );
+    let with_preset = |preset: &str, out: &str| {
+        let args = pretrain(out, &more);
+        let args: Vec<&str> = args
+            .iter()
+            .map(|arg| if *arg == "tiny.json" { preset } else { *arg })
+            .collect();
+        folder.clip(&args)
+    };
+    let ran = with_preset("large.json", "third");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(
+        ran.err.contains("resized from a 2x2 grid to 4x4"),
+        "{ran:?}"
+    );
+    let ran = with_preset("wide.json", "refused");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.err
+            .contains("visual.proj has shape [32, 16], expected [32, 8]"),
+        "{ran:?}"
+    );
+    assert!(!folder.path("refused").exists());
+
+    // Its checkpoint has all that a run goes on with.
+    fs::remove_dir_all(folder.path("first")).unwrap();
+    let ran = folder.clip(&["pretrain", "--resume", "second", "--steps", "2"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
 }

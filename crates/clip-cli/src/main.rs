@@ -78,7 +78,7 @@ enum Command {
     Ui(ui::Args),
     /// Write the features of images and texts to a safetensors file.
     Embed(embed::Args),
-    /// Look into weights.
+    /// Look into weights, and bring them in and out.
     #[command(subcommand)]
     Weights(weights::Weights),
     Bench(bench::Args),
@@ -123,7 +123,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Search(search) => search::run(&search, device),
         Command::Ui(args) => ui::run(&args, device),
         Command::Embed(args) => embed::run(&args, device),
-        Command::Weights(weights) => weights::run(&weights),
+        Command::Weights(weights) => weights::run(&weights, device),
         Command::Bench(args) => bench::run(&args, device),
         Command::BenchWorker(_) => bench::worker::run(device),
     }

@@ -26,6 +26,9 @@ pub(crate) struct PretrainArgs {
     /// The model: a preset, or a JSON file with OpenCLIP's keys
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
+    /// Weights to begin with: a model directory or a file that `clip weights import` reads, of the preset's architecture
+    #[arg(long, value_name = "DIR|FILE")]
+    init: Option<String>,
     /// Settings in a TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -153,6 +156,7 @@ impl PretrainArgs {
             ("data.train", "--train", &self.train),
             ("data.val", "--val", &self.val),
             ("preset", "--preset", &self.preset),
+            ("init", "--init", &self.init),
         ];
         for (key, flag, value) in texts {
             if let Some(value) = value {

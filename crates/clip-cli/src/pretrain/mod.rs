@@ -14,7 +14,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
-use clip_model::ImageNorm;
 use clip_train::{NamedDevice, RunDir, Trained, Training, config::RunConfig, progress::Display};
 use clip_zeroshot::ClipEncoders;
 
@@ -50,17 +49,30 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         config.text_buckets = started.text_buckets();
     }
     memory::choose_chunk(&mut config, &model, &devices);
-    let run = if choice.resume {
-        RunDir::open(&choice.out)?
-    } else {
-        RunDir::create(&choice.out)?
+    let resumed = choice.resume.then(|| RunDir::open(&choice.out));
+    let resumed = resumed.transpose()?;
+    // A checkpoint has all that a run goes on with.
+    let begins = match &resumed {
+        Some(run) => run.checkpoints(config.checkpoint.keep).is_empty()?,
+        None => true,
+    };
+    let initial = match &config.init {
+        Some(source) if begins => Some(prepare::initial(source, &model, &started.device)?),
+        _ => None,
+    };
+    if let Some(weights) = &initial {
+        config.image_norm.get_or_insert(weights.norm);
+    }
+    let run = match resumed {
+        Some(run) => run,
+        None => RunDir::create(&choice.out)?,
     };
     if !choice.own_data {
         prepare::shapes(&mut config, &model)?;
     }
     let shards = ShardSet::parse(&config.data.train).context("training data")?;
-    let tokenizer = prepare::tokenizer(&run, &model, &shards)?;
-    let norm = ImageNorm::default();
+    let tokenizer = prepare::tokenizer(&run, &model, initial.as_ref(), &shards)?;
+    let norm = config.image_norm.unwrap_or_default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
     let total_steps = config.total_steps(loader.samples_per_epoch());
     let page = Page::new(&run, &config, &model, total_steps, described(&devices));
@@ -78,6 +90,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let trained = Training {
         config: &config,
         model: &model,
+        initial,
         norm,
         devices: devices
             .iter()

@@ -1,24 +1,49 @@
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
+use burn::tensor::Device;
 use clip_data::{
     ShardItem, ShardSet, Tokenizer,
     shapes::{ShapesConfig, generate},
 };
-use clip_model::{ClipConfig, presets::CLIP_VOCAB_SIZE};
+use clip_model::{
+    ClipConfig,
+    presets::CLIP_VOCAB_SIZE,
+    weights::{Checkpoint, ReadOptions},
+};
 use clip_train::{
     RunDir,
     config::{LabelledSet, RunConfig},
 };
 
+use crate::weights;
+
 /// Captions that a vocabulary is learned from at most: word frequencies don't change after that many.
 const TOKENIZER_CAPTIONS: usize = 1_000_000;
 
-/// The run's tokenizer: the one it began with, CLIP's own for models of its vocabulary, or one learned from the
-/// training captions.
+/// The weights to begin with, in the shapes of `model`.
+pub(super) fn initial(source: &str, model: &ClipConfig, device: &Device) -> Result<Checkpoint> {
+    let options = ReadOptions {
+        config: Some(model.clone()),
+        image_size: None,
+    };
+    let weights = Checkpoint::read(Path::new(source), &options, device)
+        .with_context(|| format!("cannot begin with the weights of {source}"))?;
+    for note in &weights.notes {
+        log::info!("{note}");
+    }
+    Ok(weights)
+}
+
+/// The run's tokenizer: the one it began with, that of its first weights, CLIP's own for models of its vocabulary, or
+/// one learned from the training captions.
 pub(super) fn tokenizer(
     run: &RunDir,
     model: &ClipConfig,
+    initial: Option<&Checkpoint>,
     shards: &ShardSet,
 ) -> Result<Arc<Tokenizer>> {
     let path = run.tokenizer();
@@ -26,10 +51,15 @@ pub(super) fn tokenizer(
         return Ok(Arc::new(Tokenizer::load(&path)?));
     }
     let vocab_size = model.text_cfg.vocab_size;
-    let tokenizer = if vocab_size == CLIP_VOCAB_SIZE {
-        Tokenizer::clip()
-    } else {
-        Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?
+    let tokenizer = match initial {
+        Some(weights) => weights::tokenizer::of(weights)?.with_context(|| {
+            format!(
+                "put the tokenizer.json of {} beside it",
+                weights.path.display()
+            )
+        })?,
+        None if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip(),
+        None => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?,
     };
     tokenizer.save(&path)?;
     Ok(Arc::new(tokenizer))

@@ -75,6 +75,7 @@ pub(super) fn infer<'a>(
             "image_size": grid * 32, // what the network divides a side by
             "layers": layers,
             "width": width,
+            "patch_size": null, // as in the presets
         })
     };
     let config = json!({

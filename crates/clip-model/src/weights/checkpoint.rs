@@ -123,11 +123,11 @@ impl Checkpoint {
         dtype: FloatType,
         tokens: TextTokens,
     ) -> Result<(), ModelError> {
+        let config = hugging_face::to_config(&self.config, tokens, dtype)?;
         let state = hugging_face::to_names(self.state.clone()).map_err(|name| {
             let reason = format!("it has no place for {name}");
             ModelError::NotHuggingFace { reason }
         })?;
-        let config = hugging_face::to_config(&self.config, tokens, dtype)?;
         let preprocessor =
             hugging_face::to_preprocessor(self.norm, self.config.vision_cfg.image_size);
         for (name, json) in [

@@ -37,10 +37,12 @@ pub(super) fn fit(
     let mut missing = Vec::new();
     let mut misshapen = Vec::new();
     for (name, shape) in expected {
-        // OpenCLIP's models with another text tower have its parameters under `text.`.
-        let found = state
-            .remove(name)
-            .or_else(|| state.remove(&format!("text.{name}")));
+        // OpenCLIP has the text tower's parameters under `text.` or not, by its configuration's `custom_text`.
+        let other = match name.strip_prefix("text.") {
+            Some(inside) => inside.to_owned(),
+            None => format!("text.{name}"),
+        };
+        let found = state.remove(name).or_else(|| state.remove(&other));
         let is_count = name.ends_with(COUNT);
         // Not every writer keeps batch norms' counts, and nothing computes with them.
         let found = found.or_else(|| is_count.then(|| HostTensor::count(0)));

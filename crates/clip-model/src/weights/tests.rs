@@ -130,6 +130,47 @@ fn a_round_trip_changes_no_bit() {
     assert_eq!(file(&last), file(&ours));
 }
 
+/// As in `small_resnet.py`: batch norms' counts are integers, and stay so at any width of the floats.
+#[test]
+fn residual_networks_and_siglips_towers_survive_a_round_trip() {
+    let resnet = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 4,
+        "head_width": 16}, "text_cfg": {"context_length": 6, "vocab_size": 20, "width": 8, "heads": 2,
+        "layers": 1}}"#;
+    let siglip = r#"{"embed_dim": 8, "init_logit_bias": -10, "custom_text": true, "vision_cfg": {"image_size": 8,
+        "layers": 1, "width": 8, "head_width": 4, "patch_size": 4}, "text_cfg": {"context_length": 6,
+        "vocab_size": 20, "width": 8, "heads": 2, "layers": 1, "no_causal_mask": true, "pool_type": "last",
+        "proj_bias": true}}"#;
+    for json in [resnet, siglip] {
+        let config = ClipConfig::from_json(json, "test").unwrap();
+        let model = config.init(3, &Device::flex());
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("ours");
+        ModelDir::save(&ours, &config, crate::ImageNorm::default(), &model).unwrap();
+        let read =
+            |path: &Path| Checkpoint::read(path, &ReadOptions::default(), &Device::flex()).unwrap();
+        let checkpoint = read(&ours);
+        assert_eq!(checkpoint.config, config);
+        let again = dir.path().join("again");
+        save(&checkpoint, &again, FloatType::F32);
+        let back = read(&again).model(&Device::flex());
+        assert_eq!(weights_bytes(&back), weights_bytes(&model));
+        let half = dir.path().join("half");
+        save(&checkpoint, &half, FloatType::F16);
+        let file = WeightsFile::open(&half).unwrap();
+        for (name, dtype, _) in file.tensors() {
+            let count = name.ends_with("num_batches_tracked");
+            assert_eq!(
+                format!("{dtype:?}"),
+                if count { "I64" } else { "F16" },
+                "{name}"
+            );
+        }
+        let refused = checkpoint.save_hugging_face(dir.path(), FloatType::F32, TOKENS);
+        assert!(matches!(refused, Err(ModelError::NotHuggingFace { .. })));
+        assert!(!dir.path().join("config.json").exists());
+    }
+}
+
 /// The reference's numbers fit 11 bits, so half precision keeps them and bfloat16 is off by less than 2^-8.
 #[test]
 fn narrow_weights_are_half_as_large_and_close() {
@@ -259,6 +300,11 @@ fn shapes_tell_the_architecture() {
     let (config, note) = infer("ViT-B-32", true);
     assert_eq!(config, ClipConfig::load("ViT-B-32-quickgelu").unwrap());
     assert!(note.contains("ViT-B-32-quickgelu"), "{note}");
+    let (config, note) = infer("RN50", true);
+    assert_eq!(config, ClipConfig::load("RN50-quickgelu").unwrap());
+    assert!(note.contains("RN50-quickgelu"), "{note}");
+    let (config, _) = infer("RN50x4", false);
+    assert_eq!(config, ClipConfig::load("RN50x4").unwrap());
     // Heads of less than 64 can't be told from shapes.
     let error = Checkpoint::read(
         &fixture("state_dict.pt"),

@@ -80,6 +80,14 @@ impl Checkpoints {
         })
     }
 
+    /// Whether there is none, not even a damaged one.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] if the folder can't be read.
+    pub fn is_empty(&self) -> Result<bool, TrainError> {
+        Ok(self.steps()?.is_empty())
+    }
+
     /// Where the checkpoint after `step` is, if it was kept.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(format!("{PREFIX}{step:08}"))

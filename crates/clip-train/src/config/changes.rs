@@ -12,8 +12,10 @@ pub struct Changes {
 }
 
 /// Keys that decide which samples a position means, or what the weights are.
-const FIXED: [&str; 12] = [
+const FIXED: [&str; 14] = [
     "preset",
+    "init",
+    "image_norm",
     "loss",
     "seed",
     "batch",

@@ -6,7 +6,7 @@ mod memory;
 mod objective;
 
 use clip_data::{Augment, LoaderConfig, RandomResizedCrop};
-use clip_model::{Clip, ClipConfig, Layers, Precision};
+use clip_model::{Clip, ClipConfig, ImageNorm, Layers, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
@@ -23,6 +23,9 @@ pub struct RunConfig {
     /// A preset's name, or the path of a JSON file with `OpenCLIP`'s keys. ViT-Mini-16-96: learns from thousands of
     /// photographs in half an hour on a laptop's CPU.
     pub preset: String,
+    /// Weights to begin with instead of random ones: a model directory or a file of weights, which fit the preset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// Decides initial weights, order, crops and captions. 0, as `OpenCLIP`'s.
     pub seed: u64,
     /// Pairs of a batch: each image is compared with so many captions. 256: the largest that trains small models on a
@@ -82,6 +85,9 @@ pub struct RunConfig {
     pub schedule: Decay,
     /// AdamW.
     pub optimizer: OptimizerConfig,
+    /// Mean and deviation of pixels; those of `init`, or OpenAI's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_norm: Option<ImageNorm>,
     /// Where pairs come from.
     pub data: DataConfig,
     /// When the model is tried on the validation data.
@@ -167,6 +173,7 @@ impl Default for RunConfig {
     fn default() -> Self {
         Self {
             preset: "ViT-Mini-16-96".to_owned(),
+            init: None,
             seed: 0,
             batch: 256,
             chunk: 0,
@@ -188,6 +195,7 @@ impl Default for RunConfig {
             lock_text: false,
             lock_text_unlocked_layers: 0,
             optimizer: OptimizerConfig::default(),
+            image_norm: None,
             ema: None,
             data: DataConfig::default(),
             eval: EvalConfig::default(),

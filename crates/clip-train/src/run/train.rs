@@ -11,7 +11,7 @@ use burn::{
     },
 };
 use clip_data::{FaultReport, TrainLoader};
-use clip_model::{Clip, ClipConfig, ImageNorm};
+use clip_model::{Clip, ClipConfig, ImageNorm, weights::Checkpoint};
 
 use super::{
     ContrastiveLearner, NamedDevice, RunDir,
@@ -59,6 +59,8 @@ pub struct Training<'a> {
     pub config: &'a RunConfig,
     /// The model's architecture.
     pub model: &'a ClipConfig,
+    /// Weights of that architecture to begin with, instead of random ones.
+    pub initial: Option<Checkpoint>,
     /// How images are normalised.
     pub norm: ImageNorm,
     /// Where to train: the first has the model, its optimizer and the loss, and all of them encode. At least one.
@@ -97,7 +99,7 @@ impl Training<'_> {
     ///
     /// # Errors
     /// What the data, the disk or an evaluation refuses, and [`TrainError::Diverged`]. The checkpoints stay.
-    pub fn train(self) -> Result<Trained, TrainError> {
+    pub fn train(mut self) -> Result<Trained, TrainError> {
         self.config.validate()?;
         let precision = self.config.precision;
         if !self
@@ -194,13 +196,17 @@ impl Training<'_> {
     }
 
     fn resume(
-        &self,
+        &mut self,
         checkpoints: &Checkpoints,
         samples_per_epoch: u64,
     ) -> Result<Resumed, TrainError> {
         let device = self.devices[0].device.clone().autodiff();
         let Some((found, damaged)) = checkpoints.latest()? else {
-            let model = self.config.lock(self.model.init(self.config.seed, &device));
+            let model = match self.initial.take() {
+                Some(weights) => weights.model(&device),
+                None => self.model.init(self.config.seed, &device),
+            };
+            let model = self.config.lock(model);
             return Ok(Resumed {
                 state: RunState {
                     samples_per_epoch,

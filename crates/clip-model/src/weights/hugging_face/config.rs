@@ -1,7 +1,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ClipConfig, ImageNorm, ModelError, weights::FloatType};
+use crate::{ClipConfig, ImageNorm, Layers, ModelError, ProjType, TextPool, weights::FloatType};
 
 /// `config.json` as far as the model depends on it; the defaults are transformers'.
 #[derive(Deserialize)]
@@ -197,6 +197,11 @@ pub(in crate::weights) fn to_config(
     dtype: FloatType,
 ) -> Result<Value, ModelError> {
     let (text, vision) = (&config.text_cfg, &config.vision_cfg);
+    if let Some(key) = beyond_clip_model(config) {
+        return Err(ModelError::NotHuggingFace {
+            reason: format!("it has nothing like {key}"),
+        });
+    }
     // transformers takes 2 for the end of text of models from before it pooled by that token.
     if tokens.end == 2 {
         return Err(ModelError::NotHuggingFace {
@@ -246,6 +251,31 @@ pub(in crate::weights) fn to_config(
     }))
 }
 
+/// The first key that asks for what `CLIPModel` doesn't compute, whatever the parameters are called.
+fn beyond_clip_model(config: &ClipConfig) -> Option<&'static str> {
+    let (text, vision) = (&config.text_cfg, &config.vision_cfg);
+    let pools_at_the_end = matches!(text.pool_type, TextPool::Argmax | TextPool::Eos);
+    [
+        (
+            "`vision_cfg.timm_model_name`",
+            vision.timm_model_name.is_some(),
+        ),
+        (
+            "a residual network (`vision_cfg.layers`)",
+            matches!(vision.layers, Layers::Stages(_)),
+        ),
+        ("`text_cfg.no_causal_mask`", text.no_causal_mask),
+        ("`text_cfg.pool_type`", !pools_at_the_end),
+        ("`text_cfg.proj_bias`", text.proj_bias),
+        ("`text_cfg.proj_type`", text.proj_type != ProjType::Linear),
+        ("`text_cfg.norm_kwargs`", text.norm_kwargs.is_some()),
+        ("`text_cfg.act_kwargs`", text.act_kwargs.is_some()),
+        ("`init_logit_bias`", config.init_logit_bias.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(key, asked)| asked.then_some(key))
+}
+
 /// A `preprocessor_config.json` for `CLIPImageProcessor`: the shorter side, bicubic, then the centre.
 pub(in crate::weights) fn to_preprocessor(norm: ImageNorm, image_size: usize) -> Value {
     const BICUBIC: u8 = 3; // Pillow's number
@@ -281,6 +311,26 @@ mod tests {
             let back = from_config(&theirs.to_string(), "config.json").unwrap();
             assert_eq!(back, config, "{name}");
         }
+    }
+
+    #[test]
+    fn what_clip_model_cannot_hold_is_refused_by_name() {
+        let tokens = TextTokens {
+            start: 49_406,
+            end: 49_407,
+        };
+        for (preset, name) in [
+            ("RN50", "a residual network (`vision_cfg.layers`)"),
+            ("ViT-B-16-SigLIP", "`vision_cfg.timm_model_name`"),
+        ] {
+            let config = ClipConfig::load(preset).unwrap();
+            let error = to_config(&config, tokens, FloatType::F32).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let mut config = ClipConfig::load("ViT-Nano-6-36").unwrap();
+        config.text_cfg.no_causal_mask = true;
+        let error = to_config(&config, tokens, FloatType::F32).unwrap_err();
+        assert!(error.to_string().contains("no_causal_mask"), "{error}");
     }
 
     /// `openai/clip-vit-base-patch32` says little more than this: the rest are transformers' defaults.

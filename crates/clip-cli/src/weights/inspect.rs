@@ -1,26 +1,20 @@
-//! `clip weights`: what weights there are.
+//! `clip weights inspect`: what weights there are.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use clip_model::{
     ClipConfig,
-    weights::{WEIGHTS_FILE, parameter_shapes},
+    weights::{WeightsFile, is_buffer, parameter_shapes},
 };
-use safetensors::SafeTensors;
 use serde::Serialize;
 
 use crate::{device, output};
 
-#[derive(clap::Subcommand)]
-pub(crate) enum Weights {
-    /// Count parameters and list tensors, of a preset, a model directory or a safetensors file.
-    Inspect(InspectArgs),
-}
-
 #[derive(clap::Args)]
-pub(crate) struct InspectArgs {
-    /// A preset, a JSON file of one, a model directory or a safetensors file.
+pub(crate) struct Args {
+    /// A preset, a JSON file of one, a folder with a model, or a file of weights: safetensors (or the index of
+    /// several), PyTorch or TorchScript.
     #[arg(value_name = "PRESET|DIR|FILE")]
     what: String,
     /// Print one JSON object.
@@ -30,7 +24,7 @@ pub(crate) struct InspectArgs {
 
 #[derive(Serialize)]
 struct Inspected {
-    /// Numbers in all tensors.
+    /// Numbers in all tensors but buffers.
     params: usize,
     tensors: Vec<TensorInfo>,
 }
@@ -48,14 +42,14 @@ impl Inspected {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         let params = tensors
             .iter()
+            .filter(|tensor| !is_buffer(&tensor.name))
             .map(|tensor| tensor.shape.iter().product::<usize>())
             .sum();
         Self { params, tensors }
     }
 }
 
-pub(crate) fn run(weights: &Weights) -> Result<()> {
-    let Weights::Inspect(args) = weights;
+pub(crate) fn run(args: &Args) -> Result<()> {
     let found = inspect(&args.what)?;
     if args.json {
         return output::line(&serde_json::to_string(&found)?);
@@ -78,13 +72,20 @@ pub(crate) fn run(weights: &Weights) -> Result<()> {
 
 fn inspect(what: &str) -> Result<Inspected> {
     let path = Path::new(what);
-    if path.is_dir() {
-        let file = path.join(WEIGHTS_FILE);
-        let read = read(&file);
-        return read.with_context(|| format!("{what} is no model directory with usable weights"));
-    }
-    if path.is_file() && path.extension().is_none_or(|extension| extension != "json") {
-        return read(path);
+    // The index of several files is JSON too, and named so by all who write one.
+    let is_config = path
+        .extension()
+        .is_some_and(|extension| extension == "json")
+        && !what.ends_with(".index.json");
+    if path.is_dir() || (path.is_file() && !is_config) {
+        let file = WeightsFile::open(path)?;
+        return Ok(Inspected::new(file.tensors().map(
+            |(name, dtype, shape)| TensorInfo {
+                name: name.to_owned(),
+                dtype: format!("{dtype:?}"),
+                shape: shape.to_vec(),
+            },
+        )));
     }
     let config = ClipConfig::load(what)?;
     // Tensors have no place but a device, and any serves.
@@ -94,26 +95,5 @@ fn inspect(what: &str) -> Result<Inspected> {
         name,
         dtype: "F32".to_owned(),
         shape,
-    })))
-}
-
-fn read(path: &Path) -> Result<Inspected> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    from_bytes(&bytes, path)
-}
-
-fn from_bytes(bytes: &[u8], path: &Path) -> Result<Inspected> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| {
-        anyhow!(
-            "{} is not a readable safetensors file ({error}): fetch or convert it again",
-            path.display()
-        )
-    })?;
-    Ok(Inspected::new(file.iter().map(|(name, tensor)| {
-        TensorInfo {
-            name: name.to_owned(),
-            dtype: format!("{:?}", tensor.dtype()),
-            shape: tensor.shape().to_vec(),
-        }
     })))
 }

@@ -1,0 +1,99 @@
+//! `clip weights export`: a model for OpenCLIP or transformers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clip_data::Tokenizer;
+use clip_model::weights::{
+    Checkpoint, FloatType, ReadOptions, TextTokens, create_directory, refuse_existing,
+};
+
+use super::tokenizer;
+use crate::{
+    device::{self, DeviceName},
+    output,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A model directory, or other weights that `import` reads.
+    #[arg(value_name = "DIR")]
+    model: PathBuf,
+    /// Whose layout: OpenCLIP's hub layout, or transformers' CLIPModel and CLIPProcessor.
+    #[arg(long, value_enum)]
+    format: Format,
+    /// How the numbers are written. bf16 and f16 are half as large, and not exact.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// The folder to make.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    #[value(name = "openclip")]
+    OpenClip,
+    #[value(name = "hf")]
+    HuggingFace,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Dtype> for FloatType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
+    // Before a long reading that would be for nothing.
+    refuse_existing(&args.out)?;
+    let device = device::open(device)?.device;
+    let checkpoint = Checkpoint::read(&args.model, &ReadOptions::default(), &device)?;
+    let tokenizer = tokenizer::of(&checkpoint)?;
+    for note in &checkpoint.notes {
+        log::debug!("{note}");
+    }
+    create_directory(&args.out, |folder| match (args.format, &tokenizer) {
+        (Format::OpenClip, tokenizer) => {
+            checkpoint.save_open_clip(folder, args.dtype.into())?;
+            if let Some(tokenizer) = tokenizer {
+                tokenizer.save_dir(folder)?;
+            }
+            anyhow::Ok(())
+        }
+        (Format::HuggingFace, Some(tokenizer)) => {
+            export_hugging_face(&checkpoint, tokenizer, args.dtype, folder)
+        }
+        (Format::HuggingFace, None) => bail!(
+            "transformers needs the model's tokenizer: put its tokenizer.json beside {}",
+            checkpoint.path.display()
+        ),
+    })?;
+    output::line(&args.out.display().to_string())
+}
+
+fn export_hugging_face(
+    checkpoint: &Checkpoint,
+    tokenizer: &Tokenizer,
+    dtype: Dtype,
+    folder: &Path,
+) -> Result<()> {
+    let tokens = TextTokens {
+        start: tokenizer.sot(),
+        end: tokenizer.eot(),
+    };
+    checkpoint.save_hugging_face(folder, dtype.into(), tokens)?;
+    let context_length = checkpoint.config.text_cfg.context_length;
+    tokenizer::save_for_transformers(tokenizer, context_length, folder)
+}

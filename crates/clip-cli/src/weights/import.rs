@@ -1,0 +1,61 @@
+//! `clip weights import`: a model directory of others' weights.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clip_model::{
+    ClipConfig,
+    weights::{Checkpoint, FloatType, ReadOptions, create_directory, refuse_existing},
+};
+
+use super::tokenizer;
+use crate::{
+    device::{self, DeviceName},
+    output,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A file of weights, or a folder with one: OpenCLIP's safetensors, .bin, .pt and training checkpoints, OpenAI's
+    /// TorchScript archives, and Hugging Face's CLIPModel. Recognised by content.
+    #[arg(value_name = "FILE|DIR")]
+    source: String,
+    /// The model directory to make.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The architecture, if it is neither beside the file nor told by its shapes: a preset or a JSON file of one.
+    #[arg(long, value_name = "NAME|FILE")]
+    preset: Option<String>,
+    /// Side of the square input in pixels, if other than the weights'. Positional embeddings are resized.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    image_size: Option<u16>,
+}
+
+pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
+    // Before a long reading that would be for nothing.
+    refuse_existing(&args.out)?;
+    let preset = args.preset.as_deref().map(ClipConfig::load);
+    let options = ReadOptions {
+        config: preset.transpose()?,
+        image_size: args.image_size.map(usize::from),
+    };
+    let device = device::open(device)?.device;
+    let mut checkpoint = Checkpoint::read(Path::new(&args.source), &options, &device)?;
+    let tokenizer = tokenizer::of(&checkpoint)?;
+    for note in &checkpoint.notes {
+        log::info!("{note}");
+    }
+    tokenizer::name_it(&mut checkpoint.config, tokenizer.as_ref());
+    create_directory(&args.out, |folder| {
+        checkpoint.save_open_clip(folder, FloatType::F32)?;
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.save_dir(folder)?;
+        }
+        anyhow::Ok(())
+    })?;
+    output::line(&format!(
+        "{}: {} parameters",
+        args.out.display(),
+        checkpoint.config.num_params()
+    ))
+}

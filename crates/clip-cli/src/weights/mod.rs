@@ -1,0 +1,32 @@
+//! `clip weights`: what weights there are, and others' weights in and out.
+
+mod export;
+mod import;
+mod inspect;
+mod interpolate;
+pub(crate) mod tokenizer;
+
+use anyhow::Result;
+
+use crate::device::DeviceName;
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Weights {
+    /// Make a model directory of others' weights: OpenCLIP's, OpenAI's or Hugging Face's.
+    Import(import::Args),
+    /// Write a model for OpenCLIP or for transformers.
+    Export(export::Args),
+    /// Make the model between two of one architecture, such as before and after fine-tuning (WiSE-FT).
+    Interpolate(interpolate::Args),
+    /// Count parameters and list tensors, of a preset or of any weights that `import` reads.
+    Inspect(inspect::Args),
+}
+
+pub(crate) fn run(weights: &Weights, device: Option<DeviceName>) -> Result<()> {
+    match weights {
+        Weights::Import(args) => import::run(args, device),
+        Weights::Export(args) => export::run(args, device),
+        Weights::Interpolate(args) => interpolate::run(args, device),
+        Weights::Inspect(args) => inspect::run(args),
+    }
+}
