@@ -99,11 +99,7 @@ impl Workers<'_> {
         add: impl FnMut(GradientsParams),
     ) -> ContrastiveGradients {
         let mut features = Vec::with_capacity(chunks.len());
-        self.each(
-            chunks,
-            |encoder, chunk| encoder.features(chunk),
-            |part| features.push(part),
-        );
+        self.each(chunks, Encoder::features, |part| features.push(part));
         let (found, scale) = loss(features);
         self.each(
             chunks,
