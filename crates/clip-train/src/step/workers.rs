@@ -99,7 +99,13 @@ impl Workers<'_> {
         add: impl FnMut(GradientsParams),
     ) -> ContrastiveGradients {
         let mut features = Vec::with_capacity(chunks.len());
-        self.each(chunks, Encoder::features, |part| features.push(part));
+        #[allow(clippy::redundant_closure_for_method_calls)]
+        // The method is of one lifetime, the closure of any.
+        self.each(
+            chunks,
+            |encoder, chunk| encoder.features(chunk),
+            |part| features.push(part),
+        );
         let (found, scale) = loss(features);
         self.each(
             chunks,
