@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
+use clip_model::ClipConfig;
 use clip_train::{NamedDevice, RunDir, Trained, Training, config::RunConfig, progress::Display};
 use clip_zeroshot::ClipEncoders;
 
@@ -39,16 +40,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         ShardSet::parse(&config.data.train).context("training data")?;
     }
     let devices = open_devices(&args.devices, name)?;
-    let started = &devices[0];
-    config.threads = match (config.threads, &devices[..]) {
-        (0, [one]) => one.threads(),
-        // Each device that is named gets a part of every batch, in a run that began with fewer too.
-        (threads, all) => threads.max(all.len()),
-    };
-    if config.text_buckets == 0 {
-        config.text_buckets = started.text_buckets();
-    }
-    memory::choose_chunk(&mut config, &model, &devices);
+    divide(&mut config, &model, &devices);
     let resumed = choice.resume.then(|| RunDir::open(&choice.out));
     let resumed = resumed.transpose()?;
     // A checkpoint has all that a run goes on with.
@@ -57,7 +49,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         None => true,
     };
     let initial = match &config.init {
-        Some(source) if begins => Some(prepare::initial(source, &model, &started.device)?),
+        Some(source) if begins => Some(prepare::initial(source, &model, &devices[0].device)?),
         _ => None,
     };
     if let Some(weights) = &initial {
@@ -137,6 +129,19 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         images_per_s: report.facts.images_per_s,
     };
     summary::tell(&end, &found, args.json)
+}
+
+/// Sets into how many parts batches are cut, where the settings leave that to the devices.
+fn divide(config: &mut RunConfig, model: &ClipConfig, devices: &[Started]) {
+    config.threads = match (config.threads, devices) {
+        (0, [one]) => one.threads(),
+        // Each device that is named gets a part of every batch, in a run that began with fewer too.
+        (threads, all) => threads.max(all.len()),
+    };
+    if config.text_buckets == 0 {
+        config.text_buckets = devices[0].text_buckets();
+    }
+    memory::choose_chunk(config, model, devices);
 }
 
 /// Those of a list, or the one that was asked for in another way.

@@ -401,9 +401,10 @@ fn five_steps_give_the_same_weights_for_any_chunks_and_devices() {
     // The true gradient by a key's bias is zero, and of rounding alone Adam makes steps.
     let without_keys = |name: &str, values: &[f32]| {
         let third = values.len() / 3;
-        match name.ends_with("attn.in_proj.bias") {
-            true => [&values[..third], &values[2 * third..]].concat(),
-            false => values.to_vec(),
+        if name.ends_with("attn.in_proj.bias") {
+            [&values[..third], &values[2 * third..]].concat()
+        } else {
+            values.to_vec()
         }
     };
     let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
