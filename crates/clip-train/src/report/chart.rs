@@ -82,15 +82,18 @@ impl Chart {
 
     fn legend(&self, html: &mut String) {
         html.push_str("<ul class=\"legend\">");
+        // A line without points keeps its place, and so the others their colours.
         for (place, line) in self.lines.iter().enumerate() {
-            let last = line.points.last().map_or(f64::NAN, |(_, value)| *value);
+            let Some((_, last)) = line.points.last() else {
+                continue;
+            };
             push(
                 html,
                 format_args!(
                     "<li><svg class=\"key s{place}\" viewBox=\"0 0 22 6\" aria-hidden=\"true\">\
                      <path d=\"M1 3H21\"/></svg>{} <b>{}{}</b></li>",
                     escape(&line.label),
-                    significant(last, 3),
+                    significant(*last, 3),
                     self.unit
                 ),
             );
@@ -131,6 +134,9 @@ impl Chart {
             );
         }
         for (place, points) in shown.iter().enumerate() {
+            if points.is_empty() {
+                continue;
+            }
             if self.smooth && points.len() > SMOOTHED_FROM {
                 path(html, &format!("raw s{place}"), &scale, points);
                 path(html, &format!("line s{place}"), &scale, &smoothed(points));

@@ -97,9 +97,9 @@ impl Comparison {
             }
         });
         Chart {
-            title: label_of(key),
+            title: title_of(key),
             unit: if is_percent { "%" } else { "" },
-            lines: lines.filter(|line| !line.points.is_empty()).collect(),
+            lines: lines.collect(),
             references: Vec::new(),
             from_zero: is_percent || key == "images_per_s",
             smooth: key != "logit_scale",
@@ -135,6 +135,15 @@ impl Comparison {
             })
             .collect();
         table("Where each run stands", &columns, &rows)
+    }
+}
+
+fn title_of(key: &str) -> String {
+    match key {
+        "loss" => "Loss".to_owned(),
+        "logit_scale" => "Logit scale".to_owned(),
+        "images_per_s" => "Throughput, images/s".to_owned(),
+        evaluation => label_of(evaluation),
     }
 }
 
