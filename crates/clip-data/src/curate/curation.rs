@@ -178,7 +178,7 @@ fn write_table(dir: &Path, queries: &Queries, columns: [&[u64]; 3]) -> Result<()
             "{query}\t{}\t{}\t{}",
             before[at], taken[at], after[at]
         )
-        .expect("writing to a string never fails");
+        .expect("invariant: a string takes any text");
     }
     let path = dir.join(TABLE_FILE);
     fs::write(&path, table).map_err(DataError::io("write", path))
