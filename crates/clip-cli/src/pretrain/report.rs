@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use burn::{data::dataloader::DataLoader, tensor::activation::softmax};
+use burn::tensor::activation::softmax;
 use clip_data::{EvalLoader, FaultReport};
 use clip_model::{ClipConfig, l2_normalize};
 use clip_train::{
@@ -14,6 +14,7 @@ use clip_train::{
 };
 
 use super::validation::{Found, FoundRetrieval, FoundZeroShot};
+use crate::pictures;
 
 /// Images shown with what the model says of them.
 const SHOWN: usize = 16;
@@ -109,7 +110,7 @@ impl Page {
             .collect();
         let pictures = match self.pictures.take() {
             Some(pictures) => pictures,
-            None => pictures(loader, &shown)?,
+            None => pictures::at_places(loader, &shown)?,
         };
         let predictions = predictions(found, &shown, &pictures, factor);
         self.pictures = Some(pictures);
@@ -181,30 +182,6 @@ fn predictions(
         });
     }
     Ok(predictions)
-}
-
-/// The images at rising places of a set, as the model saw them.
-fn pictures(loader: &EvalLoader, places: &[usize]) -> Result<Vec<Picture>> {
-    let mut pictures = Vec::with_capacity(places.len());
-    let mut before = 0;
-    for batch in loader.iter() {
-        let batch = batch?;
-        let bytes = batch.image_size * batch.image_size * 3;
-        let within = before..before + batch.batch;
-        for place in places.iter().filter(|place| within.contains(*place)) {
-            let start = (place - before) * bytes;
-            pictures.push(Picture {
-                width: batch.image_size as u32,
-                height: batch.image_size as u32,
-                rgb: batch.images[start..start + bytes].to_vec(),
-            });
-        }
-        before = within.end;
-        if pictures.len() == places.len() {
-            break;
-        }
-    }
-    Ok(pictures)
 }
 
 fn bad_shards(faults: &FaultReport) -> Vec<BadShard> {

@@ -1,14 +1,14 @@
 //! The figures as a page.
 
 use anyhow::Result;
-use burn::{data::dataloader::DataLoader, tensor::Tensor};
+use burn::tensor::Tensor;
 use clip_train::report::{
-    Candidate, ClassAccuracy, Confusion, Evaluation, Picture, Prediction, Reliability, ZeroShot,
+    Candidate, ClassAccuracy, Confusion, Evaluation, Prediction, Reliability, ZeroShot,
 };
 use clip_zeroshot::{Classifier, ClipEncoders, ShardFeatures};
 
 use super::{Set, measure::Found};
-use crate::model::ReadingArgs;
+use crate::{model::ReadingArgs, pictures::at_places};
 
 /// Images shown of each set.
 const SHOWN: usize = 12;
@@ -89,25 +89,7 @@ pub(super) fn pictured(
         .map(|&at| features.images.clone().narrow(0, at, 1));
     let found = classifier.top_k(Tensor::cat(rows.collect(), 0), CANDIDATES)?;
     let loader = reading.loader(set.shards.clone(), encoders, set.labels_from.needs())?;
-    let mut pictures = Vec::with_capacity(shown);
-    let mut before = 0;
-    for batch in loader.iter() {
-        let batch = batch?;
-        let bytes = batch.image_size * batch.image_size * 3;
-        let within = before..before + batch.batch;
-        for place in places.iter().filter(|place| within.contains(*place)) {
-            let start = (place - before) * bytes;
-            pictures.push(Picture {
-                width: batch.image_size as u32,
-                height: batch.image_size as u32,
-                rgb: batch.images[start..start + bytes].to_vec(),
-            });
-        }
-        before = within.end;
-        if pictures.len() == shown {
-            break;
-        }
-    }
+    let pictures = at_places(&loader, &places)?;
     let names = classifier.head().names();
     let predictions = places.iter().zip(pictures).zip(found);
     let predictions = predictions.map(|((&place, image), found)| {
