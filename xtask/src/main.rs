@@ -1,5 +1,7 @@
 //! The project's chores as `cargo xtask TASK`: one file a task, few dependencies, nothing to install but Rust.
 
+#![forbid(unsafe_code)]
+
 mod backend;
 mod bench;
 mod cargo;

@@ -3,6 +3,8 @@
 //! Results go to stdout, progress and logs to stderr. It exits with 0 when all is done, 1 when something failed,
 //! 2 on wrong usage and 130 when interrupted.
 
+#![forbid(unsafe_code)]
+
 mod allocator;
 mod bench;
 mod classes;

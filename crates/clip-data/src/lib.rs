@@ -4,6 +4,8 @@
 //! sample it can't use, the reason and the key. A [`TrainLoader`] makes batches of them in an order that
 //! depends on the seed alone, and an [`EvalLoader`] in the shards' own.
 
+#![forbid(unsafe_code)]
+
 mod augment;
 mod curate;
 mod decode;

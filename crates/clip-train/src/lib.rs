@@ -1,6 +1,8 @@
 //! Training CLIP: the exact contrastive step, its optimizer and schedule, a run with its configuration and
 //! checkpoints, and how it is seen: progress, metrics, TensorBoard events and `report.html`.
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod config;
 mod ema;

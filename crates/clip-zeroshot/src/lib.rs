@@ -16,6 +16,8 @@
 //! Radford et al. 2021, [Learning Transferable Visual Models From Natural Language
 //! Supervision](https://arxiv.org/abs/2103.00020).
 
+#![forbid(unsafe_code)]
+
 mod ablation;
 mod bootstrap;
 mod calibration;

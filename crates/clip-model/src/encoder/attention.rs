@@ -20,7 +20,7 @@ pub struct MultiHeadAttention {
     pub in_proj: Linear,
     /// `[width, width]`.
     pub out_proj: Linear,
-    heads: usize,
+    pub(super) heads: usize,
 }
 
 impl MultiHeadAttention {

@@ -155,6 +155,7 @@ impl SiglipVisionTransformer {
             attn: MultiHeadAttention::init_normal(width, heads, STD, STD, init),
             ln_2: init.layer_norm(width, EPSILON),
             mlp: mlp(shape, init),
+            epsilon: EPSILON,
         });
         let transformer = Transformer {
             resblocks: resblocks.collect(),

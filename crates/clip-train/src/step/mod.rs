@@ -13,6 +13,7 @@ mod workers;
 use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use burn::{
@@ -24,6 +25,7 @@ use clip_model::{
     encoder::BatchStatistics,
     loss::{ContrastiveBatch, ContrastiveGradients, ContrastiveLoss},
 };
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use batch::{Images, PairBatch};
 pub use captions::Captions;
@@ -53,6 +55,8 @@ pub struct ContrastiveStep {
     loss: ContrastiveLoss,
     chunk: usize,
     threads: usize,
+    /// A pool of one thread for each of several threads.
+    pools: Arc<[ThreadPool]>,
     /// None: the model's.
     devices: Vec<Device>,
     options: Options,
@@ -79,6 +83,7 @@ impl ContrastiveStep {
             loss,
             chunk,
             threads: 1,
+            pools: Arc::default(),
             devices: Vec::new(),
             options: Options {
                 text_buckets: 1,
@@ -97,14 +102,20 @@ impl ContrastiveStep {
         self
     }
 
-    /// Encodes as many chunks at the same time. On a CPU, what an operation does on one core alone then keeps the
-    /// others busy all the same; a GPU is filled by one.
+    /// Encodes as many chunks at the same time, each on one core of a CPU: so no core waits for another within an
+    /// operation. A GPU is filled by one.
     ///
     /// # Panics
-    /// If `threads` is 0.
+    /// If `threads` is 0, or more than the system gives.
     pub fn with_threads(mut self, threads: usize) -> Self {
         assert!(threads > 0, "a step needs at least one thread");
         self.threads = threads;
+        let several = if threads > 1 { threads } else { 0 };
+        let pools = (0..several).map(|_| {
+            let pool = ThreadPoolBuilder::new().num_threads(1).build();
+            pool.unwrap_or_else(|error| panic!("can't start {threads} threads: {error}"))
+        });
+        self.pools = pools.collect();
         self
     }
 
@@ -158,7 +169,7 @@ impl ContrastiveStep {
     }
 
     /// Copies the model to every device.
-    fn workers<'a>(&self, model: &Clip, batch: &'a PairBatch) -> Workers<'a> {
+    fn workers<'a>(&'a self, model: &Clip, batch: &'a PairBatch) -> Workers<'a> {
         let encoder = |device| Encoder::new(model, device, batch, self.options);
         let mut encoders = Vec::with_capacity(self.devices.len().max(1));
         for (place, device) in self.devices.iter().enumerate().take(self.threads) {
@@ -171,6 +182,7 @@ impl ContrastiveStep {
         Workers {
             encoders,
             threads: self.threads,
+            pools: &self.pools,
         }
     }
 

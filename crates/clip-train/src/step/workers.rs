@@ -10,6 +10,7 @@ use std::{
 
 use burn::optim::GradientsParams;
 use clip_model::loss::ContrastiveGradients;
+use rayon::ThreadPool;
 
 use super::encoder::{Encoder, Features};
 
@@ -30,6 +31,8 @@ pub(super) type Found = (ContrastiveGradients, f64);
 pub(super) struct Workers<'a> {
     pub(super) encoders: Vec<Encoder<'a>>,
     pub(super) threads: usize,
+    /// What each thread computes in: an operation that spreads over the threads of its pool stays on one core.
+    pub(super) pools: &'a [ThreadPool],
 }
 
 impl Workers<'_> {
@@ -56,7 +59,7 @@ impl Workers<'_> {
                     let (send_features, features) = mpsc::channel();
                     let (found, receive_found) = mpsc::channel::<Arc<Found>>();
                     let thread = scope.spawn(move || {
-                        self.on_device(worker, |encoder| {
+                        self.beside_others(worker, move |encoder| {
                             let encoded = encoder.encode(chunk.clone());
                             // Either end closes only when the other thread panicked, which `joined` passes on.
                             let sent = send_features.send(encoder.features_of(&encoded)).ok();
@@ -136,7 +139,7 @@ impl Workers<'_> {
                     .enumerate()
                     .map(|(worker, chunk)| {
                         scope.spawn(move || {
-                            self.on_device(worker, |encoder| work(encoder, chunk.clone()))
+                            self.beside_others(worker, |encoder| work(encoder, chunk.clone()))
                         })
                     })
                     .collect();
@@ -145,6 +148,15 @@ impl Workers<'_> {
                 }
             });
         }
+    }
+
+    /// What one of several workers does, on a core of its own.
+    fn beside_others<T: Send>(
+        &self,
+        worker: usize,
+        work: impl FnOnce(&Encoder<'_>) -> T + Send,
+    ) -> T {
+        self.pools[worker].install(|| self.on_device(worker, work))
     }
 
     /// What a worker does on its device; a panic there tells which one it was.

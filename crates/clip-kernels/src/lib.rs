@@ -1,0 +1,19 @@
+//! A transformer's residual block as one operation of Burn's CPU backend, with its backward pass.
+//!
+//! Composed of Burn's operations, a block on a CPU spends as long between its matrix products as in them: every
+//! operation allocates what it returns, writes it to memory and reads it again, and the graph keeps it. Here a block goes
+//! through some sequences at a time, so that what the products hand to each other stays in the cache, and keeps what its
+//! backward pass can't cheaply compute again. [`residual_block`] is that operation, [`supports`] tells where it is one.
+//!
+//! The same block from Burn's parts is in `clip-model`, whose tests hold the two against each other.
+
+mod activation;
+mod block;
+mod norm;
+mod operation;
+mod product;
+mod rows;
+mod softmax;
+
+pub use activation::Activation;
+pub use operation::{BlockParameters, residual_block, supports};

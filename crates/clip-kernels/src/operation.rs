@@ -1,0 +1,286 @@
+//! The block as an operation on Burn's tensors, on its own and on an autodiff graph.
+
+use std::{iter, sync::Arc};
+
+use burn::{
+    backend::{
+        Autodiff, Backend, BackendTypes, DispatchKindConversion, DispatchTensor, Flex,
+        GradientCheckpointingStrategy,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            grads::Gradients,
+            ops::{Backward, NodeGuard, Ops, OpsKind},
+        },
+    },
+    tensor::{Bytes, DType, Device, Tensor},
+};
+use burn_flex::{FlexTensor, Layout};
+
+use crate::{
+    activation::Activation,
+    block::{Block, Kept, Linear},
+    norm::Norm,
+};
+
+/// How many parameters a block has.
+const PARAMETERS: usize = 12;
+
+/// A residual block's parameters, where `hidden` is its MLP's width.
+#[derive(Debug)]
+pub struct BlockParameters {
+    /// Gain and bias of the norm before the attention, each `[width]`.
+    pub ln_1: [Tensor<1>; 2],
+    /// Queries, keys and values, `[width, 3 * width]` and `[3 * width]`.
+    pub in_proj: (Tensor<2>, Tensor<1>),
+    /// `[width, width]` and `[width]`.
+    pub out_proj: (Tensor<2>, Tensor<1>),
+    /// Gain and bias of the norm before the MLP, each `[width]`.
+    pub ln_2: [Tensor<1>; 2],
+    /// `[width, hidden]` and `[hidden]`.
+    pub c_fc: (Tensor<2>, Tensor<1>),
+    /// `[hidden, width]` and `[width]`.
+    pub c_proj: (Tensor<2>, Tensor<1>),
+    /// The attention's heads.
+    pub heads: usize,
+    /// Between the MLP's layers.
+    pub activation: Activation,
+    /// Added to the variance in the norms.
+    pub epsilon: f64,
+}
+
+/// Whether [`residual_block`] computes on tensors like `x`: those in f32 on Burn's CPU backend, on a graph that keeps
+/// what its operations ask it to.
+pub fn supports(x: &Tensor<3>) -> bool {
+    let device = x.device();
+    let strategy = device.gradient_checkpointing_strategy();
+    let keeps = strategy.is_none_or(|strategy| strategy == GradientCheckpointingStrategy::Disabled);
+    x.dtype() == DType::F32 && device == Device::flex() && keeps
+}
+
+/// Attention, then an MLP, each after a layer norm and beside a residual path.
+///
+/// # Shapes
+/// - `x`: `[batch, tokens, width]`, and so is the result
+/// - `mask`: `[tokens, tokens]`, added to the scores; it has no gradient
+///
+/// # Panics
+/// If [`supports`] denies `x`, and if a shape doesn't fit.
+pub fn residual_block(
+    x: Tensor<3>,
+    mask: Option<Tensor<2>>,
+    parameters: BlockParameters,
+) -> Tensor<3> {
+    let [_, tokens, width] = x.dims();
+    let BlockParameters {
+        heads,
+        activation,
+        epsilon,
+        ..
+    } = parameters;
+    assert!(width.is_multiple_of(heads), "{heads} heads of {width} numbers");
+    let autodiff = x.device().is_autodiff();
+    let mask = mask.map(|mask| {
+        assert_eq!(mask.dims(), [tokens; 2], "a mask for {tokens} tokens");
+        let mask = if autodiff { mask.inner() } else { mask };
+        contiguous(primitive::<2, Flex>(mask))
+    });
+    let settings = Settings {
+        tokens,
+        heads,
+        activation,
+        epsilon: epsilon as f32,
+        mask,
+    };
+    if autodiff {
+        let x = primitive::<3, Autodiff<Flex>>(x);
+        let parameters = parameters.primitives::<Autodiff<Flex>>();
+        Tensor::from_primitive::<Autodiff<Flex>>(on_graph(x, parameters, settings))
+    } else {
+        let x = contiguous(primitive::<3, Flex>(x));
+        let parameters = parameters.primitives::<Flex>().map(contiguous);
+        let y = settings.block(&parameters).forward(x.storage());
+        Tensor::from_primitive::<Flex>(shaped(y, &x))
+    }
+}
+
+impl BlockParameters {
+    fn primitives<B: Backend>(self) -> [B::FloatTensorPrimitive; PARAMETERS]
+    where
+        DispatchTensor: DispatchKindConversion<B>,
+    {
+        let [ln_1_gamma, ln_1_beta] = self.ln_1.map(primitive::<1, B>);
+        let [ln_2_gamma, ln_2_beta] = self.ln_2.map(primitive::<1, B>);
+        let linear = |(weight, bias)| (primitive::<2, B>(weight), primitive::<1, B>(bias));
+        let (in_proj, in_proj_bias) = linear(self.in_proj);
+        let (out_proj, out_proj_bias) = linear(self.out_proj);
+        let (c_fc, c_fc_bias) = linear(self.c_fc);
+        let (c_proj, c_proj_bias) = linear(self.c_proj);
+        [
+            ln_1_gamma,
+            ln_1_beta,
+            in_proj,
+            in_proj_bias,
+            out_proj,
+            out_proj_bias,
+            ln_2_gamma,
+            ln_2_beta,
+            c_fc,
+            c_fc_bias,
+            c_proj,
+            c_proj_bias,
+        ]
+    }
+}
+
+/// What a block is beside its parameters.
+#[derive(Clone, Debug)]
+struct Settings {
+    tokens: usize,
+    heads: usize,
+    activation: Activation,
+    epsilon: f32,
+    mask: Option<FlexTensor>,
+}
+
+impl Settings {
+    /// Over contiguous parameters.
+    fn block<'a>(&'a self, parameters: &'a [FlexTensor; PARAMETERS]) -> Block<'a> {
+        let [
+            ln_1_gamma,
+            ln_1_beta,
+            in_proj,
+            in_proj_bias,
+            out_proj,
+            out_proj_bias,
+            ln_2_gamma,
+            ln_2_beta,
+            c_fc,
+            c_fc_bias,
+            c_proj,
+            c_proj_bias,
+        ] = parameters.each_ref().map(FlexTensor::storage::<f32>);
+        let norm = |gamma, beta| Norm {
+            gamma,
+            beta,
+            epsilon: self.epsilon,
+        };
+        Block {
+            ln_1: norm(ln_1_gamma, ln_1_beta),
+            in_proj: Linear::new(in_proj, in_proj_bias),
+            out_proj: Linear::new(out_proj, out_proj_bias),
+            ln_2: norm(ln_2_gamma, ln_2_beta),
+            c_fc: Linear::new(c_fc, c_fc_bias),
+            c_proj: Linear::new(c_proj, c_proj_bias),
+            heads: self.heads,
+            activation: self.activation,
+            mask: self.mask.as_ref().map(FlexTensor::storage),
+            tokens: self.tokens,
+        }
+    }
+}
+
+/// The block as a node of an autodiff graph.
+#[derive(Debug)]
+struct ResidualBlock;
+
+/// What its backward pass takes up.
+#[derive(Clone, Debug)]
+struct Forward {
+    x: FlexTensor,
+    parameters: [FlexTensor; PARAMETERS],
+    settings: Settings,
+    kept: Vec<Vec<Kept>>,
+}
+
+impl Backward<Flex, { 1 + PARAMETERS }> for ResidualBlock {
+    type State = Arc<Forward>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, { 1 + PARAMETERS }>,
+        grads: &mut Gradients,
+        _: &mut Checkpointer,
+    ) {
+        // The graph has let go of it by now, so that nothing is copied.
+        let Forward {
+            x,
+            parameters,
+            settings,
+            kept,
+        } = Arc::unwrap_or_clone(ops.state);
+        let dy = contiguous(grads.consume::<Flex>(&ops.node));
+        let block = settings.block(&parameters);
+        let (dx, by_parameters) = block.backward(x.storage(), kept, dy.storage());
+        let found = iter::once((dx, &x)).chain(by_parameters.into_parts().into_iter().zip(&parameters));
+        for (parent, (gradient, like)) in ops.parents.into_iter().zip(found) {
+            if let Some(parent) = parent {
+                grads.register::<Flex>(parent.id, shaped(gradient, like));
+            }
+        }
+    }
+}
+
+fn on_graph(
+    x: AutodiffTensor,
+    parameters: [AutodiffTensor; PARAMETERS],
+    settings: Settings,
+) -> AutodiffTensor {
+    let (x, x_node) = x.into_parts();
+    let x = contiguous(x);
+    let mut nodes = vec![x_node];
+    let parameters = parameters.map(|parameter| {
+        let (parameter, node) = parameter.into_parts();
+        nodes.push(node);
+        contiguous(parameter)
+    });
+    let Ok(nodes) = <[NodeGuard; 1 + PARAMETERS]>::try_from(nodes) else {
+        unreachable!("invariant: one node for the input and for each parameter")
+    };
+    let prepared = ResidualBlock.prepare::<NoCheckpointing>(nodes);
+    match prepared.compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => {
+            let (y, kept) = settings.block(&parameters).forward_keeping(x.storage());
+            let y = shaped(y, &x);
+            let state = Forward {
+                x,
+                parameters,
+                settings,
+                kept,
+            };
+            prepared.finish(Arc::new(state), y)
+        }
+        OpsKind::UnTracked(prepared) => {
+            let y = settings.block(&parameters).forward(x.storage());
+            prepared.finish(shaped(y, &x))
+        }
+    }
+}
+
+type AutodiffTensor = <Autodiff<Flex> as BackendTypes>::FloatTensorPrimitive;
+
+/// # Panics
+/// If the tensor is on another backend.
+fn primitive<const D: usize, B: Backend>(tensor: Tensor<D>) -> B::FloatTensorPrimitive
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    tensor
+        .try_into_primitive::<B>()
+        .unwrap_or_else(|error| panic!("a tensor of the block is on another device: {error:?}"))
+}
+
+/// The tensor alone in its memory, in the order of its axes.
+fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    let whole = tensor.bytes().len() == tensor.layout().num_elements() * size_of::<f32>();
+    if whole && tensor.is_contiguous() {
+        tensor
+    } else {
+        FlexTensor::from_data(tensor.into_data())
+    }
+}
+
+/// Numbers in the shape of another tensor.
+fn shaped(numbers: Vec<f32>, like: &FlexTensor) -> FlexTensor {
+    let layout = Layout::contiguous(like.layout().shape().clone());
+    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+}

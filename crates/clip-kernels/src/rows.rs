@@ -1,0 +1,66 @@
+//! Sums that the compiler may keep in vectors: eight at a time, which are added at the end.
+
+/// As many numbers as a vector of AVX2 holds.
+const LANES: usize = 8;
+
+/// The sum of `term` over two slices.
+#[inline(always)]
+pub(crate) fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    let rest: f32 = rest.map(|(a, b)| term(*a, *b)).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            lanes[lane] += term(a[lane], b[lane]);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+/// The largest number; that of no numbers is minus infinity.
+#[inline(always)]
+pub(crate) fn largest(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
+/// Adds each row of `rows` to `sum`.
+#[inline(always)]
+pub(crate) fn add_rows(sum: &mut [f32], rows: &[f32]) {
+    for row in rows.chunks_exact(sum.len()) {
+        for (sum, value) in sum.iter_mut().zip(row) {
+            *sum += value;
+        }
+    }
+}
+
+/// Runs `work` with the widest vectors of this processor: what is inlined into it is compiled for each width.
+#[inline(always)]
+pub(crate) fn vectorized<T>(work: impl FnOnce() -> T) -> T {
+    pulp::Arch::new().dispatch(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_are_counted() {
+        let row: Vec<f32> = (0..19).map(|at| at as f32).collect();
+        assert_eq!(sum(&row, &row, |a, b| a + b), 342.0);
+        assert_eq!(largest(&row), 18.0);
+        assert_eq!(largest(&row[..3]), 2.0);
+        let mut sums = [1.0, 1.0];
+        add_rows(&mut sums, &row[..6]);
+        assert_eq!(sums, [7.0, 10.0]);
+    }
+}
