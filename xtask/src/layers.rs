@@ -1,4 +1,5 @@
-//! `cargo xtask layers`: the crates depend on each other in one direction, and only the binary names a backend.
+//! `cargo xtask layers`: the crates depend on each other in one direction, and only the binary and the kernels name a
+//! backend.
 
 use std::process::ExitCode;
 
@@ -8,8 +9,9 @@ use serde_json::Value;
 use crate::cargo::{self, Usage};
 
 /// The workspace's crates and those of them that each may depend on, for tests too.
-const LAYERS: [(&str, &[&str]); 7] = [
-    ("clip-model", &[]),
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("clip-kernels", &[]),
+    ("clip-model", &["clip-kernels"]),
     ("clip-data", &[]),
     ("clip-train", &["clip-data", "clip-model"]),
     ("clip-zeroshot", &["clip-data", "clip-model"]),
@@ -20,6 +22,9 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("clip-tests", &["clip-data", "clip-model", "clip-zeroshot"]),
     ("xtask", &[]),
 ];
+
+/// The crate that is kernels for backends: what depends on it does so by choice.
+const KERNELS: &str = "clip-kernels";
 
 /// Burn's features that bring a backend, or kernels for one.
 const BACKEND_FEATURES: [&str; 17] = [
@@ -104,6 +109,14 @@ fn violations(metadata: &Value) -> Vec<String> {
             if text(&dependency["kind"]) == "dev" {
                 continue;
             }
+            if on == KERNELS && dependency["optional"] != true {
+                broken.push(format!(
+                    "{name} always depends on {on}, which brings a backend; make it optional"
+                ));
+            }
+            if name == KERNELS {
+                continue;
+            }
             // Even clip-cli names its backends in `[features]` only, so that a build holds just the one asked for.
             if BACKEND_CRATES.contains(&on) {
                 broken.push(format!(
@@ -168,6 +181,18 @@ mod tests {
             .len(),
             1
         );
+    }
+
+    #[test]
+    fn kernels_bring_a_backend_only_to_who_asks() {
+        let kernels = |optional| {
+            let dependency = json!({ "name": "clip-kernels", "kind": null, "optional": optional });
+            workspace("clip-model", dependency)
+        };
+        assert!(kernels(true).is_empty());
+        assert!(kernels(false)[0].contains("make it optional"));
+        let flex = json!({ "name": "burn-flex", "kind": null, "features": [] });
+        assert!(workspace("clip-kernels", flex).is_empty());
     }
 
     #[test]

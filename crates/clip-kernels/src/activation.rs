@@ -74,7 +74,12 @@ fn gelu(x: f32) -> Point {
     let z = x.abs() * FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let bell = exp(-z * z);
-    let tail = 0.5 * bell * t * POLYNOMIAL.into_iter().fold(0.0, |sum, factor| sum * t + factor);
+    let tail = 0.5
+        * bell
+        * t
+        * POLYNOMIAL
+            .into_iter()
+            .fold(0.0, |sum, factor| sum * t + factor);
     let phi = if x < 0.0 { tail } else { 1.0 - tail };
     (x * phi, phi + x * bell / SQRT_TAU)
 }
@@ -125,7 +130,9 @@ pub(crate) fn exp(x: f32) -> f32 {
     let shifted = within * LOG2_E + ROUND;
     let whole = shifted - ROUND;
     let r = within - whole * LN_2_HIGH - whole * LN_2_LOW;
-    let sum = POLYNOMIAL.into_iter().fold(0.0, |sum, factor| sum * r + factor);
+    let sum = POLYNOMIAL
+        .into_iter()
+        .fold(0.0, |sum, factor| sum * r + factor);
     let power = sum * r * r + r + 1.0;
     // 2^whole: the whole number in an exponent's place.
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
@@ -178,8 +185,14 @@ mod tests {
             for ((x, value), slope) in x.iter().zip(values).zip(slopes) {
                 let at = f64::from(*x);
                 let difference = (definition(at + 1e-4) - definition(at - 1e-4)) / 2e-4;
-                assert!((f64::from(value) - definition(at)).abs() < 1e-6, "{activation:?} {x}");
-                assert!((f64::from(slope) - difference).abs() < 2e-6, "{activation:?}' {x}");
+                assert!(
+                    (f64::from(value) - definition(at)).abs() < 1e-6,
+                    "{activation:?} {x}"
+                );
+                assert!(
+                    (f64::from(slope) - difference).abs() < 2e-6,
+                    "{activation:?}' {x}"
+                );
             }
         }
     }

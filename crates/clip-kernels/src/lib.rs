@@ -7,6 +7,11 @@
 //!
 //! The same block from Burn's parts is in `clip-model`, whose tests hold the two against each other.
 
+// A function is compiled for wider vectors where it is inlined into what `rows::vectorized` runs, and only there.
+#![allow(clippy::inline_always)]
+// Small whole numbers, and what has to be the same bits.
+#![cfg_attr(test, allow(clippy::float_cmp))]
+
 mod activation;
 mod block;
 mod norm;

@@ -19,8 +19,8 @@ impl Norm<'_> {
     pub(crate) fn moments(&self, x: &[f32]) -> Vec<Moments> {
         let width = self.gamma.len();
         let moments = |row: &[f32]| {
-            let mean = sum(row, row, |x, _| x) / width as f32;
-            let variance = sum(row, row, |x, _| (x - mean) * (x - mean)) / width as f32;
+            let mean = sum([row], |[x]| x) / width as f32;
+            let variance = sum([row], |[x]| (x - mean) * (x - mean)) / width as f32;
             (mean, 1.0 / (variance + self.epsilon).sqrt())
         };
         vectorized(
@@ -46,16 +46,15 @@ impl Norm<'_> {
         );
     }
 
-    /// Adds to `dx` the gradient by `x` of rows whose norms have the gradient `dy`, and to `dgamma` and `dbeta` those by
-    /// the parameters.
+    /// Adds to `dx` the gradient by `x` of rows whose norms have the gradient `dy`, and to the last two those by the
+    /// parameters.
     pub(crate) fn back(
         &self,
         x: &[f32],
         moments: &[Moments],
         dy: &[f32],
         dx: &mut [f32],
-        dgamma: &mut [f32],
-        dbeta: &mut [f32],
+        [dgamma, dbeta]: &mut [Vec<f32>; 2],
     ) {
         let width = self.gamma.len();
         let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
@@ -64,21 +63,11 @@ impl Norm<'_> {
             #[inline(always)]
             || {
                 for (((x, dy), dx), (mean, scale)) in rows {
-                    // The gradients by the normalised numbers and their products with these, summed in two steps.
-                    let direct = sum(dy, self.gamma, |dy, gamma| dy * gamma) / width as f32;
-                    let mut along = [0.0_f32; 8];
-                    let mut rest = 0.0;
-                    let whole = width / 8 * 8;
-                    for at in (0..whole).step_by(8) {
-                        for lane in 0..8 {
-                            let at = at + lane;
-                            along[lane] += dy[at] * self.gamma[at] * ((x[at] - mean) * scale);
-                        }
-                    }
-                    for at in whole..width {
-                        rest += dy[at] * self.gamma[at] * ((x[at] - mean) * scale);
-                    }
-                    let along = (along.iter().sum::<f32>() + rest) / width as f32;
+                    // The mean gradient by normalised numbers, and that of its products with them.
+                    let direct = sum([dy, self.gamma], |[dy, gamma]| dy * gamma) / width as f32;
+                    let along = sum([dy, self.gamma, x], |[dy, gamma, x]| {
+                        dy * gamma * ((x - mean) * scale)
+                    }) / width as f32;
                     let parameters = dgamma.iter_mut().zip(dbeta.iter_mut()).zip(self.gamma);
                     let numbers = x.iter().zip(dy).zip(dx.iter_mut());
                     for (((x, dy), dx), ((dgamma, dbeta), gamma)) in numbers.zip(parameters) {
@@ -111,7 +100,10 @@ mod tests {
         for row in out.chunks(12) {
             let mean = row.iter().sum::<f32>() / 12.0;
             let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 12.0;
-            assert!((mean - 3.0).abs() < 1e-5 && (variance - 4.0).abs() < 1e-3, "{mean} {variance}");
+            assert!(
+                (mean - 3.0).abs() < 1e-5 && (variance - 4.0).abs() < 1e-3,
+                "{mean} {variance}"
+            );
         }
     }
 }

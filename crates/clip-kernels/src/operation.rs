@@ -12,7 +12,7 @@ use burn::{
             ops::{Backward, NodeGuard, Ops, OpsKind},
         },
     },
-    tensor::{Bytes, DType, Device, Tensor},
+    tensor::{Bytes, DType, Device, Shape, Tensor},
 };
 use burn_flex::{FlexTensor, Layout};
 
@@ -60,24 +60,37 @@ pub fn supports(x: &Tensor<3>) -> bool {
 /// Attention, then an MLP, each after a layer norm and beside a residual path.
 ///
 /// # Shapes
-/// - `x`: `[batch, tokens, width]`, and so is the result
+/// - `x`: `[batch, tokens, width]`
 /// - `mask`: `[tokens, tokens]`, added to the scores; it has no gradient
+/// - `only`: the one token of each sequence that comes out, or all do
+/// - returns `[batch, tokens, width]`, or `[batch, 1, width]`
 ///
 /// # Panics
-/// If [`supports`] denies `x`, and if a shape doesn't fit.
+/// If [`supports`] denies `x`, and if a shape or a token doesn't fit.
 pub fn residual_block(
     x: Tensor<3>,
     mask: Option<Tensor<2>>,
+    only: Option<Vec<usize>>,
     parameters: BlockParameters,
 ) -> Tensor<3> {
-    let [_, tokens, width] = x.dims();
+    let [batch, tokens, width] = x.dims();
     let BlockParameters {
         heads,
         activation,
         epsilon,
         ..
     } = parameters;
-    assert!(width.is_multiple_of(heads), "{heads} heads of {width} numbers");
+    assert!(
+        width.is_multiple_of(heads),
+        "{heads} heads of {width} numbers"
+    );
+    if let Some(only) = &only {
+        assert_eq!(only.len(), batch, "a token of each sequence");
+        assert!(
+            only.iter().all(|at| *at < tokens),
+            "tokens below {tokens}: {only:?}"
+        );
+    }
     let autodiff = x.device().is_autodiff();
     let mask = mask.map(|mask| {
         assert_eq!(mask.dims(), [tokens; 2], "a mask for {tokens} tokens");
@@ -90,6 +103,7 @@ pub fn residual_block(
         activation,
         epsilon: epsilon as f32,
         mask,
+        only,
     };
     if autodiff {
         let x = primitive::<3, Autodiff<Flex>>(x);
@@ -99,7 +113,7 @@ pub fn residual_block(
         let x = contiguous(primitive::<3, Flex>(x));
         let parameters = parameters.primitives::<Flex>().map(contiguous);
         let y = settings.block(&parameters).forward(x.storage());
-        Tensor::from_primitive::<Flex>(shaped(y, &x))
+        Tensor::from_primitive::<Flex>(settings.output(y, &x))
     }
 }
 
@@ -140,9 +154,17 @@ struct Settings {
     activation: Activation,
     epsilon: f32,
     mask: Option<FlexTensor>,
+    only: Option<Vec<usize>>,
 }
 
 impl Settings {
+    /// What comes out of `x`.
+    fn output(&self, y: Vec<f32>, x: &FlexTensor) -> FlexTensor {
+        let [batch, tokens, width] = x.layout().shape().dims();
+        let tokens = if self.only.is_some() { 1 } else { tokens };
+        tensor(y, Shape::from([batch, tokens, width]))
+    }
+
     /// Over contiguous parameters.
     fn block<'a>(&'a self, parameters: &'a [FlexTensor; PARAMETERS]) -> Block<'a> {
         let [
@@ -175,6 +197,7 @@ impl Settings {
             activation: self.activation,
             mask: self.mask.as_ref().map(FlexTensor::storage),
             tokens: self.tokens,
+            only: self.only.as_deref(),
         }
     }
 }
@@ -211,7 +234,8 @@ impl Backward<Flex, { 1 + PARAMETERS }> for ResidualBlock {
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let block = settings.block(&parameters);
         let (dx, by_parameters) = block.backward(x.storage(), kept, dy.storage());
-        let found = iter::once((dx, &x)).chain(by_parameters.into_parts().into_iter().zip(&parameters));
+        let found =
+            iter::once((dx, &x)).chain(by_parameters.into_parts().into_iter().zip(&parameters));
         for (parent, (gradient, like)) in ops.parents.into_iter().zip(found) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, shaped(gradient, like));
@@ -240,7 +264,7 @@ fn on_graph(
     match prepared.compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let (y, kept) = settings.block(&parameters).forward_keeping(x.storage());
-            let y = shaped(y, &x);
+            let y = settings.output(y, &x);
             let state = Forward {
                 x,
                 parameters,
@@ -251,7 +275,7 @@ fn on_graph(
         }
         OpsKind::UnTracked(prepared) => {
             let y = settings.block(&parameters).forward(x.storage());
-            prepared.finish(shaped(y, &x))
+            prepared.finish(settings.output(y, &x))
         }
     }
 }
@@ -281,6 +305,13 @@ fn contiguous(tensor: FlexTensor) -> FlexTensor {
 
 /// Numbers in the shape of another tensor.
 fn shaped(numbers: Vec<f32>, like: &FlexTensor) -> FlexTensor {
-    let layout = Layout::contiguous(like.layout().shape().clone());
-    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+    tensor(numbers, like.layout().shape().clone())
+}
+
+fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(
+        Bytes::from_elems(numbers),
+        Layout::contiguous(shape),
+        DType::F32,
+    )
 }

@@ -32,12 +32,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// `[rows, columns]`, with `row_stride` numbers from row to row.
-    pub(crate) fn strided(
-        data: &'a [f32],
-        rows: usize,
-        columns: usize,
-        row_stride: usize,
-    ) -> Self {
+    pub(crate) fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert_fits(data.len(), rows, columns, row_stride);
         Self {
             data,
@@ -92,13 +87,7 @@ fn assert_fits(length: usize, rows: usize, columns: usize, row_stride: usize) {
 
 /// `scale * a * b` to `out`, or added to it. On the calling thread.
 #[allow(unsafe_code)]
-pub(crate) fn multiply(
-    out: MatrixMut<'_>,
-    place: Place,
-    scale: f32,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-) {
+pub(crate) fn multiply(out: MatrixMut<'_>, place: Place, scale: f32, a: Matrix<'_>, b: Matrix<'_>) {
     assert_eq!(a.columns, b.rows);
     assert_eq!((a.rows, b.columns), (out.rows, out.columns));
     let (rows, columns, inner) = (out.rows, out.columns, a.columns);
@@ -141,9 +130,21 @@ mod tests {
         let a = Matrix::strided(&wide[1..], 2, 2, 3);
         let b = [1.0, 2.0, 3.0, 4.0];
         let mut out = [100.0; 4];
-        multiply(MatrixMut::new(&mut out, 2), Place::Replaced, 2.0, a, Matrix::new(&b, 2).t());
+        multiply(
+            MatrixMut::new(&mut out, 2),
+            Place::Replaced,
+            2.0,
+            a,
+            Matrix::new(&b, 2).t(),
+        );
         assert_eq!(out, [10.0, 22.0, 22.0, 50.0]);
-        multiply(MatrixMut::new(&mut out, 2), Place::AddedTo, 1.0, a.t(), Matrix::new(&b, 2));
+        multiply(
+            MatrixMut::new(&mut out, 2),
+            Place::AddedTo,
+            1.0,
+            a.t(),
+            Matrix::new(&b, 2),
+        );
         assert_eq!(out, [20.0, 36.0, 36.0, 70.0]);
     }
 

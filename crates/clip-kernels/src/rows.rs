@@ -3,19 +3,20 @@
 /// As many numbers as a vector of AVX2 holds.
 const LANES: usize = 8;
 
-/// The sum of `term` over two slices.
+/// The sum of `term` over slices of one length.
 #[inline(always)]
-pub(crate) fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn sum<const N: usize>(slices: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
-    let rest: f32 = rest.map(|(a, b)| term(*a, *b)).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[lane] += term(a[lane], b[lane]);
+    let split = slices.map(<[f32]>::as_chunks::<LANES>);
+    for at in 0..slices[0].len() / LANES {
+        let vectors = split.map(|(chunks, _)| chunks[at]);
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(vectors.map(|vector| vector[lane]));
         }
     }
-    lanes.iter().sum::<f32>() + rest
+    let rests = split.map(|(_, rest)| rest);
+    let rest = (0..rests[0].len()).map(|at| term(rests.map(|rest| rest[at])));
+    lanes.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
 /// The largest number; that of no numbers is minus infinity.
@@ -23,14 +24,14 @@ pub(crate) fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
 pub(crate) fn largest(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] = larger(lanes[lane], chunk[lane]);
+        for (lane, number) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *number);
         }
     }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+    let all = lanes.iter().chain(rest).copied();
+    all.fold(f32::NEG_INFINITY, larger)
 }
 
 /// Adds each row of `rows` to `sum`.
@@ -56,7 +57,8 @@ mod tests {
     #[test]
     fn rests_are_counted() {
         let row: Vec<f32> = (0..19).map(|at| at as f32).collect();
-        assert_eq!(sum(&row, &row, |a, b| a + b), 342.0);
+        assert_eq!(sum([&row, &row], |[a, b]| a + b), 342.0);
+        assert_eq!(sum([&row[..3]], |[a]| a), 3.0);
         assert_eq!(largest(&row), 18.0);
         assert_eq!(largest(&row[..3]), 2.0);
         let mut sums = [1.0, 1.0];

@@ -15,7 +15,7 @@ pub(crate) fn softmax(rows: &mut [f32], columns: usize) {
                 for score in row.iter_mut() {
                     *score = exp(*score - largest);
                 }
-                let scale = 1.0 / sum(row, row, |score, _| score);
+                let scale = 1.0 / sum([row], |[score]| score);
                 for score in row.iter_mut() {
                     *score *= scale;
                 }
@@ -26,12 +26,14 @@ pub(crate) fn softmax(rows: &mut [f32], columns: usize) {
 
 /// Makes the scores' gradient of the probabilities', where it stands.
 pub(crate) fn softmax_back(probabilities: &[f32], gradient: &mut [f32], columns: usize) {
-    let rows = probabilities.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns));
+    let rows = probabilities
+        .chunks_exact(columns)
+        .zip(gradient.chunks_exact_mut(columns));
     vectorized(
         #[inline(always)]
         || {
             for (probabilities, gradient) in rows {
-                let mean = sum(probabilities, gradient, |p, g| p * g);
+                let mean = sum([probabilities, gradient], |[p, g]| p * g);
                 for (p, g) in probabilities.iter().zip(gradient) {
                     *g = p * (*g - mean);
                 }

@@ -19,7 +19,7 @@ pub mod tensorboard;
 
 pub use ema::Ema;
 pub use error::TrainError;
-pub use memory::{ChunkPlan, StepMemory};
+pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use run::{
     ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, RunDir, Trained, Training,

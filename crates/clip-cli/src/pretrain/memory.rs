@@ -1,7 +1,7 @@
 use std::fs;
 
-use clip_model::ClipConfig;
-use clip_train::{StepMemory, config::RunConfig, progress::human_count};
+use clip_model::{ClipConfig, Precision};
+use clip_train::{KeptByBlocks, StepMemory, config::RunConfig, progress::human_count};
 
 use crate::device::{Backend, Started};
 
@@ -38,7 +38,13 @@ pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: 
         Some(limit) => Some(limit.bytes),
         None => free_bytes().filter(|_| on_cpu == devices.len()),
     };
-    let (Some(limit), Some(memory)) = (limit, StepMemory::predict(config, model)) else {
+    let kept = if on_cpu == devices.len() && config.precision == Precision::F32 {
+        KeptByBlocks::FUSED
+    } else {
+        KeptByBlocks::COMPOSED
+    };
+    let memory = StepMemory::predict(config, model, kept);
+    let (Some(limit), Some(memory)) = (limit, memory) else {
         return;
     };
     // Processors share the machine's memory; other devices have their own.

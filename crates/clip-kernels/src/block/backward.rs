@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{Block, Kept, Linear};
@@ -18,16 +20,21 @@ pub(crate) struct Gradients {
     c_proj: [Vec<f32>; 2],
 }
 
-/// Memory that tile after tile uses.
+/// Memory that tile after tile uses: `rows` are those of its tokens, `queries` of those that come out.
 #[derive(Default)]
 struct Scratch {
-    /// `[rows, width]`.
+    /// `[rows, width]`, or `[queries, width]`.
     normed: Vec<f32>,
     dnormed: Vec<f32>,
+    /// `[queries, width]`.
     dmiddle: Vec<f32>,
-    /// `[rows, hidden]`, and later `[rows, 3 * width]`.
+    outgoing: Vec<f32>,
+    /// `[queries, hidden]`.
     active: Vec<f32>,
+    /// `[queries, hidden]`, and later `[queries, width]`.
     slopes: Vec<f32>,
+    /// `[rows, 2 * width]`.
+    dkv: Vec<f32>,
 }
 
 impl Gradients {
@@ -94,32 +101,48 @@ impl Gradients {
     }
 }
 
+/// Adds to a layer's gradients, those of some of its outputs if it gives only those.
+struct Adding<'a> {
+    weight: &'a mut [f32],
+    bias: &'a mut [f32],
+}
+
+impl<'a> Adding<'a> {
+    fn all([weight, bias]: &'a mut [Vec<f32>; 2]) -> Self {
+        Self { weight, bias }
+    }
+
+    fn columns([weight, bias]: &'a mut [Vec<f32>; 2], range: Range<usize>) -> Self {
+        Self {
+            weight: &mut weight[range.start..],
+            bias: &mut bias[range],
+        }
+    }
+}
+
 impl Linear<'_> {
     /// Adds to the parameters' gradient that of `y = x * weight + bias`.
-    fn add_gradient(&self, x: &[f32], dy: &[f32], [dweight, dbias]: &mut [Vec<f32>; 2]) {
-        let outputs = self.bias.len();
-        let inputs = self.weight.len() / outputs;
+    fn add_gradient(&self, x: &[f32], dy: &[f32], to: Adding<'_>) {
+        let (inputs, outputs) = (self.inputs(), self.outputs());
         let x = Matrix::new(x, inputs);
-        let out = MatrixMut::new(dweight, outputs);
+        let out = MatrixMut::strided(to.weight, inputs, outputs, self.stride);
         multiply(out, Place::AddedTo, 1.0, x.t(), Matrix::new(dy, outputs));
         vectorized(
             #[inline(always)]
-            || add_rows(dbias, dy),
+            || add_rows(to.bias, dy),
         );
     }
 
-    /// Replaces `dx` by the gradient by `x` of `y = x * weight + bias`.
-    fn back(&self, dy: &[f32], dx: &mut [f32]) {
-        let outputs = self.bias.len();
-        let inputs = self.weight.len() / outputs;
-        let weight = Matrix::new(self.weight, outputs);
-        let out = MatrixMut::new(dx, inputs);
-        multiply(out, Place::Replaced, 1.0, Matrix::new(dy, outputs), weight.t());
+    /// The gradient by `x` of `y = x * weight + bias`.
+    fn back(&self, dy: &[f32], dx: &mut [f32], place: Place) {
+        let out = MatrixMut::new(dx, self.inputs());
+        let dy = Matrix::new(dy, self.outputs());
+        multiply(out, place, 1.0, dy, self.matrix().t());
     }
 }
 
 impl Block<'_> {
-    /// The gradients by `x` and by the parameters, given that of the output.
+    /// The gradients by `x` and by the parameters, given that by what comes out.
     pub(crate) fn backward(
         &self,
         x: &[f32],
@@ -127,80 +150,117 @@ impl Block<'_> {
         dy: &[f32],
     ) -> (Vec<f32>, Gradients) {
         let mut dx = vec![0.0; x.len()];
-        // As the forward pass divided them, on whatever threads this is.
-        let part = kept[0]
-            .iter()
-            .map(|kept| kept.middle.len())
-            .sum::<usize>();
-        let parts: Vec<Gradients> = x
-            .par_chunks(part)
-            .zip(dy.par_chunks(part))
-            .zip(dx.par_chunks_mut(part))
-            .zip(kept)
-            .map(|(((x, dy), dx), kept)| {
-                let mut gradients = Gradients::zeros(self);
-                let mut scratch = Scratch::default();
-                let tile = self.tile();
-                let tiles = x.chunks(tile).zip(dy.chunks(tile));
-                for (((x, dy), dx), kept) in tiles.zip(dx.chunks_mut(tile)).zip(kept) {
-                    self.backward_tile(x, kept, dy, dx, &mut gradients, &mut scratch);
-                }
-                gradients
-            })
+        // As the forward pass divided them, on however many threads this is.
+        let part = kept.first().into_iter().flatten();
+        let part: usize = part.map(|kept| kept.middle.len() / self.span(1).y).sum();
+        let span = self.span(part);
+        let parts = x.par_chunks(span.x).zip(dy.par_chunks(span.y));
+        let parts = parts.zip(dx.par_chunks_mut(span.x)).zip(kept).enumerate();
+        let found: Vec<Gradients> = parts
+            .map(|(at, (((x, dy), dx), kept))| self.from(at * part).backward_part(x, kept, dy, dx))
             .collect();
-        let gradients = parts.into_iter().reduce(Gradients::add);
+        let gradients = found.into_iter().reduce(Gradients::add);
         (dx, gradients.unwrap_or_else(|| Gradients::zeros(self)))
+    }
+
+    fn backward_part(&self, x: &[f32], kept: Vec<Kept>, dy: &[f32], dx: &mut [f32]) -> Gradients {
+        let mut gradients = Gradients::zeros(self);
+        let mut scratch = Scratch::default();
+        let span = self.span(self.tile());
+        let tiles = x.chunks(span.x).zip(dy.chunks(span.y));
+        let tiles = tiles.zip(dx.chunks_mut(span.x)).zip(kept).enumerate();
+        for (at, (((x, dy), dx), kept)) in tiles {
+            let block = self.from(at * self.tile());
+            block.backward_tile(x, &kept, dy, dx, &mut gradients, &mut scratch);
+        }
+        gradients
     }
 
     fn backward_tile(
         &self,
         x: &[f32],
-        kept: Kept,
+        kept: &Kept,
         dy: &[f32],
         dx: &mut [f32],
         gradients: &mut Gradients,
         scratch: &mut Scratch,
     ) {
+        let width = self.width();
         let Scratch {
             normed,
             dnormed,
             dmiddle,
             active,
             slopes,
+            outgoing,
+            dkv,
         } = scratch;
-        for buffer in [&mut *normed, dnormed, dmiddle] {
-            buffer.resize(x.len(), 0.0);
-        }
 
+        // The MLP.
         active.resize(kept.hidden.len(), 0.0);
         slopes.resize(kept.hidden.len(), 0.0);
-        self.activation.values_and_slopes(&kept.hidden, active, slopes);
-        self.c_proj.add_gradient(active, dy, &mut gradients.c_proj);
+        self.activation
+            .values_and_slopes(&kept.hidden, active, slopes);
+        let to = Adding::all(&mut gradients.c_proj);
+        self.c_proj.add_gradient(active, dy, to);
         let dhidden = active;
-        self.c_proj.back(dy, dhidden);
+        self.c_proj.back(dy, dhidden, Place::Replaced);
         multiply_each(dhidden, slopes);
+        normed.resize(dy.len(), 0.0);
         self.ln_2.normalize(&kept.middle, &kept.moments_2, normed);
-        self.c_fc.add_gradient(normed, dhidden, &mut gradients.c_fc);
-        self.c_fc.back(dhidden, dnormed);
-        dmiddle.copy_from_slice(dy);
-        let [dgamma, dbeta] = &mut gradients.ln_2;
-        self.ln_2
-            .back(&kept.middle, &kept.moments_2, dnormed, dmiddle, dgamma, dbeta);
+        let to = Adding::all(&mut gradients.c_fc);
+        self.c_fc.add_gradient(normed, dhidden, to);
+        dnormed.resize(dy.len(), 0.0);
+        self.c_fc.back(dhidden, dnormed, Place::Replaced);
+        dmiddle.clear();
+        dmiddle.extend_from_slice(dy);
+        self.ln_2.back(
+            &kept.middle,
+            &kept.moments_2,
+            dnormed,
+            dmiddle,
+            &mut gradients.ln_2,
+        );
 
-        self.out_proj
-            .add_gradient(&kept.mixed, dmiddle, &mut gradients.out_proj);
+        // The attention.
+        let to = Adding::all(&mut gradients.out_proj);
+        self.out_proj.add_gradient(&kept.mixed, dmiddle, to);
         let dmixed = &mut *dnormed;
-        self.out_proj.back(dmiddle, dmixed);
-        let dqkv = slopes;
-        dqkv.resize(kept.qkv.len(), 0.0);
-        self.attend_back(&kept.qkv, &kept.attention, dmixed, dqkv);
+        self.out_proj.back(dmiddle, dmixed, Place::Replaced);
+        let dq = slopes;
+        dq.resize(kept.q.len(), 0.0);
+        dkv.resize(kept.kv.len(), 0.0);
+        self.attend_back((&kept.q, &kept.kv), &kept.attention, dmixed, (dq, dkv));
+        normed.resize(x.len(), 0.0);
         self.ln_1.normalize(x, &kept.moments_1, normed);
-        self.in_proj.add_gradient(normed, dqkv, &mut gradients.in_proj);
-        self.in_proj.back(dqkv, dnormed);
-        dx.copy_from_slice(dmiddle);
-        let [dgamma, dbeta] = &mut gradients.ln_1;
+        let [queries, keys_and_values] = self.projections();
+        let to = Adding::columns(&mut gradients.in_proj, 0..width);
+        queries.add_gradient(self.outgoing(normed, outgoing), dq, to);
+        let to = Adding::columns(&mut gradients.in_proj, width..3 * width);
+        keys_and_values.add_gradient(normed, dkv, to);
+        dnormed.resize(x.len(), 0.0);
+        keys_and_values.back(dkv, dnormed, Place::Replaced);
+        if self.only.is_some() {
+            outgoing.resize(dq.len(), 0.0);
+            queries.back(dq, outgoing, Place::Replaced);
+            self.add_to_outgoing(dnormed, outgoing);
+            dx.fill(0.0);
+            self.add_to_outgoing(dx, dmiddle);
+        } else {
+            queries.back(dq, dnormed, Place::AddedTo);
+            dx.copy_from_slice(dmiddle);
+        }
         self.ln_1
-            .back(x, &kept.moments_1, dnormed, dx, dgamma, dbeta);
+            .back(x, &kept.moments_1, dnormed, dx, &mut gradients.ln_1);
+    }
+
+    /// Adds to the rows that come out.
+    fn add_to_outgoing(&self, rows: &mut [f32], outgoing: &[f32]) {
+        let width = self.width();
+        let places = self.rows_out(self.sequences(rows));
+        for (row, outgoing) in places.zip(outgoing.chunks_exact(width)) {
+            add_rows(&mut rows[row * width..][..width], outgoing);
+        }
     }
 }
 

@@ -4,27 +4,60 @@ mod attention;
 mod backward;
 mod forward;
 
+use std::ops::Range;
 
 pub(crate) use forward::Kept;
 
 use crate::{
     activation::Activation,
     norm::{Moments, Norm},
+    product::Matrix,
 };
 
-/// A layer's parameters: `[inputs, outputs]` and `[outputs]`.
+/// A layer's parameters: `[inputs, outputs]` and `[outputs]`, or some outputs of a larger one.
 #[derive(Clone, Copy)]
 pub(crate) struct Linear<'a> {
-    pub(crate) weight: &'a [f32],
-    pub(crate) bias: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    /// From one input's weights to the next one's.
+    stride: usize,
 }
 
 impl<'a> Linear<'a> {
     /// # Panics
     /// If the weights aren't some rows as long as the bias.
     pub(crate) fn new(weight: &'a [f32], bias: &'a [f32]) -> Self {
-        assert!(weight.len().is_multiple_of(bias.len()), "a layer's weights and bias");
-        Self { weight, bias }
+        let stride = bias.len();
+        assert!(
+            weight.len().is_multiple_of(stride),
+            "a layer's weights and bias"
+        );
+        Self {
+            weight,
+            bias,
+            stride,
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        self.weight.len().div_ceil(self.stride)
+    }
+
+    fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
+    fn matrix(&self) -> Matrix<'a> {
+        Matrix::strided(self.weight, self.inputs(), self.outputs(), self.stride)
+    }
+
+    /// The layer of these outputs alone.
+    fn columns(&self, range: Range<usize>) -> Self {
+        Self {
+            weight: &self.weight[range.start..],
+            bias: &self.bias[range],
+            stride: self.stride,
+        }
     }
 }
 
@@ -43,35 +76,85 @@ pub(crate) struct Block<'a> {
     pub(crate) mask: Option<&'a [f32]>,
     /// Of each sequence.
     pub(crate) tokens: usize,
+    /// The one token of each sequence that comes out, or all do.
+    pub(crate) only: Option<&'a [usize]>,
 }
 
 /// The rows that go through the block at once. At 3,072 numbers a row their widest part has 6 MiB, which a last-level cache
 /// holds, and products of so many rows are as fast as larger ones.
 const TILE_ROWS: usize = 512;
 
+/// Where one row a sequence comes out: so many that products of those alone are worth their weights' way from memory.
+const TILE_ROWS_OF_ONE: usize = 16 * TILE_ROWS;
+
+/// Numbers of some sequences: as they come in and as they go out.
+#[derive(Clone, Copy)]
+struct Span {
+    x: usize,
+    y: usize,
+}
+
 impl Block<'_> {
     fn width(&self) -> usize {
         self.ln_1.gamma.len()
     }
 
-    fn hidden(&self) -> usize {
-        self.c_fc.bias.len()
+    /// The tokens of each sequence that come out.
+    fn queries(&self) -> usize {
+        if self.only.is_some() { 1 } else { self.tokens }
     }
 
-    /// The numbers of a sequence.
-    fn sequence(&self) -> usize {
-        self.tokens * self.width()
+    fn span(&self, sequences: usize) -> Span {
+        Span {
+            x: sequences * self.tokens * self.width(),
+            y: sequences * self.queries() * self.width(),
+        }
     }
 
-    /// The numbers of what each thread gets, which are those of whole sequences.
-    fn part(&self, numbers: usize) -> usize {
-        let sequences = numbers / self.sequence();
-        let part = sequences.div_ceil(rayon::current_num_threads());
-        part.max(1) * self.sequence()
+    fn sequences(&self, x: &[f32]) -> usize {
+        x.len() / self.span(1).x
     }
 
-    /// The numbers of a tile.
+    /// The sequences of a tile.
     fn tile(&self) -> usize {
-        (TILE_ROWS / self.tokens).max(1) * self.sequence()
+        let rows = if self.only.is_some() {
+            TILE_ROWS_OF_ONE
+        } else {
+            TILE_ROWS
+        };
+        (rows / self.tokens).max(1)
+    }
+
+    /// The block for the sequences from `first` on.
+    fn from(&self, first: usize) -> Self {
+        Self {
+            only: self.only.map(|only| &only[first..]),
+            ..*self
+        }
+    }
+
+    /// The layer that gives the queries, and the one that gives keys and values beside each other.
+    fn projections(&self) -> [Linear<'_>; 2] {
+        let width = self.width();
+        [0..width, width..3 * width].map(|range| self.in_proj.columns(range))
+    }
+
+    /// The rows of the tokens that come out.
+    fn rows_out(&self, sequences: usize) -> impl Iterator<Item = usize> {
+        let only = self.only.into_iter().flatten().take(sequences).enumerate();
+        let tokens = self.tokens;
+        only.map(move |(sequence, token)| sequence * tokens + token)
+    }
+
+    /// Those of `rows` that come out, put in `room` if they are not all.
+    fn outgoing<'x>(&self, rows: &'x [f32], room: &'x mut Vec<f32>) -> &'x [f32] {
+        if self.only.is_none() {
+            return rows;
+        }
+        room.clear();
+        for row in self.rows_out(self.sequences(rows)) {
+            room.extend_from_slice(&rows[row * self.width()..][..self.width()]);
+        }
+        room
     }
 }

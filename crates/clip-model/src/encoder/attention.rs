@@ -69,28 +69,43 @@ impl MultiHeadAttention {
     /// Mixes each sequence's tokens.
     ///
     /// # Shapes
-    /// - `x`: `[batch, tokens, width]`
+    /// - `x`: `[batch, tokens, width]`, and so is the result
     /// - `mask`: `[1, 1, tokens, tokens]`, added to the scores: 0 to attend, `-inf` not to
-    /// - returns `[batch, tokens, width]`
     pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
-        let [batch, tokens, width] = x.dims();
+        self.attend(x.clone(), x, mask)
+    }
+
+    /// Mixes each sequence's tokens for those that ask.
+    ///
+    /// # Shapes
+    /// - `queries`: `[batch, queries, width]`, and so is the result
+    /// - `x`: `[batch, tokens, width]`
+    /// - `mask`: `[batch, 1, queries, tokens]`, or the same for the whole batch, `[1, 1, queries, tokens]`
+    pub(super) fn attend(
+        &self,
+        queries: Tensor<3>,
+        x: Tensor<3>,
+        mask: Option<Tensor<4>>,
+    ) -> Tensor<3> {
+        let [batch, count, width] = queries.dims();
         let head_width = width / self.heads;
-        let rows = x.reshape([batch * tokens, width]); // one product, not one a sequence
         let (weight, bias) = (&self.in_proj.weight, &self.in_proj.bias);
         // Slices of the weights, not of the product: the backward pass of a slice fills a tensor as large as what
         // was sliced, and weights are smaller than activations.
-        let [query, key, value] = [0, 1, 2].map(|part| {
+        let [query, key, value] = [(0, &queries), (1, &x), (2, &x)].map(|(part, x)| {
+            let [_, tokens, _] = x.dims();
+            let rows = x.clone().reshape([batch * tokens, width]); // one product, not one a sequence
             let weight = weight.val().narrow(1, part * width, width);
             let bias = bias
                 .as_ref()
                 .map(|bias| bias.val().narrow(0, part * width, width));
-            linear(rows.clone(), weight, bias)
+            linear(rows, weight, bias)
                 .reshape([batch, tokens, self.heads, head_width])
                 .swap_dims(1, 2)
         });
         let mixed = mix(query, key, value, mask);
-        let mixed = mixed.swap_dims(1, 2).reshape([batch * tokens, width]);
-        self.out_proj.forward(mixed).reshape([batch, tokens, width])
+        let mixed = mixed.swap_dims(1, 2).reshape([batch * count, width]);
+        self.out_proj.forward(mixed).reshape([batch, count, width])
     }
 }
 

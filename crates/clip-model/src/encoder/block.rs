@@ -1,7 +1,7 @@
 use burn::{
     module::{Module, Param},
     nn::{LayerNorm, Linear},
-    tensor::{DType, Tensor, activation},
+    tensor::{DType, Int, Tensor, activation},
 };
 
 use super::MultiHeadAttention;
@@ -74,26 +74,54 @@ pub struct ResidualAttentionBlock {
 }
 
 impl ResidualAttentionBlock {
+    /// All tokens, or one of each sequence: what it gives for one token takes the keys and values of all, but neither
+    /// their queries nor their MLP.
+    ///
     /// # Shapes
-    /// - `x`: `[batch, tokens, width]`, and so is the result
+    /// - `x`: `[batch, tokens, width]`
     /// - `mask`: as for [`MultiHeadAttention::forward`]
-    pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+    /// - `only`: `[batch, 1]`, the place of the token that is asked for
+    /// - returns `[batch, tokens, width]`, or `[batch, 1, width]`
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        mask: Option<Tensor<4>>,
+        only: Option<&Tensor<2, Int>>,
+    ) -> Tensor<3> {
         #[cfg(feature = "cpu")]
         if clip_kernels::supports(&x) {
-            return self.fused(x, mask);
+            return self.fused(x, mask, only);
         }
-        self.composed(x, mask)
+        self.composed(x, mask, only)
     }
 
     /// The block of Burn's operations, on any device.
-    fn composed(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(layer_norm(&self.ln_1, x), mask);
+    fn composed(
+        &self,
+        x: Tensor<3>,
+        mask: Option<Tensor<4>>,
+        only: Option<&Tensor<2, Int>>,
+    ) -> Tensor<3> {
+        let normed = layer_norm(&self.ln_1, x.clone());
+        let (x, queries, mask) = match only {
+            Some(only) => {
+                let mask = mask.map(|mask| rows_of_mask(mask, only));
+                (at(x, only), at(normed.clone(), only), mask)
+            }
+            None => (x, normed.clone(), mask),
+        };
+        let x = x + self.attn.attend(queries, normed, mask);
         x.clone() + self.mlp.forward(layer_norm(&self.ln_2, x))
     }
 
     /// The block as one operation of the CPU backend.
     #[cfg(feature = "cpu")]
-    fn fused(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+    fn fused(
+        &self,
+        x: Tensor<3>,
+        mask: Option<Tensor<4>>,
+        only: Option<&Tensor<2, Int>>,
+    ) -> Tensor<3> {
         let device = x.device();
         let vector = |bias: &Option<Param<Tensor<1>>>, length| match bias {
             Some(bias) => bias.val(),
@@ -125,8 +153,28 @@ impl ResidualAttentionBlock {
             epsilon: self.epsilon,
         };
         let mask = mask.map(|mask| mask.squeeze_dims(&[0, 1]));
-        clip_kernels::residual_block(x, mask, parameters)
+        let only = only.map(|only| {
+            let places = only.to_data().convert::<i64>();
+            places.iter::<i64>().map(|place| place as usize).collect()
+        });
+        clip_kernels::residual_block(x, mask, only, parameters)
     }
+}
+
+/// One token of each sequence, `[batch, 1, width]`, the one at `place` `[batch, 1]`.
+fn at(x: Tensor<3>, place: &Tensor<2, Int>) -> Tensor<3> {
+    let [batch, _, width] = x.dims();
+    let index = place.clone().unsqueeze_dim::<3>(2);
+    x.gather(1, index.expand([batch, 1, width]))
+}
+
+/// The rows of a mask `[1, 1, tokens, tokens]` for one token of each sequence, `[batch, 1, 1, tokens]`.
+fn rows_of_mask(mask: Tensor<4>, place: &Tensor<2, Int>) -> Tensor<4> {
+    let [.., tokens] = mask.dims();
+    let [batch, _] = place.dims();
+    mask.reshape([tokens, tokens])
+        .select(0, place.clone().reshape([batch]))
+        .reshape([batch, 1, 1, tokens])
 }
 
 /// A layer norm in f32, whatever the model computes in.
@@ -199,12 +247,18 @@ impl Transformer {
     }
 
     /// # Shapes
-    /// - `x`: `[batch, tokens, width]`, and so is the result
-    /// - `mask`: as for [`MultiHeadAttention::forward`]
-    pub fn forward(&self, x: Tensor<3>, mask: Option<&Tensor<4>>) -> Tensor<3> {
-        self.resblocks
-            .iter()
-            .fold(x, |x, block| block.forward(x, mask.cloned()))
+    /// As for [`ResidualAttentionBlock::forward`]; `only` is what the last block is asked for.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        mask: Option<&Tensor<4>>,
+        only: Option<&Tensor<2, Int>>,
+    ) -> Tensor<3> {
+        let last = self.resblocks.len().saturating_sub(1);
+        let blocks = self.resblocks.iter().enumerate();
+        blocks.fold(x, |x, (at, block)| {
+            block.forward(x, mask.cloned(), only.filter(|_| at == last))
+        })
     }
 
     /// The same with the first blocks locked: they have no gradient, and training leaves them as they are.
@@ -238,7 +292,8 @@ mod tests {
     impl ModuleVisitor for Collect<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let grad = param.val().grad(self.0);
-            self.1.push(grad.map_or_else(|| TensorData::from([0.0_f32; 0]), Tensor::into_data));
+            self.1
+                .push(grad.map_or_else(|| TensorData::from([0.0_f32; 0]), Tensor::into_data));
         }
     }
 
@@ -252,7 +307,9 @@ mod tests {
         let device = Device::flex().autodiff();
         let x = Tensor::<3>::from_data(x.clone(), &device).require_grad();
         let y = forward(x.clone());
-        let grads = (y.clone() * Tensor::from_data(weight.clone(), &device)).sum().backward();
+        let grads = (y.clone() * Tensor::from_data(weight.clone(), &device))
+            .sum()
+            .backward();
         let dx = x.grad(&grads).map(Tensor::into_data);
         let mut collect = Collect(&grads, vec![y.into_data()]);
         collect.1.extend(dx);
@@ -264,27 +321,35 @@ mod tests {
     fn the_fused_block_and_its_gradients_are_those_of_the_composed_one() {
         let device = Device::flex().autodiff();
         let cases = [
-            // A tile and a half of long sequences, one short of a head's vectors, and more sequences than threads.
-            (20, 37, 24, 3, Activation::Gelu, false),
-            (1, 1, 8, 1, Activation::QuickGelu, true),
-            (7, 11, 20, 2, Activation::GeluTanh, true),
+            // More than a tile, widths that aren't whole vectors, more and fewer sequences than threads.
+            (20, 37, 24, 3, Activation::Gelu, false, false),
+            (1, 1, 8, 1, Activation::QuickGelu, true, false),
+            (7, 11, 20, 2, Activation::GeluTanh, true, false),
+            (300, 37, 8, 1, Activation::Gelu, false, true),
+            (7, 11, 20, 2, Activation::QuickGelu, true, true),
         ];
-        for (batch, tokens, width, heads, activation, causal) in cases {
+        for (batch, tokens, width, heads, activation, causal, one) in cases {
             let mut init = Init::new(3, &device);
             let stack =
                 Transformer::init_scaled(width, 2, heads, 4 * width, activation, 1e-5, &mut init);
             let block = &stack.resblocks[0];
-            let draw = || {
+            let draw = |tokens| {
                 let normal = Distribution::Normal(0.0, 1.0);
                 Tensor::<3>::random([batch, tokens, width], normal, &device).into_data()
             };
-            let (x, weight) = (draw(), draw());
+            let (x, weight) = (draw(tokens), draw(if one { 1 } else { tokens }));
+            let places: Vec<i32> = (0..batch).map(|at| (at * 5 % tokens) as i32).collect();
+            let places = TensorData::new(places, [batch, 1]);
+            let only = one.then(|| Tensor::<2, Int>::from_data(places, &device));
+            let only = only.as_ref();
             let mask = causal.then(|| causal_mask(tokens, &device));
             let fused = pass(block, &x, &weight, |x| {
                 assert!(clip_kernels::supports(&x));
-                block.forward(x, mask.clone())
+                block.forward(x, mask.clone(), only)
             });
-            let composed = pass(block, &x, &weight, |x| block.composed(x, mask.clone()));
+            let composed = pass(block, &x, &weight, |x| {
+                block.composed(x, mask.clone(), only)
+            });
             assert_eq!((fused.len(), composed.len()), (14, 14));
             for (fused, composed) in fused.iter().zip(&composed) {
                 let tolerance = Tolerance::<f32>::rel_abs(RELATIVE, ABSOLUTE * batch as f32);
@@ -293,25 +358,44 @@ mod tests {
 
             let inference = block.clone().valid();
             let x = Tensor::<3>::from_data(x, &device).inner();
-            let y = inference.forward(x, mask.map(Tensor::inner));
+            let only = only.map(|only| only.clone().inner());
+            let y = inference.forward(x, mask.map(Tensor::inner), only.as_ref());
             y.into_data().assert_eq(&fused[0], true);
         }
     }
 
     #[test]
+    fn one_token_alone_is_that_token_of_all() {
+        let device = Device::flex();
+        let mut init = Init::new(3, &device);
+        let stack = Transformer::init_scaled(16, 2, 2, 64, Activation::Gelu, 1e-5, &mut init);
+        let x = Tensor::random([3, 5, 16], Distribution::Normal(0.0, 1.0), &device);
+        let mask = causal_mask(5, &device);
+        let only = Tensor::from_data([[4], [0], [2]], &device);
+        let alone = stack.forward(x.clone(), Some(&mask), Some(&only));
+        let among = at(stack.forward(x.clone(), Some(&mask), None), &only);
+        let tolerance = Tolerance::<f32>::absolute(1e-6);
+        alone
+            .into_data()
+            .assert_approx_eq::<f32>(&among.into_data(), tolerance);
+
+        // Of Burn's operations, whose fused attention gets a row of the mask for each sequence.
+        let block = &stack.resblocks[0];
+        let alone = block.composed(x.clone(), Some(mask.clone()), Some(&only));
+        let among = at(block.composed(x, Some(mask), None), &only);
+        alone
+            .into_data()
+            .assert_approx_eq::<f32>(&among.into_data(), tolerance);
+    }
+
+    #[test]
     fn locked_parameters_get_no_gradient_and_the_input_does() {
         let device = Device::flex().autodiff();
-        let stack = Transformer::init_default(
-            16,
-            1,
-            2,
-            64,
-            Activation::Gelu,
-            &mut Init::new(3, &device),
-        );
+        let stack =
+            Transformer::init_default(16, 1, 2, 64, Activation::Gelu, &mut Init::new(3, &device));
         let block = stack.lock_first(1).resblocks.remove(0);
         let x = Tensor::<3>::ones([2, 3, 16], &device).into_data();
-        let found = pass(&block, &x, &x, |x| block.forward(x, None));
+        let found = pass(&block, &x, &x, |x| block.forward(x, None, None));
         assert_eq!(found[1].shape().to_vec(), [2, 3, 16]);
         assert!(found[2..].iter().all(|grad| grad.num_elements() == 0));
     }

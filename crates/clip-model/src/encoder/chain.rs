@@ -1,4 +1,7 @@
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::Module,
+    tensor::{Int, Tensor},
+};
 
 use super::ResidualAttentionBlock;
 
@@ -18,6 +21,10 @@ pub trait Chain: Module {
 
     /// What attention of these tokens is masked with, as for [`MultiHeadAttention`](super::MultiHeadAttention).
     fn mask(&self, x: &Tensor<3>) -> Option<Tensor<4>>;
+
+    /// The one token of each sequence that the head reads, `[batch, 1]`: the last block gives no other. None if it reads
+    /// all of them.
+    fn pool(&self, x: &Tensor<3>, input: &Self::Input) -> Option<Tensor<2, Int>>;
 
     /// Features `[batch, embed_dim]` of what the last block gives, not normalised.
     fn head(&self, x: Tensor<3>, input: &Self::Input) -> Tensor<2>;

@@ -1,7 +1,7 @@
 use burn::{
     module::{Module, Param},
     nn::{LayerNorm, Linear},
-    tensor::Tensor,
+    tensor::{Int, Tensor},
 };
 
 use super::{
@@ -190,7 +190,10 @@ impl SiglipVisionTransformer {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, width]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.trunk.transformer.forward(self.stem(&images), None);
+        let x = self
+            .trunk
+            .transformer
+            .forward(self.stem(&images), None, None);
         self.head(x, &images)
     }
 
@@ -240,6 +243,10 @@ impl Chain for SiglipVisionTransformer {
     }
 
     fn mask(&self, _x: &Tensor<3>) -> Option<Tensor<4>> {
+        None
+    }
+
+    fn pool(&self, _x: &Tensor<3>, _input: &Self::Input) -> Option<Tensor<2, Int>> {
         None
     }
 

@@ -129,8 +129,9 @@ impl TextTransformer {
     /// If there are more tokens than the context has positions.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
         let x = self.stem(&tokens);
-        let mask = self.mask(&x);
-        self.head(self.transformer.forward(x, mask.as_ref()), &tokens)
+        let (mask, only) = (self.mask(&x), self.pool(&x, &tokens));
+        let x = self.transformer.forward(x, mask.as_ref(), only.as_ref());
+        self.head(x, &tokens)
     }
 
     /// The tokens, brought up to the context where padding counts.
@@ -170,12 +171,13 @@ impl Chain for TextTransformer {
         self.causal.then(|| causal_mask(length, &x.device()))
     }
 
-    fn head(&self, x: Tensor<3>, tokens: &Self::Input) -> Tensor<2> {
+    fn pool(&self, _x: &Tensor<3>, tokens: &Self::Input) -> Option<Tensor<2, Int>> {
+        Some(self.pool.positions(&self.padded(tokens), self.eos_id))
+    }
+
+    fn head(&self, x: Tensor<3>, _tokens: &Self::Input) -> Tensor<2> {
         let [batch, _, width] = x.dims();
-        let end = self.pool.positions(&self.padded(tokens), self.eos_id); // [batch, 1]
-        // Pool before the norm: it works on each token alone, and one token is cheaper than all.
-        let index = end.unsqueeze_dim::<3>(2).expand([batch, 1, width]);
-        let pooled = x.gather(1, index).reshape([batch, width]);
+        let pooled = x.reshape([batch, width]);
         let pooled = layer_norm(&self.ln_final, pooled);
         match &self.text_projection {
             Some(projection) => projection.forward(pooled),

@@ -151,14 +151,16 @@ impl VisionTransformer {
     /// # Shapes
     /// As [`forward`](Self::forward), but returns `[batch, width]`.
     pub fn forward_features(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<2> {
-        let x = self.stem(&(images, keep));
-        self.pooled(self.transformer.forward(x, None))
+        let input = (images, keep);
+        let x = self.stem(&input);
+        let only = self.pool(&x, &input);
+        self.pooled(self.transformer.forward(x, None, only.as_ref()))
     }
 
-    /// `[batch, width]`: the class token, normed.
+    /// `[batch, width]`: the class token, `[batch, 1, width]`, normed.
     fn pooled(&self, x: Tensor<3>) -> Tensor<2> {
         let [batch, _, width] = x.dims();
-        layer_norm(&self.ln_post, x.narrow(1, 0, 1).reshape([batch, width]))
+        layer_norm(&self.ln_post, x.reshape([batch, width]))
     }
 }
 
@@ -200,6 +202,12 @@ impl Chain for VisionTransformer {
 
     fn mask(&self, _x: &Tensor<3>) -> Option<Tensor<4>> {
         None
+    }
+
+    /// The class token is the first.
+    fn pool(&self, x: &Tensor<3>, _input: &Self::Input) -> Option<Tensor<2, Int>> {
+        let [batch, ..] = x.dims();
+        Some(Tensor::zeros([batch, 1], &x.device()))
     }
 
     fn head(&self, x: Tensor<3>, _input: &Self::Input) -> Tensor<2> {

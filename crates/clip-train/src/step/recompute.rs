@@ -1,6 +1,6 @@
 use burn::{
     optim::GradientsParams,
-    tensor::{Gradients, Tensor},
+    tensor::{Gradients, Int, Tensor},
 };
 use clip_model::encoder::Chain;
 
@@ -16,6 +16,8 @@ pub(super) struct Tape {
     stem: Tensor<3>,
     /// `[batch, tokens, width]`: what each block got, off the graph.
     inputs: Vec<Tensor<3>>,
+    /// The tokens that the last block was asked for.
+    only: Option<Tensor<2, Int>>,
     /// What the last block gave: a leaf, at which the head's graph begins.
     last: Tensor<3>,
 }
@@ -34,14 +36,24 @@ impl Tape {
         let stem = chain.stem(input);
         let mut x = stem.clone().inner();
         let mask = inference.mask(&x);
-        let mut inputs = Vec::with_capacity(inference.blocks().len());
-        for block in inference.blocks() {
+        let only = chain.pool(&stem, input);
+        let inner = only.clone().map(Tensor::inner);
+        let blocks = inference.blocks();
+        let mut inputs = Vec::with_capacity(blocks.len());
+        for (at, block) in blocks.iter().enumerate() {
             inputs.push(x.clone());
-            x = block.forward(x, mask.clone());
+            let only = inner.as_ref().filter(|_| at + 1 == blocks.len());
+            x = block.forward(x, mask.clone(), only);
         }
         let last = Tensor::from_inner(x).require_grad();
         let features = chain.head(last.clone(), input);
-        (features, Self { stem, inputs, last })
+        let tape = Self {
+            stem,
+            inputs,
+            only,
+            last,
+        };
+        (features, tape)
     }
 
     /// Adds the gradients by the parameters of blocks and stem, once `found` holds the head's. What is locked is not
@@ -62,10 +74,12 @@ impl Tape {
         };
         let links = chain.blocks().iter().zip(self.inputs).enumerate();
         let links: Vec<_> = links.skip(first).collect();
+        let last = chain.blocks().len() - 1;
         for (at, (block, x)) in links.into_iter().rev() {
             let x = Tensor::from_inner(x).set_require_grad(at > first || stem_trains);
             let mask = chain.mask(&x);
-            let y = block.forward(x.clone(), mask);
+            let only = self.only.as_ref().filter(|_| at == last);
+            let y = block.forward(x.clone(), mask, only);
             let mut grads = (y * Tensor::from_inner(by_x)).sum().backward();
             collect(&mut grads, block, sum);
             match x.grad_remove(&mut grads) {
