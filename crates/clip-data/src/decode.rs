@@ -4,7 +4,7 @@ use std::{
     path::Path,
 };
 
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::{DataError, FaultKind};
 
@@ -36,7 +36,8 @@ pub fn read_image(path: &Path) -> Result<RgbImage, DataError> {
 
 /// Decodes a JPEG, PNG or WebP: transparency on white, grey and palettes to colour, 16 bits to 8.
 ///
-/// EXIF orientation is ignored, as `Image.convert` of Pillow does.
+/// EXIF orientation is ignored, as `Image.convert` of Pillow does. A JPEG is decoded whole: its halves, which libjpeg
+/// decodes faster, give other pictures than training elsewhere sees (`docs/benchmarks.md`).
 ///
 /// # Errors
 /// [`FaultKind::TooLarge`] by the header's size, before any pixel is allocated;
@@ -65,16 +66,36 @@ fn decode_inner(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     limits.max_alloc = Some(MAX_PIXELS * 16);
     decoder.set_limits(limits).map_err(undecodable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
-    let pixels = match image.color() {
-        ColorType::Rgb8 => image.into_rgb8().into_raw(),
-        color if color.has_alpha() => on_white(&image.into_rgba8().into_raw()),
-        _ => image.to_rgb8().into_raw(),
-    };
     Ok(RgbImage {
         width: width as usize,
         height: height as usize,
-        pixels,
+        pixels: to_rgb(image),
     })
+}
+
+/// The values of Pillow's `convert("RGB")`, but for transparency, which it ignores.
+fn to_rgb(image: DynamicImage) -> Vec<u8> {
+    // Of channels of 16 bits Pillow reads the upper 8.
+    let upper = |channel: &u16| (channel >> 8) as u8;
+    match image {
+        // Grey of 16 bits, Pillow's mode `I;16`, is no light but numbers to it: those beyond 255 are cut off there.
+        DynamicImage::ImageLuma16(grey) => {
+            let level = |channel: &u16| [(*channel).min(255) as u8; 3];
+            grey.as_raw().iter().flat_map(level).collect()
+        }
+        DynamicImage::ImageRgb16(deep) => deep.as_raw().iter().map(upper).collect(),
+        DynamicImage::ImageLumaA16(deep) => {
+            let pixels = deep.as_raw().chunks_exact(2);
+            let rgba =
+                pixels.flat_map(|p| [upper(&p[0]), upper(&p[0]), upper(&p[0]), upper(&p[1])]);
+            on_white(&rgba.collect::<Vec<u8>>())
+        }
+        DynamicImage::ImageRgba16(deep) => {
+            on_white(&deep.as_raw().iter().map(upper).collect::<Vec<u8>>())
+        }
+        image if image.color().has_alpha() => on_white(&image.into_rgba8().into_raw()),
+        image => image.into_rgb8().into_raw(),
+    }
 }
 
 /// Whether an end marker follows the last scan. The decoder would fill a cut-off picture with grey.
@@ -127,10 +148,21 @@ mod tests {
             decode(&encoded(grey, ImageFormat::Png)).unwrap().pixels,
             [77; 18]
         );
-        let deep = image::ImageBuffer::from_pixel(1, 1, Rgb([0_u16, 32_896, 65_535]));
+        // The values of Pillow 13.0.0 for the same files.
+        let deep = image::ImageBuffer::from_pixel(1, 1, Rgb([255_u16, 32_768, 65_535]));
         assert_eq!(
             decode(&encoded(deep, ImageFormat::Png)).unwrap().pixels,
             [0, 128, 255]
+        );
+        let numbers = image::ImageBuffer::from_fn(2, 1, |x, _| Luma([200 + x as u16 * 800]));
+        assert_eq!(
+            decode(&encoded(numbers, ImageFormat::Png)).unwrap().pixels,
+            [200, 200, 200, 255, 255, 255]
+        );
+        let opaque = image::ImageBuffer::from_pixel(1, 1, image::LumaA([1000_u16, 65_535]));
+        assert_eq!(
+            decode(&encoded(opaque, ImageFormat::Png)).unwrap().pixels,
+            [3; 3]
         );
         let lossless = image::RgbImage::from_pixel(2, 2, Rgb([1, 2, 3]));
         assert_eq!(

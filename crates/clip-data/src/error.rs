@@ -218,6 +218,14 @@ pub enum DataError {
 }
 
 impl DataError {
+    pub(crate) fn setting(name: &'static str, value: impl ToString, reason: &'static str) -> Self {
+        Self::BadSetting {
+            name,
+            value: value.to_string(),
+            reason,
+        }
+    }
+
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

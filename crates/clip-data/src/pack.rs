@@ -48,7 +48,7 @@ pub struct Packed {
 
 /// Writes the usable samples of a set as new shards, in the set's order, with `index.json` and `sizes.json`.
 ///
-/// A sample keeps its image, captions and class; bad ones are counted and left out. The folder appears when it is
+/// A sample keeps its image, captions, class and `json` member; bad ones are counted and left out. The folder appears when it is
 /// whole, and its bytes depend on the samples and `config` alone.
 ///
 /// # Errors
@@ -57,18 +57,14 @@ pub struct Packed {
 pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed, DataError> {
     config.layout.validate()?;
     if config.resize == Some(0) {
-        return Err(DataError::BadSetting {
-            name: "resize",
-            value: "0".to_owned(),
-            reason: "must be at least 1 pixel",
-        });
+        return Err(DataError::setting("resize", 0, "must be at least 1 pixel"));
     }
     if !(1..=100).contains(&config.jpeg_quality) {
-        return Err(DataError::BadSetting {
-            name: "jpeg_quality",
-            value: config.jpeg_quality.to_string(),
-            reason: "must be from 1 to 100",
-        });
+        return Err(DataError::setting(
+            "jpeg_quality",
+            config.jpeg_quality,
+            "must be from 1 to 100",
+        ));
     }
     let folder = OutputFolder::create(out)?;
     let mut writer = SampleWriter::new(folder.path(), &config.layout);
@@ -281,6 +277,7 @@ mod tests {
             .file("a.png", &png(1))
             .file("a.txt", b"one")
             .file("a.cls", b"3")
+            .file("a.json", br#"{"url": "http://host/a",  "width": 9}"#)
             .file("b.png", &png(2))
             .file("c.jpg", b"no image")
             .file("c.txt", b"three");
@@ -298,6 +295,7 @@ mod tests {
             (kept[0].captions[0].as_str(), kept[0].class),
             ("one", Some(3))
         );
+        assert_eq!(kept[0].json, br#"{"url": "http://host/a",  "width": 9}"#);
     }
 
     #[test]

@@ -1,4 +1,8 @@
-use crate::{DataError, ShardItem, ShardReader, ShardSet};
+use std::thread::{Builder, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::{DataError, ShardItem, ShardSet};
 
 /// Items read before they are worked on together: enough for every core, however uneven they are.
 const CHUNK: usize = 1024;
@@ -6,63 +10,91 @@ const CHUNK: usize = 1024;
 /// Bytes after which a chunk ends early, so that memory is bounded whatever the shards hold.
 const CHUNK_BYTES: usize = 128 << 20;
 
+/// Items, each with its shard.
+type Chunk = Vec<(usize, ShardItem)>;
+
 /// All items of a set in its order, in chunks, each with its shard.
 ///
-/// The tools read on one thread and work on a chunk with all cores, so their results never depend on timing.
-pub(crate) struct Chunks<'a> {
-    shards: &'a ShardSet,
-    shard: usize,
-    reader: Option<ShardReader>,
+/// A thread reads ahead by a chunk while the tools work on the one before with all cores. What they make of it never
+/// depends on timing.
+pub(crate) struct Chunks {
+    /// `None` once it ended.
+    chunks: Option<Receiver<Result<Chunk, DataError>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
-impl<'a> Chunks<'a> {
-    pub(crate) fn new(shards: &'a ShardSet) -> Self {
+impl Chunks {
+    pub(crate) fn new(shards: &ShardSet) -> Self {
+        // One chunk waits to be taken, while the next is read.
+        let (send, chunks) = bounded(1);
+        let (shards, failed) = (shards.clone(), send.clone());
+        let reader = Builder::new().name("clip-scan".to_owned()).spawn(move || {
+            if let Err(error) = read(&shards, &send) {
+                send.send(Err(error)).ok();
+            }
+        });
+        let reader = reader.map_err(|error| {
+            let error = DataError::io("start the thread", "clip-scan")(error);
+            failed.send(Err(error)).ok();
+        });
         Self {
-            shards,
-            shard: 0,
-            reader: None,
+            chunks: Some(chunks),
+            reader: reader.ok(),
         }
     }
 
-    fn read(&mut self) -> Result<Option<(usize, ShardItem)>, DataError> {
-        while self.shard < self.shards.len() {
-            if self.reader.is_none() {
-                log::debug!("reading {}", self.shards.name(self.shard));
-                self.reader = Some(self.shards.open(self.shard)?);
-            }
-            if let Some(item) = self.reader.as_mut().and_then(Iterator::next) {
-                return Ok(Some((self.shard, item)));
-            }
-            self.reader = None;
-            self.shard += 1;
-        }
-        Ok(None)
+    fn end(&mut self) -> std::thread::Result<()> {
+        // A reader that waits to hand over a chunk learns that nobody takes it.
+        self.chunks = None;
+        self.reader.take().map_or(Ok(()), JoinHandle::join)
     }
 }
 
-impl Iterator for Chunks<'_> {
-    type Item = Result<Vec<(usize, ShardItem)>, DataError>;
+/// Hands over the set chunk by chunk, until nobody takes them.
+fn read(shards: &ShardSet, chunks: &Sender<Result<Chunk, DataError>>) -> Result<(), DataError> {
+    let mut chunk = Chunk::with_capacity(CHUNK);
+    let mut bytes = 0;
+    for shard in 0..shards.len() {
+        log::debug!("reading {}", shards.name(shard));
+        for item in shards.open(shard)? {
+            if let ShardItem::Sample(sample) = &item {
+                bytes += sample.held_bytes();
+            }
+            chunk.push((shard, item));
+            if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
+                let whole = std::mem::replace(&mut chunk, Chunk::with_capacity(CHUNK));
+                if chunks.send(Ok(whole)).is_err() {
+                    return Ok(());
+                }
+                bytes = 0;
+            }
+        }
+    }
+    if !chunk.is_empty() {
+        chunks.send(Ok(chunk)).ok();
+    }
+    Ok(())
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Chunk, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let mut bytes = 0;
-        while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
-            match self.read() {
-                Ok(Some((shard, item))) => {
-                    if let ShardItem::Sample(sample) = &item {
-                        bytes += sample.held_bytes();
-                    }
-                    chunk.push((shard, item));
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    // Nothing follows what can't be read.
-                    self.shard = self.shards.len();
-                    return Some(Err(error));
-                }
-            }
+        let chunk = self.chunks.as_ref()?.recv().ok();
+        // Nothing follows what can't be read.
+        if !matches!(chunk, Some(Ok(_)))
+            && let Err(panic) = self.end()
+        {
+            std::panic::resume_unwind(panic);
         }
-        (!chunk.is_empty()).then_some(Ok(chunk))
+        chunk
+    }
+}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        // Its panic, if there was one, was that of the iteration.
+        self.end().ok();
     }
 }
 
@@ -84,6 +116,16 @@ mod tests {
         });
         let expected = (0..1300).map(|n| (if n < 700 { 0 } else { 2 }, format!("k{n}")));
         assert!(keys.eq(expected));
+    }
+
+    #[test]
+    fn a_set_need_not_be_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = shards(&dir, &[1500, 1500, 1500]);
+        let mut chunks = Chunks::new(&set);
+        assert_eq!(chunks.next().unwrap().unwrap().len(), CHUNK);
+        // Waits for the reader, which waits to hand over its third chunk.
+        drop(chunks);
     }
 
     #[test]

@@ -110,6 +110,8 @@ pub struct ImageResizer {
     size: usize,
     resizer: Resizer,
     options: ResizeOptions,
+    /// Rows between both passes, kept for the next image: fresh memory costs as much as filling it.
+    narrow: Vec<u8>,
 }
 
 impl ImageResizer {
@@ -121,6 +123,7 @@ impl ImageResizer {
             size,
             resizer: Resizer::new(),
             options: ResizeOptions::new().resize_alg(bicubic),
+            narrow: Vec::new(),
         }
     }
 
@@ -174,7 +177,8 @@ impl ImageResizer {
             height: part.height,
         };
         let all_rows = (0.0, part.height as f64);
-        let mut narrow = vec![0; size * part.height * 3];
+        let mut narrow = std::mem::take(&mut self.narrow);
+        narrow.resize(size * part.height * 3, 0);
         self.resample(
             (&image.pixels, image.width, image.height),
             part,
@@ -188,6 +192,7 @@ impl ImageResizer {
             ((0.0, size as f64), rows),
             &mut out,
         );
+        self.narrow = narrow;
         out
     }
 

@@ -164,6 +164,12 @@ pub(super) fn all() -> Vec<Benchmark> {
         what: what.to_owned(),
         work,
     };
+    let loader = |name, image_size| {
+        let what = format!("loader, one worker, images of {image_size} pixels");
+        let batch = 64;
+        let work = Work::Loader { image_size, batch };
+        Benchmark { name, what, work }
+    };
     let base = || "ViT-B-32".to_owned();
     // Weights and both moments take 250 MB.
     let saved = || "ViT-Mini-16-96".to_owned();
@@ -189,14 +195,8 @@ pub(super) fn all() -> Vec<Benchmark> {
     ));
     all.extend(losses);
     all.extend([
-        one(
-            "loader",
-            "loader, one worker, images of 224 pixels",
-            Work::Loader {
-                image_size: 224,
-                batch: 64,
-            },
-        ),
+        loader("loader", 224),
+        loader("loader-96", 96),
         one("tokenizer", "tokenizer, one thread", Work::Tokenize),
         one(
             "save",

@@ -71,11 +71,11 @@ pub fn curate(
 ) -> Result<Curated, DataError> {
     config.layout.validate()?;
     if config.per_query == 0 {
-        return Err(DataError::BadSetting {
-            name: "per_query",
-            value: "0".to_owned(),
-            reason: "must be at least 1 pair",
-        });
+        return Err(DataError::setting(
+            "per_query",
+            0,
+            "must be at least 1 pair",
+        ));
     }
     let folder = OutputFolder::create(out)?;
     let (counts, matched, faults) = count(shards, queries)?;

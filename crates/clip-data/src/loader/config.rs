@@ -125,11 +125,7 @@ impl LoaderConfig {
         ];
         for (name, value, good, reason) in checks {
             if !good {
-                return Err(DataError::BadSetting {
-                    name,
-                    value,
-                    reason,
-                });
+                return Err(DataError::setting(name, value, reason));
             }
         }
         Ok(())

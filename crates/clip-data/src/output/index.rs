@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::hash_file;
+use super::{hash_file, write_atomically};
 use crate::{DataError, ShardItem, ShardSet};
 
 /// Samples by shard name: what OpenCLIP and img2dataset read and write beside shards.
@@ -77,14 +77,14 @@ impl ShardIndex {
             .iter()
             .map(|shard| (shard.name.as_str(), shard.samples))
             .collect();
-        write_atomically(folder, SIZES_FILE, &json!(sizes))?;
+        write_json(&folder.join(SIZES_FILE), &json!(sizes))?;
         let index = json!({
             "version": 1,
             "samples": self.samples(),
             "bytes": self.bytes(),
             "shards": self.shards,
         });
-        write_atomically(folder, INDEX_FILE, &index)
+        write_json(&folder.join(INDEX_FILE), &index)
     }
 
     /// Reads the index of a folder.
@@ -140,11 +140,8 @@ fn record(shards: &ShardSet, shard: usize, path: &Path) -> Result<ShardRecord, D
     })
 }
 
-fn write_atomically(folder: &Path, name: &str, json: &serde_json::Value) -> Result<(), DataError> {
-    let path = folder.join(name);
-    let partial = folder.join(format!(".{name}.partial"));
-    fs::write(&partial, format!("{json:#}\n")).map_err(DataError::io("write", &partial))?;
-    fs::rename(&partial, &path).map_err(DataError::io("rename", &path))
+fn write_json(path: &Path, json: &serde_json::Value) -> Result<(), DataError> {
+    write_atomically(path, &format!("{json:#}\n"))
 }
 
 #[cfg(test)]

@@ -3,8 +3,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::json;
-
 use super::{ShardFile, ShardIndex, ShardRecord};
 use crate::{DataError, RawSample};
 
@@ -37,23 +35,16 @@ impl Default for ShardLayout {
 
 impl ShardLayout {
     pub(crate) fn validate(&self) -> Result<(), DataError> {
-        let bad = |name: &'static str, value: String, reason: &'static str| {
-            Err(DataError::BadSetting {
-                name,
-                value,
-                reason,
-            })
-        };
         if self.name.is_empty()
             || self
                 .name
                 .contains(['/', '\\', '{', '}', ':', '*', '?', '['])
         {
             let reason = "must be a file name that shard patterns can hold: no slash, brace, colon, `*`, `?` or `[`";
-            return bad("name", self.name.clone(), reason);
+            return Err(DataError::setting("name", &self.name, reason));
         }
         if self.max_samples == 0 {
-            return bad("max_samples", "0".to_owned(), "must be at least 1");
+            return Err(DataError::setting("max_samples", 0, "must be at least 1"));
         }
         Ok(())
     }
@@ -166,9 +157,9 @@ impl SampleWriter {
 fn members(sample: RawSample) -> Vec<(&'static str, Vec<u8>)> {
     let extension = image_extension(&sample.image).unwrap_or("jpg");
     let mut members = vec![(extension, sample.image)];
-    if sample.captions.len() > 1 {
-        let captions = json!({ "captions": sample.captions }).to_string();
-        members.push(("json", captions.into_bytes()));
+    if !sample.json.is_empty() {
+        // Several captions stand in there too: no other source has more than one.
+        members.push(("json", sample.json));
     }
     if let Some(caption) = sample.captions.into_iter().next() {
         // For readers that know one caption a sample.

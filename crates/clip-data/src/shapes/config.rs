@@ -66,11 +66,7 @@ impl ShapesConfig {
         ];
         for (name, value, range, reason) in checks {
             if !range.contains(&value) {
-                return Err(DataError::BadSetting {
-                    name,
-                    value: value.to_string(),
-                    reason,
-                });
+                return Err(DataError::setting(name, value, reason));
             }
         }
         Ok(())

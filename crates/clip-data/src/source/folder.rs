@@ -6,9 +6,9 @@ use std::{
 
 use super::{
     ShardItem,
+    location::read_file,
     sample::{Group, Part, split_key},
     shard::{Items, SAMPLES_A_SHARD},
-    table::read_file,
 };
 use crate::{DataError, FaultKind};
 

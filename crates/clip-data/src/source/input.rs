@@ -7,8 +7,11 @@ use flate2::read::MultiGzDecoder;
 
 use super::Location;
 
-/// Large enough that a read costs little, small beside the samples held.
+/// Of a stream: large enough that a read costs little, small beside the samples held.
 const BUFFER: usize = 1 << 18;
+
+/// Of a file, whose bodies are read past the buffer or sought over: room for the headers between two of them.
+const FILE_BUFFER: usize = 1 << 13;
 
 /// Memory that a body is given before its bytes are there, so that a false size costs little.
 const FIRST_BYTES: u64 = 1 << 20;
@@ -59,7 +62,7 @@ impl Input {
     fn file(mut file: File, start: u64) -> Result<Self> {
         let length = file.metadata()?.len();
         let position = file.seek(SeekFrom::Start(start))?;
-        let file = BufReader::with_capacity(BUFFER, file);
+        let file = BufReader::with_capacity(FILE_BUFFER, file);
         Ok(Self {
             bytes: Bytes::File { file, length },
             position,
@@ -81,7 +84,7 @@ impl Input {
     /// Fills the block as far as there are bytes; says how many there were.
     pub(super) fn fill(&mut self, block: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
-        self.take(block.len() as u64, |bytes| {
+        self.pieces(block.len() as u64, |bytes| {
             block[filled..filled + bytes.len()].copy_from_slice(bytes);
             filled += bytes.len();
         })?;
@@ -89,9 +92,18 @@ impl Input {
     }
 
     /// The next `size` bytes; `None` if there are fewer.
-    pub(super) fn read(&mut self, size: u64) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read_body(&mut self, size: u64) -> Result<Option<Vec<u8>>> {
+        if let Bytes::File { file, length } = &mut self.bytes {
+            if size > length.saturating_sub(self.position) {
+                return Ok(None);
+            }
+            let mut body = vec![0; size as usize];
+            file.read_exact(&mut body)?;
+            self.position += size;
+            return Ok(Some(body));
+        }
         let mut body = Vec::with_capacity(size.min(FIRST_BYTES) as usize);
-        let read = self.take(size, |bytes| body.extend_from_slice(bytes))?;
+        let read = self.pieces(size, |bytes| body.extend_from_slice(bytes))?;
         Ok((read == size).then_some(body))
     }
 
@@ -103,20 +115,16 @@ impl Input {
             self.position += there;
             return Ok(there == size);
         }
-        Ok(self.take(size, |_| ())? == size)
+        Ok(self.pieces(size, |_| ())? == size)
     }
 
     /// Hands over at most `size` bytes piece by piece.
     ///
     /// Always through the buffer: then a damaged stream fails at the same byte whether it is read or passed over.
-    fn take(&mut self, size: u64, mut each: impl FnMut(&[u8])) -> Result<u64> {
+    fn pieces(&mut self, size: u64, mut each: impl FnMut(&[u8])) -> Result<u64> {
         let mut taken = 0;
         while taken < size {
-            let buffer = match &mut self.bytes {
-                Bytes::File { file, .. } => file.fill_buf(),
-                Bytes::Stream(stream) => stream.fill_buf(),
-            };
-            let bytes = match buffer {
+            let bytes = match self.buffered().fill_buf() {
                 Ok([]) => break,
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -124,14 +132,26 @@ impl Input {
             };
             let piece = bytes.len().min((size - taken) as usize);
             each(&bytes[..piece]);
-            match &mut self.bytes {
-                Bytes::File { file, .. } => file.consume(piece),
-                Bytes::Stream(stream) => stream.consume(piece),
-            }
+            self.buffered().consume(piece);
             taken += piece as u64;
             self.position += piece as u64;
         }
         Ok(taken)
+    }
+
+    fn buffered(&mut self) -> &mut dyn BufRead {
+        match &mut self.bytes {
+            Bytes::File { file, .. } => file,
+            Bytes::Stream(stream) => stream,
+        }
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let read = self.buffered().read(buffer)?;
+        self.position += read as u64;
+        Ok(read)
     }
 }
 

@@ -2,7 +2,7 @@ use std::{
     fs::File,
     io::{Error, ErrorKind, Result},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use parquet::{
@@ -10,15 +10,21 @@ use parquet::{
     column::reader::{ColumnReaderImpl, get_typed_column_reader},
     data_type::{ByteArray, ByteArrayType},
     errors::ParquetError,
-    file::reader::{FileReader, RowGroupReader, SerializedFileReader},
+    file::{
+        metadata::{ParquetMetaData, ParquetMetaDataReader, page_index::RowGroupPageIndex},
+        properties::ReaderProperties,
+        reader::{ChunkReader, RowGroupReader},
+        serialized_reader::SerializedRowGroupReader,
+    },
     schema::types::ColumnDescriptor,
 };
 
+#[cfg(feature = "object-store")]
+use super::remote::Blocks;
 use super::{
-    RawSample, ShardItem,
+    Location, RawSample, ShardItem,
     columns::{self, Columns},
     shard::{Items, MAX_FILE_BYTES},
-    table::read_image_file,
 };
 use crate::{DataError, FaultKind};
 
@@ -39,12 +45,12 @@ const NESTED_PATH: &str = "image.path";
 /// A Parquet file of images, or of their paths, and captions.
 #[derive(Debug)]
 pub(super) struct ParquetFile {
-    path: PathBuf,
+    location: Location,
+    /// Of the footer, which is read once.
+    metadata: ParquetMetaData,
     image: Image,
     caption: usize,
     key: Option<usize>,
-    /// Rows of each row group.
-    rows: Vec<u64>,
 }
 
 /// Where images are.
@@ -60,15 +66,22 @@ enum Image {
 
 impl ParquetFile {
     /// Reads the footer.
-    pub(super) fn open(path: &Path, columns: &Columns) -> std::result::Result<Self, DataError> {
+    pub(super) fn open(
+        location: Location,
+        columns: &Columns,
+    ) -> std::result::Result<Self, DataError> {
+        let name = location.to_string();
         let bad = |reason: String| DataError::BadTable {
-            path: path.to_owned(),
+            path: name.clone().into(),
             reason,
         };
-        let file = File::open(path).map_err(DataError::io("read", path))?;
-        let opened = guarded(|| SerializedFileReader::new(file));
-        let reader = opened.map_err(|error| bad(format!("not a Parquet file: {error}")))?;
-        let metadata = reader.metadata();
+        let io = |error| DataError::io("read", name.clone())(error);
+        let parsed = match &location {
+            Location::Local(path) => footer(&File::open(path).map_err(io)?),
+            #[cfg(feature = "object-store")]
+            Location::Remote(object) => footer(&Blocks::open(object).map_err(io)?),
+        };
+        let metadata = parsed.map_err(|error| bad(format!("not a Parquet file: {error}")))?;
         let described = metadata.file_metadata().schema_descr();
         // Columns of bytes alone: numbers are neither images nor captions.
         let usable = |column: &ColumnDescriptor| {
@@ -112,63 +125,86 @@ impl ParquetFile {
             Err(_) if columns.image.is_none() && key.is_some() => Image::Keyed,
             Err(reason) => return Err(bad(reason)),
         };
-        let groups = metadata.row_groups().iter();
+        let caption = find(columns.caption.as_deref(), columns::CAPTIONS).map_err(&bad)?;
         Ok(Self {
-            path: path.to_owned(),
+            location,
+            metadata,
             image,
-            caption: find(columns.caption.as_deref(), columns::CAPTIONS).map_err(&bad)?,
+            caption,
             key,
-            rows: groups.map(|group| group.num_rows().max(0) as u64).collect(),
         })
     }
 
     pub(super) fn name(&self) -> String {
-        self.path.display().to_string()
+        self.location.to_string()
+    }
+
+    /// Whether any row is at hand.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.location, Location::Local(_))
     }
 
     pub(super) fn groups(&self) -> usize {
-        self.rows.len()
+        self.metadata.num_row_groups()
     }
 
     pub(super) fn rows_of(&self, group: usize) -> u64 {
-        self.rows[group]
+        self.metadata.row_group(group).num_rows().max(0) as u64
     }
 
     /// The rows of a group from the `start`th on.
     pub(super) fn rows(&self, group: usize, shard: usize, start: u64) -> Result<ParquetRows> {
-        let file = File::open(&self.path)?;
-        let opened = guarded(|| {
-            let reader = SerializedFileReader::new(file)?;
-            let group = reader.get_row_group(group)?;
-            let column = |column| Column::open(group.as_ref(), column, start);
+        let opened = match &self.location {
+            Location::Local(path) => self.columns(File::open(path)?, group, start),
+            #[cfg(feature = "object-store")]
+            Location::Remote(object) => self.columns(Blocks::open(object)?, group, start),
+        };
+        let (image, caption, key) =
+            opened.map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
+        let (_, file) = self.location.folder_and_file();
+        let stem = file.rsplit_once('.').map_or("", |(stem, _)| stem);
+        Ok(ParquetRows {
+            image,
+            inside: matches!(self.image, Image::Inside(_)),
+            caption,
+            key,
+            table: self.location.clone(),
+            folder: stem.to_owned(),
+            shard,
+            row: start,
+            rows: self.rows_of(group),
+            bodies: true,
+        })
+    }
+
+    /// The columns of image, caption and key.
+    fn columns(
+        &self,
+        file: impl ChunkReader + 'static,
+        group: usize,
+        start: u64,
+    ) -> std::result::Result<(Option<Column>, Column, Option<Column>), ParquetError> {
+        guarded(|| {
+            let properties = Arc::new(ReaderProperties::builder().build());
+            let group = SerializedRowGroupReader::new(
+                Arc::new(file),
+                self.metadata.row_group(group),
+                RowGroupPageIndex::new(group, None),
+                properties,
+            )?;
+            let column = |column| Column::open(&group, column, start);
             let image = match self.image {
                 Image::Inside(index) | Image::Named(index) => Some(column(index)?),
                 Image::Keyed => None,
             };
-            Ok((
-                image,
-                column(self.caption)?,
-                self.key.map(column).transpose()?,
-            ))
-        });
-        let (image, caption, key) =
-            opened.map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
-        let inside = matches!(self.image, Image::Inside(_));
-        Ok(ParquetRows {
-            image,
-            inside,
-            caption,
-            key,
-            folder: match self.image {
-                Image::Keyed => self.path.with_extension(""),
-                _ => self.path.parent().unwrap_or(Path::new("")).to_owned(),
-            },
-            shard,
-            row: start,
-            rows: self.rows[group],
-            bodies: true,
+            let key = self.key.map(column).transpose()?;
+            Ok((image, column(self.caption)?, key))
         })
     }
+}
+
+fn footer(file: &impl ChunkReader) -> std::result::Result<ParquetMetaData, ParquetError> {
+    guarded(|| ParquetMetaDataReader::new().parse_and_finish(file))
 }
 
 /// A damaged file may make the reader panic.
@@ -235,7 +271,9 @@ pub(super) struct ParquetRows {
     inside: bool,
     caption: Column,
     key: Option<Column>,
-    folder: PathBuf,
+    table: Location,
+    /// Beside the table, where images are named by their keys.
+    folder: String,
     shard: usize,
     row: u64,
     rows: u64,
@@ -281,8 +319,11 @@ impl ParquetRows {
                 size if size > MAX_FILE_BYTES => Err(FaultKind::TooLarge),
                 _ => Ok(bytes.data().to_vec()),
             },
-            Some(path) => read_image_file(&self.folder, &text(path)),
-            None => read_image_file(&self.folder, &format!("{}.jpg", sample.key)),
+            Some(path) => self.table.read_named(&text(path)),
+            None => {
+                let name = format!("{}/{}.jpg", self.folder, sample.key);
+                self.table.read_named(&name)
+            }
         };
         Ok(match read {
             Ok(image) => {

@@ -3,6 +3,9 @@ use std::path::{Path, PathBuf};
 use super::columns::Columns;
 use crate::DataError;
 
+/// Names that braces may make: more than any data set has shards, and they fit in memory.
+const MAX_NAMES: usize = 10_000_000;
+
 /// One part of a list of shards, its options read.
 pub(super) struct Pattern<'a> {
     /// As it was written.
@@ -148,9 +151,9 @@ fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
             if low > high {
                 return Err(format!("the range `{{{body}}}` runs backwards"));
             }
-            if high - low > 10_000_000 {
+            if high - low >= MAX_NAMES as u64 {
                 return Err(format!(
-                    "the range `{{{body}}}` has more than ten million shards"
+                    "the range `{{{body}}}` has more than ten million names"
                 ));
             }
             let width = first.len();
@@ -160,6 +163,9 @@ fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
         }
         None => body.split(',').map(str::to_owned).collect(),
     };
+    if parts.len().saturating_mul(rest.len()) > MAX_NAMES {
+        return Err("its braces make more than ten million names".to_owned());
+    }
     Ok(parts
         .iter()
         .flat_map(|part| rest.iter().map(move |rest| format!("{head}{part}{rest}")))
@@ -181,6 +187,8 @@ mod tests {
             ["x1", "x2", "y1", "y2"]
         );
         assert!(expand_braces("a-{3..1}").unwrap_err().contains("backwards"));
+        let many = expand_braces("{0..9999}-{0..9999}").unwrap_err();
+        assert!(many.contains("ten million"), "{many}");
         assert!(expand_braces("a-{3").is_err());
         assert!(expand_braces("a-{a..b}").is_err());
     }

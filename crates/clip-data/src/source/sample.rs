@@ -15,13 +15,15 @@ pub struct RawSample {
     pub captions: Vec<String>,
     /// Index of the class, from `cls`.
     pub class: Option<usize>,
+    /// The `json` member as it stands, with whatever it says beside the captions; empty if there is none.
+    pub json: Vec<u8>,
 }
 
 impl RawSample {
     /// Bytes that the sample holds, near enough to bound memory by.
     pub(crate) fn held_bytes(&self) -> usize {
         let captions: usize = self.captions.iter().map(String::len).sum();
-        self.image.len() + captions + self.key.len()
+        self.image.len() + captions + self.key.len() + self.json.len()
     }
 }
 
@@ -103,7 +105,10 @@ impl Group {
                 Err(_) => self.fail(FaultKind::BadClass),
             },
             Some(Part::Json) => match serde_json::from_slice::<serde_json::Value>(&body) {
-                Ok(value) => self.listed = json_captions(&value),
+                Ok(value) => {
+                    self.listed = json_captions(&value);
+                    self.sample.json = body;
+                }
                 Err(_) => self.fail(FaultKind::BadJson),
             },
             _ => self.sample.image = body,

@@ -52,12 +52,14 @@ pub struct ShardSet {
 impl ShardSet {
     /// Reads a list of sources joined by `::`, each a name with brace ranges `{000..012}` or a glob.
     ///
-    /// - A WebDataset tar, plain or compressed by gzip or Zstandard, local or at `http(s)://`, `s3://`, `gs://` or
-    ///   `az://`. Credentials come from the environment, as the stores' own tools read them.
+    /// - A WebDataset tar, plain or compressed by gzip or Zstandard.
     /// - A `.csv` or `.tsv` file with a header, whose columns `filepath` and `title` (or other usual names) hold
     ///   an image's path and its caption.
     /// - A `.parquet` file, with images inside or by path.
     /// - A folder of images, each beside a `.txt` or `.json` of the same name.
+    ///
+    /// Files may be at `http(s)://`, `s3://`, `gs://` or `az://`; credentials come from the environment, as the stores'
+    /// own tools read them. The images that a table there names are read beside it, one after the other.
     ///
     /// Options follow a name: `a.tar#weight=2` visits each of its shards twice an epoch, and
     /// `b.csv#image=file&caption=text&separator=tab` names columns.
@@ -85,11 +87,15 @@ impl ShardSet {
                 #[cfg(feature = "object-store")]
                 for url in urls {
                     let object = remote.object(&url).map_err(|reason| pattern.bad(&reason))?;
-                    set.shards.push(Shard::Tar(Location::Remote(object)));
+                    set.add_file(Location::Remote(object), &pattern)?;
                 }
             } else {
                 for path in pattern.paths()? {
-                    set.add(&path, &pattern)?;
+                    if path.is_dir() {
+                        set.add_folder(&path, &pattern)?;
+                    } else {
+                        set.add_file(Location::Local(path), &pattern)?;
+                    }
                 }
             }
             set.sources.push(Source {
@@ -137,33 +143,35 @@ impl ShardSet {
         Ok(self)
     }
 
-    fn add(&mut self, path: &Path, pattern: &Pattern<'_>) -> Result<(), DataError> {
-        let extension = path.extension().unwrap_or_default().to_string_lossy();
-        if path.is_dir() {
-            let folder = Arc::new(Folder::open(path)?);
-            if folder.parts() == 0 {
-                return Err(pattern.bad(
-                    "the folder holds no image with a caption; for the tars in it, end the name with `/*.tar`",
-                ));
-            }
-            self.shards
-                .extend((0..folder.parts()).map(|part| Shard::Files {
-                    folder: Arc::clone(&folder),
-                    part,
-                }));
-        } else if extension.eq_ignore_ascii_case("csv") || extension.eq_ignore_ascii_case("tsv") {
-            let table = Arc::new(Table::open(path, &pattern.columns)?);
+    fn add_folder(&mut self, path: &Path, pattern: &Pattern<'_>) -> Result<(), DataError> {
+        let folder = Arc::new(Folder::open(path)?);
+        if folder.parts() == 0 {
+            return Err(pattern.bad(
+                "the folder holds no image with a caption; for the tars in it, end the name with `/*.tar`",
+            ));
+        }
+        self.shards
+            .extend((0..folder.parts()).map(|part| Shard::Files {
+                folder: Arc::clone(&folder),
+                part,
+            }));
+        Ok(())
+    }
+
+    fn add_file(&mut self, location: Location, pattern: &Pattern<'_>) -> Result<(), DataError> {
+        if location.has_extension("csv") || location.has_extension("tsv") {
+            let table = Arc::new(Table::open(location, &pattern.columns)?);
             self.shards
                 .extend((0..table.parts()).map(|part| Shard::Rows {
                     table: Arc::clone(&table),
                     part,
                 }));
-        } else if extension.eq_ignore_ascii_case("parquet") {
+        } else if location.has_extension("parquet") {
             #[cfg(not(feature = "parquet"))]
             return Err(pattern.bad("this program was built without the feature `parquet`; `cargo xtask clip` builds it in where an argument needs it"));
             #[cfg(feature = "parquet")]
             {
-                let file = super::parquet::ParquetFile::open(path, &pattern.columns)?;
+                let file = super::parquet::ParquetFile::open(location, &pattern.columns)?;
                 let file = Arc::new(file);
                 self.shards
                     .extend((0..file.groups()).map(|group| Shard::RowGroup {
@@ -172,8 +180,7 @@ impl ShardSet {
                     }));
             }
         } else {
-            self.shards
-                .push(Shard::Tar(Location::Local(path.to_owned())));
+            self.shards.push(Shard::Tar(location));
         }
         Ok(())
     }

@@ -66,7 +66,10 @@ impl Shard {
     pub(super) fn is_seekable(&self) -> bool {
         match self {
             Self::Tar(location) => super::input::is_seekable(location),
-            _ => true,
+            Self::Rows { table, .. } => table.is_local(),
+            #[cfg(feature = "parquet")]
+            Self::RowGroup { file, .. } => file.is_local(),
+            Self::Files { .. } => true,
         }
     }
 

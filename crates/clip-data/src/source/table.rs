@@ -1,15 +1,11 @@
-use std::{
-    fs::File,
-    io::{BufReader, Read, Result, Seek, SeekFrom},
-    path::{Path, PathBuf},
-};
+use std::io::{Cursor, Read, Result};
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
 use super::{
-    RawSample, ShardItem,
+    Input, Location, RawSample, ShardItem,
     columns::{self, Columns},
-    shard::{Items, MAX_FILE_BYTES, SAMPLES_A_SHARD},
+    shard::{Items, SAMPLES_A_SHARD},
 };
 use crate::{DataError, FaultKind};
 
@@ -19,7 +15,7 @@ const MAX_ROW_BYTES: usize = 1 << 20;
 /// A CSV or TSV file whose rows name an image and its caption.
 #[derive(Debug)]
 pub(super) struct Table {
-    path: PathBuf,
+    location: Location,
     separator: u8,
     image: usize,
     caption: usize,
@@ -31,16 +27,20 @@ pub(super) struct Table {
 
 impl Table {
     /// Reads the header and finds where the rows begin.
-    pub(super) fn open(path: &Path, columns: &Columns) -> std::result::Result<Self, DataError> {
+    pub(super) fn open(
+        location: Location,
+        columns: &Columns,
+    ) -> std::result::Result<Self, DataError> {
+        let name = location.to_string();
         let bad = |reason: String| DataError::BadTable {
-            path: path.to_owned(),
+            path: name.clone().into(),
             reason,
         };
-        let io = DataError::io("read", path);
-        let mut file = BufReader::new(File::open(path).map_err(DataError::io("read", path))?);
+        let io = |error| DataError::io("read", name.clone())(error);
+        let mut input = Input::open(&location, 0).map_err(io)?;
         let mut head = Vec::new();
         // The header alone says what separates the columns.
-        (&mut file)
+        (&mut input)
             .take(MAX_ROW_BYTES as u64)
             .read_to_end(&mut head)
             .map_err(io)?;
@@ -53,9 +53,7 @@ impl Table {
                 b','
             }
         });
-        file.seek(SeekFrom::Start(0))
-            .map_err(DataError::io("read", path))?;
-        let mut reader = rows_from(file, separator, true);
+        let mut reader = rows_from(Cursor::new(head).chain(input), separator, true);
         let header = reader.headers().map_err(|error| bad(error.to_string()))?;
         let names: Vec<&str> = header
             .iter()
@@ -69,7 +67,7 @@ impl Table {
             None => None,
         };
         let mut table = Self {
-            path: path.to_owned(),
+            location: location.clone(),
             separator,
             image,
             caption,
@@ -104,7 +102,12 @@ impl Table {
     }
 
     pub(super) fn name(&self) -> String {
-        self.path.display().to_string()
+        self.location.to_string()
+    }
+
+    /// Whether any row is at hand.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.location, Location::Local(_))
     }
 
     pub(super) fn parts(&self) -> usize {
@@ -119,11 +122,10 @@ impl Table {
     /// The rows of a part, from the one at byte `start` on, or all for 0, where the header stands.
     pub(super) fn rows(&self, part: usize, shard: usize, start: u64) -> Result<Rows> {
         let start = if start == 0 { self.starts[part] } else { start };
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(start))?;
+        let input = Input::open(&self.location, start)?;
         Ok(Rows {
-            reader: rows_from(BufReader::new(file), self.separator, false),
-            folder: self.path.parent().unwrap_or(Path::new("")).to_owned(),
+            reader: rows_from(input, self.separator, false),
+            table: self.location.clone(),
             image: self.image,
             caption: self.caption,
             key: self.key,
@@ -145,8 +147,8 @@ fn rows_from<R: Read>(file: R, separator: u8, header: bool) -> Reader<R> {
 
 /// Some rows of a table.
 pub(super) struct Rows {
-    reader: Reader<BufReader<File>>,
-    folder: PathBuf,
+    reader: Reader<Input>,
+    table: Location,
     image: usize,
     caption: usize,
     key: Option<usize>,
@@ -179,7 +181,7 @@ impl Rows {
                 return ShardItem::Fault(FaultKind::EmptyCaption, sample.key);
             }
             sample.captions.push(caption);
-            match read_image_file(&self.folder, name.trim()) {
+            match self.table.read_named(name.trim()) {
                 Ok(image) => sample.image = image,
                 Err(kind) => return ShardItem::Fault(kind, sample.key),
             }
@@ -210,38 +212,4 @@ impl Items for Rows {
     fn read_bodies(&mut self, bodies: bool) {
         self.bodies = bodies;
     }
-}
-
-/// Reads an image that a table names: beside the table, or else from the working folder, as the reference does.
-pub(super) fn read_image_file(
-    folder: &Path,
-    name: &str,
-) -> std::result::Result<Vec<u8>, FaultKind> {
-    let beside = folder.join(name);
-    let path = if beside.exists() {
-        beside
-    } else {
-        PathBuf::from(name)
-    };
-    read_file(&path)
-}
-
-/// A regular file of a bearable size.
-pub(super) fn read_file(path: &Path) -> std::result::Result<Vec<u8>, FaultKind> {
-    let unreadable = |_| FaultKind::UnreadableFile;
-    let size = std::fs::metadata(path)
-        .map_err(unreadable)
-        .and_then(|data| {
-            data.is_file()
-                .then_some(data.len())
-                .ok_or(FaultKind::UnreadableFile)
-        })?;
-    if size > MAX_FILE_BYTES {
-        return Err(FaultKind::TooLarge);
-    }
-    let mut bytes = Vec::with_capacity(size as usize);
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    Ok(bytes)
 }

@@ -86,7 +86,7 @@ impl Members {
 
     /// `None` if the archive ends within the body.
     pub(super) fn read_body(&mut self, size: u64) -> Result<Option<Vec<u8>>> {
-        let body = self.input.read(size)?;
+        let body = self.input.read_body(size)?;
         self.skip_padding(size)?;
         Ok(body)
     }
@@ -105,6 +105,7 @@ impl Members {
         Ok(())
     }
 }
+
 /// The header's sum, its own field counted as spaces.
 fn checksum(block: &[u8; BLOCK]) -> u32 {
     let field = 148..156;

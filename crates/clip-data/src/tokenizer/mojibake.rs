@@ -77,7 +77,7 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
 });
 
 fn charmap(name: &str) -> HashMap<char, u8> {
-    let high = TABLES.charmaps[name].chars().zip(128u8..);
+    let high = TABLES.charmaps[name].chars().zip(128..=u8::MAX);
     let ascii = (0u8..128).map(|byte| (char::from(byte), byte));
     let mut map: HashMap<char, u8> = ascii.chain(high).collect();
     if name.starts_with("sloppy") {

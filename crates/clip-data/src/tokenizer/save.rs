@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::text::Tokenizer;
-use crate::DataError;
+use crate::{DataError, output::write_atomically};
 
 /// The tokenizer in Hugging Face's format.
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -69,13 +69,6 @@ impl Tokenizer {
             .get(49_405)
             .is_some_and(|token| token == "jekyll</w>")
     }
-}
-
-fn write_atomically(path: &Path, text: &str) -> Result<(), DataError> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    fs::write(&partial, text).map_err(DataError::io("write", &partial))?;
-    fs::rename(&partial, path).map_err(DataError::io("rename", path))
 }
 
 #[cfg(test)]

@@ -58,9 +58,18 @@ pub(super) struct Fetch {
     pub(super) send: Sender<Result<Piece>>,
     /// The next byte to hand over.
     pub(super) position: u64,
-    /// Bytes of the whole object, once the server has said it.
-    pub(super) size: Option<u64>,
-    pub(super) e_tag: Option<String>,
+    /// Where to stop; at the object's end without it.
+    pub(super) end: Option<u64>,
+    /// What the object was when it was first seen.
+    pub(super) version: Option<Version>,
+}
+
+/// What tells an object from the one that comes to stand in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    /// Bytes of the whole object.
+    pub(super) size: u64,
+    e_tag: Option<String>,
 }
 
 enum Stop {
@@ -73,28 +82,26 @@ enum Stop {
 }
 
 impl Fetch {
-    /// Hands over the bytes, and goes on at the same one wherever a connection breaks.
-    pub(super) async fn run(mut self) {
+    /// Hands over the bytes, and goes on at the same one wherever a connection breaks. Says what object it was.
+    pub(super) async fn run(mut self) -> Option<Version> {
+        let end = self.deliver().await.map(|()| Piece::new());
+        self.send.send(end).await.ok();
+        self.version
+    }
+
+    async fn deliver(&mut self) -> Result<()> {
         let mut tries = 0;
         loop {
             let before = self.position;
             let reason = match self.transfer().await {
-                Stop::Done => {
-                    self.send.send(Ok(Piece::new())).await.ok();
-                    return;
-                }
-                Stop::Failed(error) => {
-                    self.send.send(Err(error)).await.ok();
-                    return;
-                }
+                Stop::Done => return Ok(()),
+                Stop::Failed(error) => return Err(error),
                 Stop::Broken(reason) => reason,
             };
             tries = if self.position > before { 1 } else { tries + 1 };
             if tries >= self.patience.tries {
                 let message = format!("{reason}; gave up after {tries} tries in a row");
-                let error = Error::new(ErrorKind::TimedOut, message);
-                self.send.send(Err(error)).await.ok();
-                return;
+                return Err(Error::new(ErrorKind::TimedOut, message));
             }
             let delay = self.delay(tries);
             log::warn!(
@@ -116,12 +123,17 @@ impl Fetch {
 
     /// One connection, until it ends or breaks.
     async fn transfer(&mut self) -> Stop {
-        if self.size == Some(self.position) {
+        let known = self.version.as_ref();
+        if known.is_some_and(|known| self.position >= self.end(known.size)) {
             return Stop::Done;
         }
-        let range = (self.position > 0).then_some(GetRange::Offset(self.position));
+        let range = match self.end {
+            Some(end) => Some(GetRange::Bounded(self.position..end)),
+            None => (self.position > 0).then_some(GetRange::Offset(self.position)),
+        };
         // A weak tag never matches in a condition (RFC 9110, section 13.1.1); it is compared below.
-        let strong = self.e_tag.clone().filter(|tag| !tag.starts_with("W/"));
+        let tag = known.and_then(|known| known.e_tag.clone());
+        let strong = tag.filter(|tag| !tag.starts_with("W/"));
         let options = GetOptions {
             range,
             if_match: strong,
@@ -136,27 +148,33 @@ impl Fetch {
             Ok(found) => found,
             Err(error) => return stop(error),
         };
-        let (size, e_tag) = (found.meta.size, found.meta.e_tag.clone());
-        let other_tag = matches!((&self.e_tag, &e_tag), (Some(old), Some(new)) if old != new);
-        if other_tag || self.size.is_some_and(|known| known != size) {
+        let version = Version {
+            size: found.meta.size,
+            e_tag: found.meta.e_tag.clone(),
+        };
+        if self
+            .version
+            .get_or_insert_with(|| version.clone())
+            .differs(&version)
+        {
             return changed();
         }
-        self.size = Some(size);
-        self.e_tag = self.e_tag.take().or(e_tag);
+        let end = self.end(version.size);
         let mut at = found.range.start;
         let mut stream = found.into_stream();
-        while self.position < size {
+        while self.position < end {
             let mut piece = match timeout(self.patience.silence, stream.next()).await {
                 Err(_) => return self.silent(),
                 Ok(Some(Ok(piece))) => piece,
                 Ok(Some(Err(error))) => return stop(error),
                 Ok(None) => {
-                    return Stop::Broken(format!("ended after {} of {size} bytes", self.position));
+                    return Stop::Broken(format!("ended after {} of {end} bytes", self.position));
                 }
             };
             let known = self.position.saturating_sub(at).min(piece.len() as u64);
             at += piece.len() as u64;
-            let fresh = piece.split_off(known as usize);
+            let mut fresh = piece.split_off(known as usize);
+            fresh.truncate((end - self.position) as usize);
             if fresh.is_empty() {
                 continue;
             }
@@ -166,6 +184,10 @@ impl Fetch {
             }
         }
         Stop::Done
+    }
+
+    fn end(&self, size: u64) -> u64 {
+        self.end.map_or(size, |end| end.min(size))
     }
 
     async fn ask(&self, options: GetOptions) -> object_store::Result<object_store::GetResult> {
@@ -184,6 +206,14 @@ impl Fetch {
     fn silent(&self) -> Stop {
         let seconds = self.patience.silence.as_secs_f64();
         Stop::Broken(format!("nothing came for {seconds} s"))
+    }
+}
+
+impl Version {
+    /// A server need not give a tag each time.
+    fn differs(&self, other: &Self) -> bool {
+        let other_tag = matches!((&self.e_tag, &other.e_tag), (Some(a), Some(b)) if a != b);
+        other_tag || self.size != other.size
     }
 }
 

@@ -1,5 +1,7 @@
 //! Shards on servers, as streams of bytes that survive broken connections.
 
+#[cfg(feature = "parquet")]
+mod blocks;
 mod fetch;
 #[cfg(test)]
 mod tests;
@@ -12,21 +14,25 @@ use std::{
 };
 
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, http::HttpBuilder, path::Path,
+    ClientOptions, ObjectStore, RetryConfig,
+    aws::AmazonS3Builder,
+    azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder,
+    http::HttpBuilder,
+    path::{Path, PathPart},
 };
 use tokio::{
     runtime::{Builder, Runtime},
     sync::mpsc::{Receiver, channel},
+    task::JoinHandle,
 };
 
-use fetch::{Fetch, Patience, Piece};
+#[cfg(feature = "parquet")]
+pub(in crate::source) use blocks::Blocks;
+use fetch::{Fetch, Patience, Piece, Version};
 
 /// Pieces that wait for the reader: some 16 to 64 KiB each, so that a slow moment of the server doesn't show.
 const PIECES_AHEAD: usize = 64;
-
-/// Largest file beside shards that is read whole.
-const MAX_BESIDE_BYTES: u64 = 64 << 20;
 
 /// Gives the objects of one list of shards their client.
 #[derive(Default)]
@@ -63,14 +69,7 @@ pub(in crate::source) struct RemoteObject {
 impl Remote {
     /// The object at a URL; nothing is asked of its server yet.
     pub(in crate::source) fn object(&self, url: &str) -> std::result::Result<RemoteObject, String> {
-        let client = self.client()?;
-        let (base, path) = split(url)?;
-        Ok(RemoteObject {
-            store: client.store(base)?,
-            path: Path::from_url_path(path).map_err(|error| error.to_string())?,
-            url: url.into(),
-            client,
-        })
+        self.client()?.object(url)
     }
 
     fn client(&self) -> std::result::Result<Arc<Client>, String> {
@@ -112,6 +111,16 @@ fn split(url: &str) -> std::result::Result<(&str, &str), String> {
 }
 
 impl Client {
+    fn object(self: Arc<Self>, url: &str) -> std::result::Result<RemoteObject, String> {
+        let (base, path) = split(url)?;
+        Ok(RemoteObject {
+            store: self.store(base)?,
+            path: Path::from_url_path(path).map_err(|error| error.to_string())?,
+            url: url.into(),
+            client: self,
+        })
+    }
+
     fn store(&self, base: &str) -> std::result::Result<Arc<dyn ObjectStore>, String> {
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = stores.get(base) {
@@ -164,6 +173,19 @@ impl Client {
 impl RemoteObject {
     /// Its bytes from `start` on.
     pub(in crate::source) fn open(&self, start: u64) -> Result<impl Read + Send + use<>> {
+        self.fetch(start, None, None).map(|(body, _)| body)
+    }
+
+    /// Its bytes from `start` to `end`, or to its own end; what object it is, is known once all of them are read.
+    fn fetch(
+        &self,
+        start: u64,
+        end: Option<u64>,
+        version: Option<Version>,
+    ) -> Result<(Body, JoinHandle<Option<Version>>)> {
+        let Some(runtime) = &self.client.runtime else {
+            return Err(Error::other("the connection was closed"));
+        };
         let (send, pieces) = channel(PIECES_AHEAD);
         let fetch = Fetch {
             store: Arc::clone(&self.store),
@@ -172,33 +194,49 @@ impl RemoteObject {
             patience: Patience::default(),
             send,
             position: start,
-            size: None,
-            e_tag: None,
+            end,
+            version,
         };
-        match &self.client.runtime {
-            Some(runtime) => runtime.spawn(fetch.run()),
-            None => return Err(Error::other("the connection was closed")),
-        };
-        Ok(Body {
+        let body = Body {
             pieces,
             piece: Piece::new(),
             ended: false,
             _client: Arc::clone(&self.client),
+        };
+        Ok((body, runtime.spawn(fetch.run())))
+    }
+
+    /// The file that a name within this one means: its address, or its path from this one's folder or from the root.
+    pub(in crate::source) fn named(&self, name: &str) -> std::result::Result<Self, String> {
+        if name.contains("://") {
+            return Arc::clone(&self.client).object(name);
+        }
+        let mut path: Vec<PathPart<'_>> = self.path.parts().collect();
+        path.pop();
+        if name.starts_with('/') {
+            path.clear();
+        }
+        for part in name.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => drop(path.pop()),
+                _ => path.push(part.into()),
+            }
+        }
+        let path = Path::from_iter(path);
+        let (base, _) = split(&self.url)?;
+        Ok(Self {
+            url: format!("{base}/{path}").into(),
+            path,
+            ..self.clone()
         })
     }
 
-    /// A file in the same folder; `None` if it isn't there or can't be read.
-    pub(in crate::source) fn read_beside(&self, file: &str) -> Option<Vec<u8>> {
-        let (url, _) = self.url.rsplit_once('/')?;
-        let beside = Self {
-            url: format!("{url}/{file}").into(),
-            path: self.path.parent()?.join(file),
-            ..self.clone()
-        };
+    /// All of it, if it has at most `limit` bytes; else one byte more.
+    pub(in crate::source) fn read(&self, limit: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let body = beside.open(0).ok()?;
-        body.take(MAX_BESIDE_BYTES).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        self.open(0)?.take(limit + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 }
 

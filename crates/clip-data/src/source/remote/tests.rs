@@ -12,10 +12,17 @@ use std::{
 };
 
 use burn::data::dataloader::DataLoader;
+#[cfg(feature = "parquet")]
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
 
+#[cfg(feature = "parquet")]
+use crate::testing::parquet;
 use crate::{
     EvalLoader, EvalNeeds, FaultKind, LoaderConfig, ShardItem, ShardSet, Tokenizer, TrainLoader,
-    testing::{compressed, shards},
+    testing::{compressed, png, shards, write},
 };
 
 /// What happens to a request.
@@ -109,20 +116,20 @@ fn answer(
         return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok();
     }
     let range = field("range").filter(|_| !matches!(mood, Mood::NoRange));
-    let start: usize = match &range {
-        Some(range) => range
-            .strip_prefix("bytes=")?
-            .trim_end_matches('-')
-            .parse()
-            .ok()?,
-        None => 0,
+    let (start, end) = match &range {
+        Some(range) => {
+            let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+            let end = last.parse().map_or(body.len(), |last: usize| last + 1);
+            (first.parse().ok()?, end.min(body.len()))
+        }
+        None => (0, body.len()),
     };
     let status = if range.is_some() {
         "206 Partial Content"
     } else {
         "200 OK"
     };
-    let part = &body[start..];
+    let part = body.get(start..end)?;
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: {tag}\r\nConnection: close\r\n",
@@ -130,8 +137,8 @@ fn answer(
     )
     .ok()?;
     if range.is_some() {
-        let (end, all) = (body.len() - 1, body.len());
-        write!(stream, "Content-Range: bytes {start}-{end}/{all}\r\n").ok()?;
+        let (last, all) = (end - 1, body.len());
+        write!(stream, "Content-Range: bytes {start}-{last}/{all}\r\n").ok()?;
     }
     stream.write_all(b"\r\n").ok()?;
     match mood {
@@ -217,6 +224,105 @@ fn training_resumes_on_remote_shards() {
         let rest = loader(&remote, bytes).starting_at(first.cursor()).unwrap();
         assert_eq!(take(&rest, 7), whole[5..]);
     }
+}
+
+/// All items, those that read them again from where they begin too.
+fn all(set: &ShardSet) -> Vec<ShardItem> {
+    let mut items = Vec::new();
+    for (shard, count) in set.count().unwrap().iter().enumerate() {
+        let before = items.len();
+        let mut reader = set.open(shard).unwrap();
+        while let Some((start, item)) = reader.next_located() {
+            if before == items.len() && matches!(item, ShardItem::Sample(_)) {
+                assert_eq!(set.read_at(shard, start), item);
+            }
+            items.push(item);
+        }
+        assert_eq!((items.len() - before) as u64, count.items);
+    }
+    items
+}
+
+#[test]
+fn a_table_on_a_server_names_images_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("images")).unwrap();
+    let mut rows = "filepath\ttitle\n".to_owned();
+    let mut files = Vec::new();
+    for number in 0..130_u8 {
+        let name = format!("images/{number} a.png");
+        std::fs::write(dir.path().join(&name), png(number)).unwrap();
+        rows.extend([format!("./images/{number} a.png\t{number}\n")]);
+        files.push((format!("d/images/{number}%20a.png"), png(number)));
+    }
+    rows += "images/gone.png\tgone\n";
+    let table = write(&dir, "t.csv", rows.as_bytes());
+    files.push(("d/t.csv".to_owned(), rows.into_bytes()));
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.clone()))
+        .collect();
+    let server = Server::start(&files, &[Mood::Well, Mood::Short(500), Mood::Reset]);
+    let remote = ShardSet::parse(&format!("{}/d/t.csv", server.address)).unwrap();
+    let local = ShardSet::parse(&table.display().to_string()).unwrap();
+    let items = all(&remote);
+    assert_eq!(items.len(), 131);
+    assert!(
+        matches!(&items[130], ShardItem::Fault(FaultKind::UnreadableFile, key) if key == "images/gone.png")
+    );
+    assert_eq!(items, all(&local));
+}
+
+#[test]
+fn names_in_a_table_are_paths_or_addresses() {
+    let set = super::Remote::default();
+    let table = set.object("https://host/a/b/t.csv").unwrap();
+    for (name, expected) in [
+        ("1.jpg", "https://host/a/b/1.jpg"),
+        ("./c/1.jpg", "https://host/a/b/c/1.jpg"),
+        ("../c//1.jpg", "https://host/a/c/1.jpg"),
+        ("/c/1.jpg", "https://host/c/1.jpg"),
+        ("../../../1.jpg", "https://host/1.jpg"),
+        ("s3://bucket/1.jpg", "s3://bucket/1.jpg"),
+    ] {
+        assert_eq!(table.named(name).unwrap().to_string(), expected);
+    }
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn a_parquet_file_on_a_server_is_read_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    // Noise, so that the file takes more than one part.
+    let picture = |number: u8| {
+        let mut bytes = png(number);
+        let mut noise = vec![0; 4_000];
+        ChaCha8Rng::seed_from_u64(u64::from(number)).fill_bytes(&mut noise);
+        bytes.extend(noise);
+        bytes
+    };
+    let rows: Vec<_> = (0..60_u8)
+        .map(|number| {
+            (
+                format!("k{number}"),
+                picture(number),
+                Some(number.to_string()),
+            )
+        })
+        .collect();
+    let bytes = parquet(&rows, 25);
+    let local = write(&dir, "r.parquet", &bytes);
+    let local = ShardSet::parse(&local.display().to_string()).unwrap();
+    let moods: &[Mood] = &[
+        Mood::Well,
+        Mood::Short(30_000),
+        Mood::Status("503 Service Unavailable"),
+        Mood::NoRange,
+    ];
+    let server = Server::start(&[("r.parquet", bytes)], moods);
+    let remote = ShardSet::parse(&format!("{}/r.parquet", server.address)).unwrap();
+    assert_eq!(remote.len(), 3);
+    assert_eq!(all(&remote), all(&local));
 }
 
 #[test]
