@@ -33,11 +33,16 @@ pub(super) struct Save {
 
 impl Save {
     pub(super) fn new(place: &Place, preset: &str) -> Result<Self> {
+        Self::to(place.file("saved"), place, preset)
+    }
+
+    /// To a folder of its own, for of several runs' checkpoints only the last is kept.
+    fn to(folder: PathBuf, place: &Place, preset: &str) -> Result<Self> {
         let (model, optimizer) = trained(place, preset)?;
         Ok(Self {
             model,
             optimizer,
-            checkpoints: Checkpoints::new(place.file("saved"), 1),
+            checkpoints: Checkpoints::new(folder, 1),
             step: 0,
         })
     }
@@ -73,7 +78,7 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn new(place: &Place, preset: &str) -> Result<Self> {
-        let mut save = Save::new(place, preset)?;
+        let mut save = Save::to(place.file("loaded"), place, preset)?;
         let path = save.save()?;
         Ok(Self {
             model: save.model,
