@@ -30,6 +30,8 @@ mod precision;
 pub mod presets;
 #[cfg(test)]
 mod reference_tests;
+#[cfg(test)]
+mod vision_variant_tests;
 pub mod weights;
 
 pub use clip::{
@@ -37,7 +39,7 @@ pub use clip::{
 };
 pub use config::{
     ActKwargs, Approximate, ClipConfig, Layers, NormKwargs, ProjType, TextConfig, TextPool,
-    VisionConfig,
+    VisionConfig, VisionPool,
 };
 pub use error::ModelError;
 pub use image_norm::ImageNorm;

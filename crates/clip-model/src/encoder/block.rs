@@ -1,5 +1,5 @@
 use burn::{
-    module::Module,
+    module::{Module, Param},
     nn::{LayerNorm, Linear},
     tensor::{DType, Tensor, activation},
 };
@@ -64,10 +64,38 @@ pub struct ResidualAttentionBlock {
     pub ln_1: LayerNorm,
     /// Mixes tokens.
     pub attn: MultiHeadAttention,
+    /// On what the attention adds; the paper's blocks have none.
+    pub ls_1: Option<LayerScale>,
     /// Before the MLP.
     pub ln_2: LayerNorm,
     /// Mixes features.
     pub mlp: Mlp,
+    /// On what the MLP adds; the paper's blocks have none.
+    pub ls_2: Option<LayerScale>,
+}
+
+/// A factor for each feature of what a residual path adds, small at first.
+///
+/// # References
+/// Touvron et al. 2021, [Going deeper with Image Transformers](https://arxiv.org/abs/2103.17239), section 2.
+#[derive(Module, Debug)]
+pub struct LayerScale {
+    /// `[width]`; OpenCLIP's `gamma`.
+    pub scale: Param<Tensor<1>>,
+}
+
+impl LayerScale {
+    fn init(width: usize, value: f64, init: &mut Init) -> Self {
+        Self {
+            scale: init.constant([width], value as f32),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`, and so is the result
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        x * self.scale.val().unsqueeze()
+    }
 }
 
 impl ResidualAttentionBlock {
@@ -75,8 +103,17 @@ impl ResidualAttentionBlock {
     /// - `x`: `[batch, tokens, width]`, and so is the result
     /// - `mask`: as for [`MultiHeadAttention::forward`]
     pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(layer_norm(&self.ln_1, x), mask);
-        x.clone() + self.mlp.forward(layer_norm(&self.ln_2, x))
+        let mixed = self.attn.forward(layer_norm(&self.ln_1, x.clone()), mask);
+        let x = x + scaled(self.ls_1.as_ref(), mixed);
+        let mixed = self.mlp.forward(layer_norm(&self.ln_2, x.clone()));
+        x + scaled(self.ls_2.as_ref(), mixed)
+    }
+}
+
+fn scaled(scale: Option<&LayerScale>, x: Tensor<3>) -> Tensor<3> {
+    match scale {
+        Some(scale) => scale.forward(x),
+        None => x,
     }
 }
 
@@ -107,12 +144,14 @@ impl Transformer {
             .map(|_| ResidualAttentionBlock {
                 ln_1: init.layer_norm(width, LAYER_NORM_EPSILON),
                 attn: MultiHeadAttention::init(width, heads, init),
+                ls_1: None,
                 ln_2: init.layer_norm(width, LAYER_NORM_EPSILON),
                 mlp: Mlp {
                     c_fc: init.linear(width, mlp_width),
                     c_proj: init.linear(mlp_width, width),
                     activation,
                 },
+                ls_2: None,
             })
             .collect();
         Self { resblocks }
@@ -136,15 +175,32 @@ impl Transformer {
             .map(|_| ResidualAttentionBlock {
                 ln_1: init.layer_norm(width, epsilon),
                 attn: MultiHeadAttention::init_normal(width, heads, attn_std, proj_std, init),
+                ls_1: None,
                 ln_2: init.layer_norm(width, epsilon),
                 mlp: Mlp {
                     c_fc: init.linear_normal(width, mlp_width, fc_std),
                     c_proj: init.linear_normal(mlp_width, width, proj_std),
                     activation,
                 },
+                ls_2: None,
             })
             .collect();
         Self { resblocks }
+    }
+
+    /// The same with layer scales, which begin with a value.
+    pub(super) fn with_layer_scales(self, value: f64, init: &mut Init) -> Self {
+        let mut add = |block: ResidualAttentionBlock| {
+            let width = block.ln_1.gamma.lazy_shape()[0];
+            ResidualAttentionBlock {
+                ls_1: Some(LayerScale::init(width, value, init)),
+                ls_2: Some(LayerScale::init(width, value, init)),
+                ..block
+            }
+        };
+        Self {
+            resblocks: self.resblocks.into_iter().map(&mut add).collect(),
+        }
     }
 
     /// # Shapes

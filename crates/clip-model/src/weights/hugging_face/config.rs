@@ -1,7 +1,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ClipConfig, ImageNorm, Layers, ModelError, ProjType, TextPool, weights::FloatType};
+use crate::{
+    ClipConfig, ImageNorm, Layers, ModelError, ProjType, TextPool, VisionPool, weights::FloatType,
+};
 
 /// `config.json` as far as the model depends on it; the defaults are transformers'.
 #[derive(Deserialize)]
@@ -263,6 +265,12 @@ fn beyond_clip_model(config: &ClipConfig) -> Option<&'static str> {
         (
             "a residual network (`vision_cfg.layers`)",
             matches!(vision.layers, Layers::Stages(_)),
+        ),
+        ("`vision_cfg.no_ln_pre`", vision.no_ln_pre),
+        ("`vision_cfg.ls_init_value`", vision.ls_init_value.is_some()),
+        (
+            "`vision_cfg.pool_type`",
+            vision.pool_type != VisionPool::Tok,
         ),
         ("`text_cfg.no_causal_mask`", text.no_causal_mask),
         ("`text_cfg.pool_type`", !pools_at_the_end),
