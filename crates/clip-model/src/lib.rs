@@ -27,6 +27,7 @@ mod init_tests;
 mod interpolate;
 pub mod loss;
 mod precision;
+mod preprocess;
 pub mod presets;
 #[cfg(test)]
 mod reference_tests;
@@ -46,3 +47,4 @@ pub use image_norm::ImageNorm;
 pub use init::Init;
 pub use interpolate::interpolate;
 pub use precision::Precision;
+pub use preprocess::{Interpolation, Preprocess, ResizeMode};
