@@ -6,6 +6,8 @@ mod data_curation;
 mod data_tools;
 mod devices;
 mod evaluation;
+mod gpu;
+mod hub;
 mod mistakes;
 mod pretrain;
 mod process;

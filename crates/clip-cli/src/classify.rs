@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let images = pictures::find(&args.images)?;
     let encoders = args.model.load(device)?;
     let classifier = classes::classifier(&encoders, &names, &templates, None)?;
-    let mut pictures = Pictures::new(encoders.image_size());
+    let mut pictures = Pictures::new(&encoders);
     let mut bad = 0;
     for paths in images.chunks(BATCH) {
         let (mut read, mut pixels) = (Vec::new(), Vec::new());

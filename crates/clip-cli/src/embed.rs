@@ -112,7 +112,7 @@ fn read_lines(path: &Path) -> Result<Vec<String>> {
 }
 
 fn encode_images(encoders: &ClipEncoders, paths: &[PathBuf]) -> Result<Tensor<2>> {
-    let mut pictures = Pictures::new(encoders.image_size());
+    let mut pictures = Pictures::new(encoders);
     let mut parts = Vec::new();
     for paths in paths.chunks(BATCH) {
         let mut pixels = Vec::new();

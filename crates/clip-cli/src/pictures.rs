@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::data::dataloader::DataLoader;
 use clip_data::{DataError, EvalLoader, ImageResizer, RgbImage, read_image};
 use clip_train::report::Picture;
+use clip_zeroshot::ClipEncoders;
 use walkdir::WalkDir;
 
 /// Images encoded at once: past it a processor gets no faster.
@@ -17,26 +18,27 @@ pub(crate) const BATCH: usize = 64;
 /// What `clip-data` decodes.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// Reads image files as an evaluation reads a shard's: the shortest side resized, the centre cut out.
+/// Reads image files as an evaluation reads a shard's.
 pub(crate) struct Pictures {
     resizer: ImageResizer,
 }
 
 impl Pictures {
-    pub(crate) fn new(image_size: usize) -> Self {
+    /// At the size of a model, and resized as it wants images.
+    pub(crate) fn new(encoders: &ClipEncoders) -> Self {
         Self {
-            resizer: ImageResizer::new(image_size),
+            resizer: encoders.resizer(),
         }
     }
 
     /// `image_size * image_size * 3` bytes.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Vec<u8>, DataError> {
-        Ok(self.crop(&read_image(path)?))
+        Ok(self.square(&read_image(path)?))
     }
 
     /// As [`read`](Self::read), of an image that was decoded already.
-    pub(crate) fn crop(&mut self, image: &RgbImage) -> Vec<u8> {
-        self.resizer.center_crop(image)
+    pub(crate) fn square(&mut self, image: &RgbImage) -> Vec<u8> {
+        self.resizer.square(image)
     }
 }
 

@@ -46,4 +46,4 @@ pub use output::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardLayout, ShardRecord};
 pub use pack::{PackConfig, Packed, pack};
 pub use source::{RawSample, ShardCount, ShardItem, ShardReader, ShardSet};
 pub use tokenizer::{Encoded, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};
-pub use transform::{CropBox, CropDraws, ImageResizer, RandomResizedCrop};
+pub use transform::{CropBox, CropDraws, ImageResizer, RandomResizedCrop, Resize};

@@ -4,6 +4,7 @@ use fast_image_resize::{
     pixels::U8x3,
 };
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::{RgbImage, order};
 
@@ -103,11 +104,21 @@ impl RandomResizedCrop {
     }
 }
 
-/// Bicubic resizing with Pillow's values: its filter, its antialiasing, columns before rows with
-/// 8 bits between.
+/// How an image becomes a square where it is used, instead of by a random crop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resize {
+    /// Resizes both sides, whatever the image's shape, instead of the shortest one before the centre is cut out.
+    pub squash: bool,
+    /// Weighs pixels linearly instead of by a cubic.
+    pub bilinear: bool,
+}
+
+/// Resizing with Pillow's values: its filters, its antialiasing, columns before rows with 8 bits between.
 #[derive(Clone, Debug)]
 pub struct ImageResizer {
     size: usize,
+    squash: bool,
     resizer: Resizer,
     options: ResizeOptions,
     /// Rows between both passes, kept for the next image: fresh memory costs as much as filling it.
@@ -115,16 +126,40 @@ pub struct ImageResizer {
 }
 
 impl ImageResizer {
-    /// Resizes to `size` by `size` pixels.
+    /// Resizes to `size` by `size` pixels, as the paper does.
     pub fn new(size: usize) -> Self {
-        // Catmull-Rom is Keys' cubic with a = -0.5, Pillow's `BICUBIC`.
-        let bicubic = ResizeAlg::Convolution(FilterType::CatmullRom);
+        Self::with(size, Resize::default())
+    }
+
+    /// Resizes to `size` by `size` pixels.
+    pub fn with(size: usize, resize: Resize) -> Self {
+        let filter = if resize.bilinear {
+            FilterType::Bilinear
+        } else {
+            // Keys' cubic with a = -0.5, Pillow's `BICUBIC`.
+            FilterType::CatmullRom
+        };
         Self {
             size,
+            squash: resize.squash,
             resizer: Resizer::new(),
-            options: ResizeOptions::new().resize_alg(bicubic),
+            options: ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)),
             narrow: Vec::new(),
         }
+    }
+
+    /// The whole image or its centre: `size * size * 3` bytes, row by row.
+    pub fn square(&mut self, image: &RgbImage) -> Vec<u8> {
+        if !self.squash {
+            return self.center_crop(image);
+        }
+        let whole = CropBox {
+            left: 0,
+            top: 0,
+            width: image.width,
+            height: image.height,
+        };
+        self.crop(image, whole)
     }
 
     /// Cuts the part out and resizes it: `size * size * 3` bytes, row by row.

@@ -1,7 +1,7 @@
 //! Decoding, resizing and cropping against Pillow and TorchVision; `reference/make_goldens.py` wrote the values.
 
 use clip_data::{
-    Adjustment, CropBox, CropDraws, ImageResizer, RandomResizedCrop, RgbImage, decode,
+    Adjustment, CropBox, CropDraws, ImageResizer, RandomResizedCrop, Resize, RgbImage, decode,
 };
 use serde_json::Value;
 
@@ -89,6 +89,41 @@ fn evaluation_sees_what_torchvision_sees() {
     for case in goldens()["evaluations"].as_array().unwrap() {
         let ours = ImageResizer::new(number(&case["size"])).center_crop(&picture(case));
         check_resized(&ours, case);
+    }
+}
+
+/// `Image.frombytes("RGB", (9, 5), ...).resize((4, 4), ...)` of Pillow 13.0.0.
+#[test]
+fn both_sides_are_resized_as_pillow_does() {
+    const BILINEAR: [u8; 48] = [
+        37, 108, 179, 96, 166, 149, 158, 172, 53, 170, 75, 107, 99, 170, 174, 158, 155, 95, 177,
+        76, 110, 57, 98, 169, 161, 138, 87, 183, 71, 106, 104, 101, 172, 89, 160, 176, 185, 62,
+        109, 88, 97, 168, 93, 163, 169, 151, 151, 77,
+    ];
+    const BICUBIC: [u8; 48] = [
+        27, 98, 186, 89, 171, 157, 160, 189, 36, 181, 64, 105, 92, 177, 187, 162, 169, 86, 194, 63,
+        102, 40, 93, 176, 166, 145, 76, 196, 55, 99, 91, 97, 184, 89, 171, 181, 195, 50, 105, 70,
+        95, 180, 88, 177, 172, 161, 149, 62,
+    ];
+    let (width, height) = (9, 5);
+    let at = |index: usize| {
+        let (pixel, channel) = (index / 3, index % 3);
+        (pixel % width * 29 + pixel / width * 53 + channel * 71) as u8
+    };
+    let image = RgbImage {
+        width,
+        height,
+        pixels: (0..width * height * 3).map(at).collect(),
+    };
+    for (bilinear, expected) in [(true, BILINEAR), (false, BICUBIC)] {
+        let squash = true;
+        let ours = ImageResizer::with(4, Resize { squash, bilinear }).square(&image);
+        let mut pairs = ours.iter().zip(&expected);
+        assert_eq!(ours.len(), expected.len());
+        assert!(
+            pairs.all(|(ours, theirs)| ours.abs_diff(*theirs) <= RESIZE_MAX),
+            "{ours:?}"
+        );
     }
 }
 

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let model = checkpoint.model(&device);
     let size = checkpoint.config.vision_cfg.image_size;
-    // Real pictures are normalised by `checkpoint.norm`.
+    // Real pictures are resized and normalised by `checkpoint.preprocess`.
     let images = Tensor::random([1, 3, size, size], Distribution::Normal(0.0, 1.0), &device);
     let features = l2_normalize(model.encode_image(images));
     println!("an image becomes {:?}", features.dims());

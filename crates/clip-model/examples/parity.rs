@@ -7,7 +7,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, Int, Tensor, TensorData},
 };
-use clip_model::{ClipConfig, ImageNorm, weights::ModelDir};
+use clip_model::{ClipConfig, Preprocess, weights::ModelDir};
 use safetensors::{Dtype, tensor::TensorView};
 
 const BATCH: usize = 2;
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::flex();
     let model = config.init(0, &device).map(&mut Unsettle);
     let dir = Path::new(dir);
-    ModelDir::save(dir, &config, ImageNorm::default(), &model)?;
+    ModelDir::save(dir, &config, Preprocess::default(), &model)?;
 
     let side = config.vision_cfg.image_size;
     let pixels: Vec<f32> = (0..BATCH * 3 * side * side)

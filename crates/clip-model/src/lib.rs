@@ -29,9 +29,12 @@ mod init_tests;
 mod interpolate;
 pub mod loss;
 mod precision;
+mod preprocess;
 pub mod presets;
 #[cfg(test)]
 mod reference_tests;
+#[cfg(test)]
+mod vision_variant_tests;
 pub mod weights;
 
 pub use clip::{
@@ -39,10 +42,11 @@ pub use clip::{
 };
 pub use config::{
     ActKwargs, Approximate, ClipConfig, Layers, NormKwargs, ProjType, TextConfig, TextPool,
-    VisionConfig,
+    VisionConfig, VisionPool,
 };
 pub use error::ModelError;
 pub use image_norm::ImageNorm;
 pub use init::Init;
 pub use interpolate::interpolate;
 pub use precision::Precision;
+pub use preprocess::{Interpolation, Preprocess, ResizeMode};

@@ -127,7 +127,8 @@ mod tests {
                 ImageEncoder::VisionTransformer(visual) => visual.clone(),
                 _ => panic!("a vision transformer"),
             };
-            assert_eq!(visual(&copy).ln_pre.gamma.val().dtype(), DType::F32);
+            let norm = visual(&copy).ln_pre.unwrap();
+            assert_eq!(norm.gamma.val().dtype(), DType::F32);
             let dtype = precision.dtype().into();
             assert_eq!(visual(&copy).proj.val().dtype(), dtype);
             assert_eq!(visual(&model).proj.val().dtype(), DType::F32);

@@ -4,7 +4,7 @@
 use std::{error::Error, path::Path};
 
 use burn::tensor::Device;
-use clip_data::{ImageResizer, read_image};
+use clip_data::read_image;
 use clip_model::l2_normalize;
 use clip_zeroshot::{ClipEncoders, TextEncoder};
 
@@ -16,10 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Any device: the model computes where it is loaded.
     let encoders = ClipEncoders::load(model, &Device::flex())?;
 
-    let mut resizer = ImageResizer::new(encoders.image_size());
+    let mut resizer = encoders.resizer();
     let mut pixels = Vec::new();
     for path in [first, second] {
-        pixels.extend(resizer.center_crop(&read_image(Path::new(path))?));
+        pixels.extend(resizer.square(&read_image(Path::new(path))?));
     }
     let images = l2_normalize(encoders.encode_images(pixels)); // [2, embed_dim]
     let texts = l2_normalize(encoders.encode_texts(texts)?); // [texts, embed_dim]

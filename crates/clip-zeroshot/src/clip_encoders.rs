@@ -7,8 +7,8 @@ use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
-use clip_model::{Clip, ClipConfig, ImageNorm, weights::weights_bytes};
+use clip_data::{EvalLoader, EvalNeeds, ImageResizer, LoaderConfig, Resize, ShardSet, Tokenizer};
+use clip_model::{Clip, ClipConfig, Interpolation, Preprocess, ResizeMode, weights::weights_bytes};
 
 use crate::{Sha256Hex, TextEncoder, ZeroShotError};
 
@@ -20,13 +20,13 @@ pub struct ClipEncoders {
     pub(crate) config: ClipConfig,
     pub(crate) model: Clip,
     pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) norm: ImageNorm,
+    pub(crate) preprocess: Preprocess,
     device: Device,
     hash: OnceLock<String>,
 }
 
 impl ClipEncoders {
-    /// Joins a model with the tokenizer and the normalisation that it was trained with.
+    /// Joins a model with the tokenizer and the preprocessing that it was trained with.
     ///
     /// # Errors
     /// [`ZeroShotError::WrongTokenizer`] when the tokenizer's vocabulary is not the model's.
@@ -34,9 +34,16 @@ impl ClipEncoders {
         config: &ClipConfig,
         model: &Clip,
         tokenizer: impl Into<Arc<Tokenizer>>,
-        norm: ImageNorm,
+        preprocess: impl Into<Preprocess>,
     ) -> Result<Self, ZeroShotError> {
-        Self::named("the model", config.clone(), model, tokenizer.into(), norm)
+        let preprocess = preprocess.into();
+        Self::named(
+            "the model",
+            config.clone(),
+            model,
+            tokenizer.into(),
+            preprocess,
+        )
     }
 
     /// As [`new`](Self::new); `origin` names the model in the error.
@@ -45,7 +52,7 @@ impl ClipEncoders {
         config: ClipConfig,
         model: &Clip,
         tokenizer: Arc<Tokenizer>,
-        norm: ImageNorm,
+        preprocess: Preprocess,
     ) -> Result<Self, ZeroShotError> {
         if tokenizer.vocab_size() != config.text_cfg.vocab_size {
             return Err(ZeroShotError::WrongTokenizer {
@@ -60,7 +67,7 @@ impl ClipEncoders {
             device: model.device(),
             model,
             tokenizer,
-            norm,
+            preprocess,
             hash: OnceLock::new(),
         })
     }
@@ -78,6 +85,11 @@ impl ClipEncoders {
     /// Side of the images that the model takes, in pixels.
     pub fn image_size(&self) -> usize {
         self.config.vision_cfg.image_size
+    }
+
+    /// What makes the images that the model takes of others.
+    pub fn resizer(&self) -> ImageResizer {
+        ImageResizer::with(self.image_size(), resize(&self.preprocess))
     }
 
     /// Most tokens of a text, start and end included.
@@ -108,6 +120,7 @@ impl ClipEncoders {
         let config = LoaderConfig {
             image_size: self.image_size(),
             context_length: self.context_length(),
+            resize: resize(&self.preprocess),
             ..config
         };
         Ok(EvalLoader::new(shards, needs, config)?)
@@ -145,7 +158,7 @@ impl ClipEncoders {
             "{} bytes are no whole images of {side} by {side} pixels",
             pixels.len()
         );
-        self.norm.to_tensor(pixels, side, &self.device)
+        self.preprocess.norm().to_tensor(pixels, side, &self.device)
     }
 
     /// How many of some texts are longer than the context, so that the model does not see their ends.
@@ -156,6 +169,14 @@ impl ClipEncoders {
                 .truncated
         };
         texts.iter().filter(cut).count()
+    }
+}
+
+/// The loader's words for a model's resizing.
+pub fn resize(preprocess: &Preprocess) -> Resize {
+    Resize {
+        squash: preprocess.resize_mode == ResizeMode::Squash,
+        bilinear: preprocess.interpolation == Interpolation::Bilinear,
     }
 }
 
@@ -184,7 +205,8 @@ impl TextEncoder for ClipEncoders {
     /// Computed the first time it is asked for: it costs a pass over all weights.
     fn model_hash(&self) -> String {
         let hash = || {
-            let config = serde_json::to_vec(&self.config).unwrap_or_default();
+            let config = (&self.config, &self.preprocess);
+            let config = serde_json::to_vec(&config).unwrap_or_default();
             let tokenizer = self.tokenizer.to_json();
             Sha256Hex::default()
                 .part(&weights_bytes(&self.model))

@@ -48,7 +48,7 @@ pub use ablation::{AblationReport, TemplateAblation, TemplateScore};
 pub use bootstrap::Bootstrap;
 pub use calibration::{Calibration, CalibrationReport, ConfidenceBin};
 pub use classify::{Classifier, Prediction};
-pub use clip_encoders::ClipEncoders;
+pub use clip_encoders::{ClipEncoders, resize};
 pub use corruption::{Corruption, CorruptionKind, SEVERITIES};
 pub use encoder::{PROMPT_BATCH, TextEncoder, encode_all};
 pub use error::ZeroShotError;

@@ -3,7 +3,7 @@ use std::{path::Path, sync::Arc};
 use burn::tensor::Device;
 use clip_data::Tokenizer;
 use clip_model::{
-    ClipConfig, ImageNorm, ModelError,
+    ClipConfig, ModelError, Preprocess,
     presets::{self, CLIP_VOCAB_SIZE},
     weights::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
 };
@@ -59,7 +59,13 @@ impl ClipEncoders {
         };
         let model = dir.load(&device.clone().without_autodiff())?;
         let origin = path.display().to_string();
-        Self::named(&origin, dir.config, &model, Arc::new(tokenizer), dir.norm)
+        Self::named(
+            &origin,
+            dir.config,
+            &model,
+            Arc::new(tokenizer),
+            dir.preprocess,
+        )
     }
 
     fn init_random(name: &str, device: &Device) -> Result<Self, ZeroShotError> {
@@ -83,8 +89,8 @@ impl ClipEncoders {
         };
         log::warn!("{what} {name}: the weights are random, so results are chance");
         let model = config.init(PRESET_SEED, &device.clone().without_autodiff());
-        let (tokenizer, norm) = (Arc::new(Tokenizer::clip()), ImageNorm::default());
-        Self::named(name, config, &model, tokenizer, norm)
+        let (tokenizer, preprocess) = (Arc::new(Tokenizer::clip()), Preprocess::default());
+        Self::named(name, config, &model, tokenizer, preprocess)
     }
 
     /// Writes a model directory that [`load`](Self::load) and OpenCLIP read, each file whole or not at all.
@@ -97,7 +103,7 @@ impl ClipEncoders {
         let name = keys.get("hf_tokenizer_name").and_then(|name| name.as_str());
         config.text_cfg.hf_tokenizer_name = name.map(str::to_owned);
         config.text_cfg.tokenizer_kwargs = keys.remove("tokenizer_kwargs");
-        ModelDir::save(path, &config, self.norm, &self.model)?;
+        ModelDir::save(path, &config, self.preprocess, &self.model)?;
         Ok(self.tokenizer.save_dir(path)?)
     }
 }

@@ -26,8 +26,9 @@ pub(crate) struct PretrainArgs {
     /// The model: a preset, or a JSON file with OpenCLIP's keys
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
-    /// Weights to begin with: a model directory or a file that `clip weights import` reads, of the preset's architecture
-    #[arg(long, value_name = "DIR|FILE")]
+    /// Weights to begin with: a model directory, a file or a `hf-hub:ORG/NAME` that `clip weights import` reads, of the
+    /// preset's architecture
+    #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
     init: Option<String>,
     /// Settings in a TOML file
     #[arg(long, value_name = "FILE")]

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         _ => None,
     };
     if let Some(weights) = &initial {
-        config.image_norm.get_or_insert(weights.norm);
+        config.preprocess.get_or_insert(weights.preprocess);
     }
     let run = match resumed {
         Some(run) => run,
@@ -64,12 +64,12 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     }
     let shards = ShardSet::parse(&config.data.train).context("training data")?;
     let tokenizer = prepare::tokenizer(&run, &model, initial.as_ref(), &shards)?;
-    let norm = config.image_norm.unwrap_or_default();
+    let preprocess = config.preprocess.unwrap_or_default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
     let total_steps = config.total_steps(loader.samples_per_epoch());
     let page = Page::new(&run, &config, &model, total_steps, described(&devices));
     let page = Arc::new(Mutex::new(page));
-    let validation = Validation::open(&config, &model, norm, &tokenizer, Arc::clone(&page))
+    let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
         .context("validation data")?;
     for change in run.save_config(&config)?.harmless {
         log::info!("changed since the run began: {change}");
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         config: &config,
         model: &model,
         initial,
-        norm,
+        norm: preprocess.norm(),
         devices: devices
             .iter()
             .map(|started| NamedDevice {
@@ -113,8 +113,9 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         );
         return Err(Interrupted.into());
     }
-    let save =
-        |clip, dir: &Path| ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), norm)?.save(dir);
+    let save = |clip, dir: &Path| {
+        ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), preprocess)?.save(dir)
+    };
     save(&trained.model, &run.model())?;
     if let Some(ema) = &trained.ema {
         save(ema, &run.ema_model())?;

@@ -1,7 +1,4 @@
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
@@ -30,7 +27,8 @@ pub(super) fn initial(source: &str, model: &ClipConfig, device: &Device) -> Resu
         config: Some(model.clone()),
         image_size: None,
     };
-    let weights = Checkpoint::read(Path::new(source), &options, device)
+    let weights = weights::locate(source)
+        .and_then(|path| Ok(Checkpoint::read(&path, &options, device)?))
         .with_context(|| format!("cannot begin with the weights of {source}"))?;
     for note in &weights.notes {
         log::info!("{note}");

@@ -1,15 +1,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Tensor;
-use clip_data::{EvalLoader, EvalNeeds, ShardSet, Tokenizer};
-use clip_model::{Clip, ClipConfig, ImageNorm};
+use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
+use clip_model::{Clip, ClipConfig, Preprocess};
 use clip_train::{
     Evaluate, EvaluateError, checkpoint::RunState, config::RunConfig, progress::EvalOutput,
 };
 use clip_zeroshot::{
     Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, LabelSource,
     PROMPT_BATCH, RetrievalReport, ShardFeatures, Templates, ZeroShotError, ZeroShotReport,
-    encode_all, evaluate_zeroshot, retrieve,
+    encode_all, evaluate_zeroshot, resize, retrieve,
 };
 
 use super::report::Page;
@@ -17,7 +17,7 @@ use super::report::Page;
 /// What a run is evaluated on, read once and used at each evaluation.
 pub(super) struct Validation {
     config: ClipConfig,
-    norm: ImageNorm,
+    preprocess: Preprocess,
     tokenizer: Arc<Tokenizer>,
     retrieval: Option<EvalLoader>,
     labelled: Vec<Labelled>,
@@ -72,12 +72,16 @@ impl Validation {
     pub(super) fn open(
         run: &RunConfig,
         config: &ClipConfig,
-        norm: ImageNorm,
+        preprocess: Preprocess,
         tokenizer: &Arc<Tokenizer>,
         page: Arc<Mutex<Page>>,
     ) -> anyhow::Result<Self> {
         let loader = |shards: &str, needs| {
-            EvalLoader::new(ShardSet::parse(shards)?, needs, run.eval_loader(config))
+            let loading = LoaderConfig {
+                resize: resize(&preprocess),
+                ..run.eval_loader(config)
+            };
+            EvalLoader::new(ShardSet::parse(shards)?, needs, loading)
         };
         let retrieval = match run.data.val.as_str() {
             "" => None,
@@ -94,7 +98,7 @@ impl Validation {
         let labelled = labelled.collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Self {
             config: config.clone(),
-            norm,
+            preprocess,
             tokenizer: Arc::clone(tokenizer),
             retrieval,
             labelled,
@@ -115,7 +119,7 @@ impl Validation {
 
     fn find(&self, model: &Clip) -> Result<Found, ZeroShotError> {
         let tokenizer = Arc::clone(&self.tokenizer);
-        let encoders = ClipEncoders::new(&self.config, model, tokenizer, self.norm)?;
+        let encoders = ClipEncoders::new(&self.config, model, tokenizer, self.preprocess)?;
         let mut found = Found {
             temperature_factor: encoders.temperature_factor(),
             ..Found::default()

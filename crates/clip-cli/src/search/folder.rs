@@ -52,7 +52,7 @@ pub(super) fn update(
 ) -> Result<(Changes, usize)> {
     let present = scan(dir)?;
     let missing: Vec<IndexedImage> = index.missing(&present).into_iter().cloned().collect();
-    let mut pictures = Pictures::new(encoders.image_size());
+    let mut pictures = Pictures::new(encoders);
     let mut encoded = HashMap::new();
     let mut unreadable = 0;
     for part in missing.chunks(BATCH) {

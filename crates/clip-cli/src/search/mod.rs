@@ -128,7 +128,7 @@ fn query(args: &QueryArgs, device: Option<DeviceName>) -> Result<()> {
     let (index, encoders) = open(&file, args.model.as_deref(), device)?;
     let path = Path::new(&args.query);
     let feature = if path.is_file() && pictures::is_image(path) {
-        let pixels = Pictures::new(encoders.image_size()).read(path)?;
+        let pixels = Pictures::new(&encoders).read(path)?;
         encoders.encode_images(pixels).try_into_vec_as::<f32>()?
     } else {
         ensure!(

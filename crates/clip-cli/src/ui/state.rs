@@ -57,7 +57,7 @@ impl State {
             model: model.to_owned(),
             folder,
             engine: Mutex::new(Engine {
-                pictures: Pictures::new(encoders.image_size()),
+                pictures: Pictures::new(&encoders),
                 encoders,
                 classifier: None,
             }),
@@ -164,6 +164,6 @@ impl Engine {
                 _ => "this is no image that can be read: give a jpg, png or webp".to_owned(),
             })
         })?;
-        Ok(self.pictures.crop(&decoded))
+        Ok(self.pictures.square(&decoded))
     }
 }

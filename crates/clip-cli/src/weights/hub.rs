@@ -4,149 +4,213 @@ use std::{
     fs,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clip_model::weights::{LAYOUTS, TOKENIZER_FILE};
 use hf_hub::{
-    Repo, RepoType,
-    api::sync::{ApiBuilder, ApiRepo},
+    Cache, Repo, RepoType,
+    api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
 };
 use sha2::{Digest, Sha256};
 
-/// How a source says that it is on the hub.
-const PREFIX: &str = "hf-hub:";
+use super::source::HubModel;
 
 /// Where models are unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// Times that a broken download is taken up again before the program gives up.
+/// Times that a file is asked for before the program gives up; each goes on where the one before stopped.
 const ATTEMPTS: u32 = 3;
 
-/// The file or folder that a source means, downloaded if it is on the hub.
+/// Downloads what an import needs into the hub's cache, and gives the file of weights there. What is in the cache is not
+/// downloaded again, and a download that broke off goes on where it stopped.
 ///
 /// # Errors
-/// If it is no model's name, or can't be downloaded.
-pub(crate) fn locate(source: &str) -> Result<PathBuf> {
-    match HubModel::parse(source) {
-        Some(model) => model?.fetch(),
-        None => Ok(PathBuf::from(source)),
-    }
+/// If there is no such model, or none that can be imported; without a network, unless the cache has it whole; what the
+/// hub refuses.
+pub(super) fn fetch(model: &HubModel) -> Result<PathBuf> {
+    Download::of(model)?.run()
 }
 
-/// A model of the hub: `hf-hub:ORG/NAME`, with `@REVISION` for another than the newest.
-#[derive(Debug, PartialEq)]
-struct HubModel {
-    name: String,
-    revision: String,
+/// A model on its way into the cache.
+struct Download<'a> {
+    model: &'a HubModel,
+    endpoint: String,
+    api: Api,
+    repo: ApiRepo,
+    cache: Cache,
 }
 
-impl HubModel {
-    /// Nothing if the source isn't on the hub.
-    ///
-    /// # Errors
-    /// If what follows the prefix is no model's name.
-    fn parse(source: &str) -> Option<Result<Self>> {
-        source.strip_prefix(PREFIX).map(str::parse)
-    }
-
-    /// Downloads what an import needs into the hub's cache, and gives the file of weights there. What is in the cache
-    /// is not downloaded again, and a download that broke off goes on where it stopped.
-    fn fetch(&self) -> Result<PathBuf> {
-        let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| ENDPOINT.to_owned());
-        let token = std::env::var("HF_TOKEN").ok();
+impl<'a> Download<'a> {
+    fn of(model: &'a HubModel) -> Result<Self> {
+        ensure!(
+            std::env::var_os("HF_HOME").is_some() || dirs::home_dir().is_some(),
+            "this account has no home folder for the hub's cache: name one in the environment variable HF_HOME"
+        );
         let mut builder = ApiBuilder::from_env()
             .with_progress(io::stderr().is_terminal() && log::log_enabled!(log::Level::Info));
-        if token.is_some() {
-            builder = builder.with_token(token);
+        // Otherwise the one that `hf auth login` left in the cache.
+        if let Ok(token) = std::env::var("HF_TOKEN") {
+            builder = builder.with_token(Some(token));
         }
         let api = builder.build()?;
-        let repo = Repo::with_revision(self.name.clone(), RepoType::Model, self.revision.clone());
-        let repo = api.repo(repo);
-        let info = repo.info().with_context(|| {
-            format!(
-                "cannot find {} at {endpoint}: is the name right, is it public (or HF_TOKEN set), and the network up?",
-                self.name
-            )
-        })?;
+        Ok(Self {
+            model,
+            endpoint: std::env::var("HF_ENDPOINT").unwrap_or_else(|_| ENDPOINT.to_owned()),
+            repo: api.repo(repository(model)),
+            api,
+            cache: Cache::from_env(),
+        })
+    }
+
+    fn run(&self) -> Result<PathBuf> {
+        let info = match self.repo.info() {
+            Ok(info) => info,
+            Err(error) => {
+                let cached = status(&error).is_none().then(|| self.cached()).flatten();
+                let Some(path) = cached else {
+                    return Err(self.explain(error));
+                };
+                log::warn!(
+                    "{} does not answer ({error}): taking {} from the cache",
+                    self.endpoint,
+                    self.model.name
+                );
+                return Ok(path);
+            }
+        };
         let files: Vec<&str> = info
             .siblings
             .iter()
             .map(|file| file.rfilename.as_str())
             .collect();
         let has = |name: &str| files.contains(&name);
-        let layout = LAYOUTS.iter().find_map(|(config, weights)| {
-            let weights = weights.iter().find(|name| has(name) && has(config))?;
-            Some((*config, *weights))
-        });
-        let Some((config, weights)) = layout else {
+        let Some((config, weights)) = layout(has) else {
             bail!(
-                "{} holds no model that can be imported: neither OpenCLIP's layout nor transformers' (it has {})",
-                self.name,
+                "{} at {} holds no model that can be imported, neither in OpenCLIP's layout nor in transformers': \
+                 it has {}",
+                self.model.name,
+                self.endpoint,
                 files.join(", ")
             );
         };
         for name in [config, "preprocessor_config.json", TOKENIZER_FILE] {
             if has(name) {
-                self.download(&repo, name)?;
+                self.file(&info.sha, name)?;
             }
         }
-        let path = self.download(&repo, weights)?;
+        let path = self.file(&info.sha, weights)?;
         for shard in shards(&path)? {
-            self.download(&repo, &shard)?;
+            self.file(&info.sha, &shard)?;
         }
         Ok(path)
     }
 
-    fn download(&self, repo: &ApiRepo, name: &str) -> Result<PathBuf> {
-        log::info!("{}: {name}", self.name);
+    /// The weights in the cache, if all of them are.
+    fn cached(&self) -> Option<PathBuf> {
+        let cache = self.cache.repo(repository(self.model));
+        let (_, weights) = layout(|name| cache.get(name).is_some())?;
+        let path = cache.get(weights)?;
+        let shards = shards(&path).ok()?;
+        let whole = shards.iter().all(|shard| cache.get(shard).is_some());
+        whole.then_some(path)
+    }
+
+    /// A file of the model in the cache, as of a commit.
+    fn file(&self, commit: &str, name: &str) -> Result<PathBuf> {
+        let cache = self.cache.repo(repository(self.model));
+        let path = cache.pointer_path(commit).join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        log::info!("{}: {name}", self.model.name);
         let mut failed = 0;
         let path = loop {
-            match repo.get(name) {
+            match self.repo.download(name) {
                 Ok(path) => break path,
+                Err(error) if matches!(status(&error), Some(400..=415)) => {
+                    return Err(self.explain(error));
+                }
                 Err(error) => {
                     failed += 1;
                     if failed == ATTEMPTS {
                         return Err(anyhow!(error).context(format!(
                             "cannot download {name} of {}: run the same command again, and it goes on where it stopped",
-                            self.name
+                            self.model.name
                         )));
                     }
                     log::warn!("{name} broke off ({error}); going on");
+                    // No end of the file to go on with.
+                    if matches!(error, ApiError::InvalidResume) || status(&error) == Some(416) {
+                        self.forget_part(name);
+                    }
                 }
             }
         };
         verify(&path)?;
         Ok(path)
     }
+
+    /// Removes what a broken download left of a file.
+    fn forget_part(&self, name: &str) {
+        if let Ok(metadata) = self.api.metadata(&self.repo.url(name)) {
+            let cache = self.cache.repo(repository(self.model));
+            let part = cache.blob_path(metadata.etag()).with_extension("part");
+            // If it can't be removed, the next attempt fails for the same reason and says so.
+            let _ = fs::remove_file(part);
+        }
+    }
+
+    /// What is wrong, and what to do about it.
+    fn explain(&self, error: ApiError) -> Error {
+        let (name, endpoint) = (&self.model.name, &self.endpoint);
+        let token = "HF_TOKEN";
+        let remedy = match (status(&error), &error) {
+            // The hub answers 401, too, for what isn't there.
+            (Some(401 | 404), _) => format!(
+                "there is no model {name} (revision {}) at {endpoint} that is open to everybody: check the name; if it is \
+                 private or gated, accept its terms at {endpoint}/{name} and put a token of {endpoint}/settings/tokens \
+                 into the environment variable {token}",
+                self.model.revision
+            ),
+            (Some(403), _) => format!(
+                "{endpoint} does not give {name} to this token: accept its terms at {endpoint}/{name}, and let the token \
+                 in {token} read gated models"
+            ),
+            (Some(429), _) => {
+                format!(
+                    "{endpoint} wants a pause: try again later, or set {token} to be let through more often"
+                )
+            }
+            (None, ApiError::RequestError(_)) => format!(
+                "cannot reach {endpoint} for {name}: is the network up? HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy"
+            ),
+            _ => format!("cannot read about {name} at {endpoint}"),
+        };
+        anyhow!(error).context(remedy)
+    }
 }
 
-impl FromStr for HubModel {
-    type Err = anyhow::Error;
+fn repository(model: &HubModel) -> Repo {
+    Repo::with_revision(model.name.clone(), RepoType::Model, model.revision.clone())
+}
 
-    fn from_str(text: &str) -> Result<Self> {
-        let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
-        let is_part = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        };
-        match name.split_once('/') {
-            Some((organisation, model))
-                if is_part(organisation) && is_part(model) && !revision.is_empty() =>
-            {
-                Ok(Self {
-                    name: name.to_owned(),
-                    revision: revision.to_owned(),
-                })
-            }
-            _ => bail!(
-                "`{PREFIX}{text}` names no model: write {PREFIX}ORGANISATION/NAME, or {PREFIX}ORGANISATION/NAME@REVISION"
-            ),
-        }
+/// The configuration and the weights to take, the first that are there.
+fn layout(has: impl Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
+    LAYOUTS.iter().find_map(|(config, weights)| {
+        let weights = weights.iter().find(|name| has(name) && has(config))?;
+        Some((*config, *weights))
+    })
+}
+
+/// The status that the hub answered with, if it answered.
+fn status(error: &ApiError) -> Option<u16> {
+    match error {
+        ApiError::RequestError(error) => match **error {
+            ureq::Error::StatusCode(status) => Some(status),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -165,6 +229,14 @@ fn shards(path: &Path) -> Result<Vec<String>> {
         .collect();
     names.sort();
     names.dedup();
+    // What another wrote must not lead out of the cache.
+    let outside = |name: &&String| Path::new(name.as_str()).file_name() != Some(name.as_ref());
+    if let Some(name) = names.iter().find(outside) {
+        bail!(
+            "{} names `{name}`, which is no file beside it",
+            path.display()
+        );
+    }
     Ok(names)
 }
 
@@ -172,11 +244,7 @@ fn shards(path: &Path) -> Result<Vec<String>> {
 fn verify(path: &Path) -> Result<()> {
     let read = || format!("cannot read {}", path.display());
     let copy = path.canonicalize().with_context(read)?;
-    let digest = copy
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let digest = copy.file_name().unwrap_or_default().to_string_lossy();
     if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(()); // a small file, which git numbers otherwise
     }
@@ -205,28 +273,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_of_the_hub_has_an_organisation_a_name_and_maybe_a_revision() {
-        let parsed =
-            |source| HubModel::parse(source).map(|model| model.map_err(|error| error.to_string()));
-        let model = |revision: &str| HubModel {
-            name: "org/ViT-B-32".to_owned(),
-            revision: revision.to_owned(),
+    fn an_index_names_files_beside_it_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors.index.json");
+        let index = |file: &str| {
+            let json = serde_json::json!({"weight_map": {"a": "one.safetensors", "b": file}});
+            fs::write(&path, json.to_string()).unwrap();
+            shards(&path).map_err(|error| error.to_string())
         };
-        assert_eq!(parsed("hf-hub:org/ViT-B-32"), Some(Ok(model("main"))));
-        assert_eq!(parsed("hf-hub:org/ViT-B-32@v1"), Some(Ok(model("v1"))));
-        assert_eq!(parsed("org/ViT-B-32"), None);
-        for wrong in [
-            "hf-hub:",
-            "hf-hub:org",
-            "hf-hub:org/a/b",
-            "hf-hub:../b",
-            "hf-hub:org/a@",
-        ] {
+        assert_eq!(
+            index("two.safetensors").unwrap(),
+            ["one.safetensors", "two.safetensors"]
+        );
+        for wrong in ["../two.safetensors", "/two.safetensors", "..", "a/two", ""] {
             assert!(
-                parsed(wrong)
-                    .unwrap()
-                    .unwrap_err()
-                    .contains("ORGANISATION/NAME"),
+                index(wrong).unwrap_err().contains("no file beside it"),
                 "{wrong}"
             );
         }

@@ -1,6 +1,6 @@
 //! `clip weights import`: a model directory of others' weights.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clip_model::{
@@ -8,7 +8,7 @@ use clip_model::{
     weights::{Checkpoint, FloatType, ReadOptions, create_directory, refuse_existing},
 };
 
-use super::tokenizer;
+use super::{locate, tokenizer};
 use crate::{
     device::{self, DeviceName},
     output,
@@ -17,8 +17,9 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A file of weights, or a folder with one: OpenCLIP's safetensors, .bin, .pt and training checkpoints, OpenAI's
-    /// TorchScript archives, and Hugging Face's CLIPModel. Recognised by content.
-    #[arg(value_name = "FILE|DIR")]
+    /// TorchScript archives, and Hugging Face's CLIPModel. Recognised by content. Or a model of the Hugging Face hub,
+    /// which is downloaded into its cache first: hf-hub:ORG/NAME, or hf-hub:ORG/NAME@REVISION.
+    #[arg(value_name = "FILE|DIR|hf-hub:ORG/NAME")]
     source: String,
     /// The model directory to make.
     #[arg(long, value_name = "DIR")]
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         image_size: args.image_size.map(usize::from),
     };
     let device = device::open(device)?.device;
-    let mut checkpoint = Checkpoint::read(Path::new(&args.source), &options, &device)?;
+    let mut checkpoint = Checkpoint::read(&locate(&args.source)?, &options, &device)?;
     let tokenizer = tokenizer::of(&checkpoint)?;
     for note in &checkpoint.notes {
         log::info!("{note}");

@@ -45,8 +45,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let read = |path: &Path| Checkpoint::read(path, &ReadOptions::default(), &device);
     let (from, to) = (read(&args.from)?, read(&args.to)?);
     let mut differences = differences(&from.config, &to.config);
-    if from.norm != to.norm {
-        differences.push("pixels are normalised otherwise".to_owned());
+    if from.preprocess != to.preprocess {
+        differences.push("images are resized or normalised otherwise".to_owned());
     }
     if !differences.is_empty() {
         bail!(
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let tokenizer = tokenizer::of(&to)?;
     let between = clip_model::interpolate(&from.model(&device), to.model(&device), args.share);
     create_directory(&args.out, |folder| {
-        ModelDir::save(folder, &to.config, to.norm, &between)?;
+        ModelDir::save(folder, &to.config, to.preprocess, &between)?;
         if let Some(tokenizer) = &tokenizer {
             tokenizer.save_dir(folder)?;
         }

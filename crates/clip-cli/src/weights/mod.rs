@@ -1,18 +1,23 @@
 //! `clip weights`: what weights there are, and others' weights in and out.
 
 mod export;
+#[cfg(feature = "hub")]
+mod hub;
 mod import;
 mod inspect;
 mod interpolate;
+mod source;
 pub(crate) mod tokenizer;
 
 use anyhow::Result;
+
+pub(crate) use source::locate;
 
 use crate::device::DeviceName;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Weights {
-    /// Make a model directory of others' weights: OpenCLIP's, OpenAI's or Hugging Face's.
+    /// Make a model directory of others' weights: OpenCLIP's, OpenAI's or Hugging Face's, here or on its hub.
     Import(import::Args),
     /// Write a model for OpenCLIP or for transformers.
     Export(export::Args),

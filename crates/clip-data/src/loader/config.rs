@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Augment, DataError, RandomResizedCrop, sequence::Sampling};
+use crate::{Augment, DataError, RandomResizedCrop, Resize, sequence::Sampling};
 
 /// How shards become batches.
 ///
@@ -41,6 +41,8 @@ pub struct LoaderConfig {
     pub crop_scale: (f32, f32),
     /// Changes beside the crop. None.
     pub augment: Augment,
+    /// How evaluation sees an image. The paper's.
+    pub resize: Resize,
 }
 
 impl Default for LoaderConfig {
@@ -61,6 +63,7 @@ impl Default for LoaderConfig {
             max_bad_share: 0.1,
             crop_scale: RandomResizedCrop::default().scale,
             augment: Augment::default(),
+            resize: Resize::default(),
         }
     }
 }

@@ -32,9 +32,9 @@ pub enum EvalNeeds {
     Classes,
 }
 
-/// Samples one after the other in shard order, the image's centre; the last batch may be smaller.
+/// Samples one after the other in shard order, the image's centre or all of it; the last batch may be smaller.
 ///
-/// Of the configuration it reads `batch`, `image_size`, `workers`, `prefetch`, `stall_seconds` and `max_bad_share`.
+/// Of the configuration it reads `batch`, `image_size`, `resize`, `workers`, `prefetch`, `stall_seconds` and `max_bad_share`.
 #[derive(Clone)]
 pub struct EvalLoader {
     plan: Arc<Plan>,
@@ -74,7 +74,7 @@ impl EvalLoader {
         let order = (0..self.plan.shards.len()).map(visit).collect();
         let source = Sequence::new(Arc::clone(&self.plan), order, watch.clone());
         let needs = self.needs;
-        let mut resizer = ImageResizer::new(config.image_size);
+        let mut resizer = ImageResizer::with(config.image_size, config.resize);
         let assembler = Assembler {
             shards: self.plan.shards.clone(),
             size: config.batch,
@@ -137,7 +137,7 @@ impl Prepared {
                 };
                 let image = std::mem::take(&mut sample.image);
                 match lacks.map_or_else(|| decode(&image), Err) {
-                    Ok(image) => Ok((sample, resizer.center_crop(&image))),
+                    Ok(image) => Ok((sample, resizer.square(&image))),
                     Err(kind) => Err((kind, sample.key)),
                 }
             }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::vision::Tower;
 pub use self::{
     text::{ActKwargs, Approximate, NormKwargs, ProjType, TextConfig, TextPool},
-    vision::{Layers, VisionConfig},
+    vision::{Layers, VisionConfig, VisionPool},
 };
 use crate::{Clip, Init, ModelError, presets};
 
@@ -53,7 +53,6 @@ fn default_mlp_ratio() -> f64 {
 fn is_implemented(key: &str, value: &Value) -> bool {
     match key {
         "proj_type" => value == "linear",
-        "pool_type" => value == "tok",
         _ => matches!(value, Value::Null | Value::Bool(false)) || value.as_f64() == Some(0.0),
     }
 }
@@ -294,6 +293,18 @@ mod tests {
                 "`vision_cfg.image_size` 256 does not fit",
             ),
             (siglip, "768", "512", "`embed_dim` 512 does not fit"),
+            (
+                siglip,
+                "224, ",
+                "224, \"no_ln_pre\": true, ",
+                "`vision_cfg.no_ln_pre` is a vision transformer's",
+            ),
+            (
+                resnet,
+                "null",
+                "null, \"pool_type\": \"avg\"",
+                "`vision_cfg.pool_type` is a vision transformer's",
+            ),
             (
                 siglip,
                 "\"heads\"",

@@ -31,6 +31,19 @@ pub struct VisionConfig {
     /// Side of a square patch, in pixels. `null` in a residual network's configuration.
     #[serde(default = "default_patch_size")]
     pub patch_size: Option<usize>,
+    /// Whether nothing is normed before the blocks: CLIPA's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_ln_pre: bool,
+    /// What layer scales begin with, which the blocks have only then. 1e-4 in OpenCLIP's presets: Touvron et al. 2021,
+    /// for 18 to 24 blocks 1e-5, for fewer 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ls_init_value: Option<f64>,
+    /// Which tokens' features are the image's.
+    #[serde(default, skip_serializing_if = "VisionPool::is_default")]
+    pub pool_type: VisionPool,
+    /// Whether the norm after the blocks follows the pooling: CLIPA's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub final_ln_after_pool: bool,
     /// Share of patch tokens dropped in training, in `[0, 1)`.
     #[serde(default)]
     pub patch_dropout: f64,
@@ -46,6 +59,23 @@ pub struct VisionConfig {
     pub timm_proj: Option<String>,
     #[serde(flatten)]
     pub(crate) other: Map<String, Value>,
+}
+
+/// Which tokens' features are the image's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VisionPool {
+    /// Those of the class token.
+    #[default]
+    Tok,
+    /// The mean of the patches': CLIPA's.
+    Avg,
+}
+
+impl VisionPool {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Depth of an image encoder.
@@ -143,11 +173,14 @@ impl VisionConfig {
             Tower::Siglip(shape) => SiglipVisionTransformer::num_params(&shape),
             Tower::ModifiedResNet(stages) => ModifiedResNet::num_params(self, stages, embed_dim),
             Tower::VisionTransformer { layers } => {
+                let norms = if self.no_ln_pre { 1 } else { 2 };
+                let layer_scales = if self.ls_init_value.is_some() { 2 } else { 0 };
+                let block = block_params(self.width, self.mlp_width()) + layer_scales * self.width;
                 self.width * 3 * self.patch_size().pow(2)
                     + self.width
                     + self.tokens() * self.width
-                    + 4 * self.width
-                    + layers * block_params(self.width, self.mlp_width())
+                    + norms * 2 * self.width
+                    + layers * block
                     + self.width * embed_dim
             }
         }
@@ -170,10 +203,31 @@ impl VisionConfig {
             );
             return Err(invalid(reason, origin));
         }
+        if self.timm_model_name.is_some() || matches!(self.layers, Layers::Stages(_)) {
+            self.refuse_transformers_keys(origin)?;
+        }
         match (&self.timm_model_name, self.layers) {
             (Some(name), _) => self.validate_timm(name, embed_dim, origin),
             (None, Layers::Blocks(layers)) => self.validate_transformer(layers, origin),
             (None, Layers::Stages(stages)) => self.validate_resnet(stages, origin),
+        }
+    }
+
+    /// Refuses what only OpenCLIP's own vision transformers have.
+    fn refuse_transformers_keys(&self, origin: &str) -> Result<(), ModelError> {
+        let asked = [
+            ("no_ln_pre", self.no_ln_pre),
+            ("ls_init_value", self.ls_init_value.is_some()),
+            ("pool_type", self.pool_type != VisionPool::default()),
+            ("final_ln_after_pool", self.final_ln_after_pool),
+        ];
+        match asked.iter().find(|(_, asked)| *asked) {
+            Some((key, _)) => {
+                let reason =
+                    format!("`vision_cfg.{key}` is a vision transformer's, and this is none");
+                Err(invalid(reason, origin))
+            }
+            None => Ok(()),
         }
     }
 
@@ -189,6 +243,12 @@ impl VisionConfig {
             ],
             origin,
         )?;
+        if self.ls_init_value.is_some_and(|value| !value.is_finite()) {
+            return Err(invalid(
+                "`vision_cfg.ls_init_value` must be finite".to_owned(),
+                origin,
+            ));
+        }
         if patch_size > self.image_size {
             let reason = format!(
                 "`vision_cfg.patch_size` {patch_size} is larger than `vision_cfg.image_size` {}",

@@ -64,13 +64,41 @@ pub struct ResidualAttentionBlock {
     pub ln_1: LayerNorm,
     /// Mixes tokens.
     pub attn: MultiHeadAttention,
+    /// On what the attention adds; the paper's blocks have none.
+    pub ls_1: Option<LayerScale>,
     /// Before the MLP.
     pub ln_2: LayerNorm,
     /// Mixes features.
     pub mlp: Mlp,
+    /// On what the MLP adds; the paper's blocks have none.
+    pub ls_2: Option<LayerScale>,
     /// Of both norms.
     #[module(skip)]
     pub(super) epsilon: f64,
+}
+
+/// A factor for each feature of what a residual path adds, small at first.
+///
+/// # References
+/// Touvron et al. 2021, [Going deeper with Image Transformers](https://arxiv.org/abs/2103.17239), section 2.
+#[derive(Module, Debug)]
+pub struct LayerScale {
+    /// `[width]`; OpenCLIP's `gamma`.
+    pub scale: Param<Tensor<1>>,
+}
+
+impl LayerScale {
+    fn init(width: usize, value: f64, init: &mut Init) -> Self {
+        Self {
+            scale: init.constant([width], value as f32),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`, and so is the result
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        x * self.scale.val().unsqueeze()
+    }
 }
 
 impl ResidualAttentionBlock {
@@ -89,7 +117,7 @@ impl ResidualAttentionBlock {
         only: Option<&Tensor<2, Int>>,
     ) -> Tensor<3> {
         #[cfg(feature = "cpu")]
-        if clip_kernels::supports(&x) {
+        if self.ls_1.is_none() && self.ls_2.is_none() && clip_kernels::supports(&x) {
             return self.fused(x, mask, only);
         }
         self.composed(x, mask, only)
@@ -110,8 +138,10 @@ impl ResidualAttentionBlock {
             }
             None => (x, normed.clone(), mask),
         };
-        let x = x + self.attn.attend(queries, normed, mask);
-        x.clone() + self.mlp.forward(layer_norm(&self.ln_2, x))
+        let mixed = self.attn.attend(queries, normed, mask);
+        let x = x + scaled(self.ls_1.as_ref(), mixed);
+        let mixed = self.mlp.forward(layer_norm(&self.ln_2, x.clone()));
+        x + scaled(self.ls_2.as_ref(), mixed)
     }
 
     /// The block as one operation of the CPU backend.
@@ -161,6 +191,13 @@ impl ResidualAttentionBlock {
     }
 }
 
+fn scaled(scale: Option<&LayerScale>, x: Tensor<3>) -> Tensor<3> {
+    match scale {
+        Some(scale) => scale.forward(x),
+        None => x,
+    }
+}
+
 /// One token of each sequence, `[batch, 1, width]`, the one at `place` `[batch, 1]`.
 fn at(x: Tensor<3>, place: &Tensor<2, Int>) -> Tensor<3> {
     let [batch, _, width] = x.dims();
@@ -204,6 +241,7 @@ impl Transformer {
             .map(|_| ResidualAttentionBlock {
                 ln_1: init.layer_norm(width, LAYER_NORM_EPSILON),
                 attn: MultiHeadAttention::init(width, heads, init),
+                ls_1: None,
                 ln_2: init.layer_norm(width, LAYER_NORM_EPSILON),
                 mlp: Mlp {
                     c_fc: init.linear(width, mlp_width),
@@ -211,6 +249,7 @@ impl Transformer {
                     activation,
                 },
                 epsilon: LAYER_NORM_EPSILON,
+                ls_2: None,
             })
             .collect();
         Self { resblocks }
@@ -234,6 +273,7 @@ impl Transformer {
             .map(|_| ResidualAttentionBlock {
                 ln_1: init.layer_norm(width, epsilon),
                 attn: MultiHeadAttention::init_normal(width, heads, attn_std, proj_std, init),
+                ls_1: None,
                 ln_2: init.layer_norm(width, epsilon),
                 mlp: Mlp {
                     c_fc: init.linear_normal(width, mlp_width, fc_std),
@@ -241,9 +281,25 @@ impl Transformer {
                     activation,
                 },
                 epsilon,
+                ls_2: None,
             })
             .collect();
         Self { resblocks }
+    }
+
+    /// The same with layer scales, which begin with a value.
+    pub(super) fn with_layer_scales(self, value: f64, init: &mut Init) -> Self {
+        let mut add = |block: ResidualAttentionBlock| {
+            let width = block.ln_1.gamma.lazy_shape()[0];
+            ResidualAttentionBlock {
+                ls_1: Some(LayerScale::init(width, value, init)),
+                ls_2: Some(LayerScale::init(width, value, init)),
+                ..block
+            }
+        };
+        Self {
+            resblocks: self.resblocks.into_iter().map(&mut add).collect(),
+        }
     }
 
     /// # Shapes

@@ -14,7 +14,7 @@ mod vision;
 pub use attention::MultiHeadAttention;
 pub use attention_pool::AttentionPool2d;
 pub use batch_norm::{BatchNorm, BatchStatistics, Statistics};
-pub use block::{Activation, Mlp, ResidualAttentionBlock, Transformer};
+pub use block::{Activation, LayerScale, Mlp, ResidualAttentionBlock, Transformer};
 pub use chain::Chain;
 pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};

@@ -153,8 +153,10 @@ impl SiglipVisionTransformer {
         let resblocks = (0..shape.layers).map(|_| ResidualAttentionBlock {
             ln_1: init.layer_norm(width, EPSILON),
             attn: MultiHeadAttention::init_normal(width, heads, STD, STD, init),
+            ls_1: None,
             ln_2: init.layer_norm(width, EPSILON),
             mlp: mlp(shape, init),
+            ls_2: None,
             epsilon: EPSILON,
         });
         let transformer = Transformer {

@@ -1,14 +1,14 @@
 use burn::{
     module::{Module, Param},
     nn::LayerNorm,
-    tensor::{Int, Tensor, assert_shape},
+    tensor::{DType, Int, Tensor, assert_shape},
 };
 
 use super::{
     Activation, Chain, ResidualAttentionBlock, Transformer,
     block::{LAYER_NORM_EPSILON, layer_norm},
 };
-use crate::{Init, VisionConfig};
+use crate::{Init, VisionConfig, VisionPool};
 
 /// The vision transformer of the paper: patches, a class token, `ln_pre`, blocks, `ln_post`, a projection.
 ///
@@ -22,14 +22,18 @@ pub struct VisionTransformer {
     pub class_embedding: Param<Tensor<1>>,
     /// `[tokens, width]`: the class token's first, then patches row by row.
     pub positional_embedding: Param<Tensor<2>>,
-    /// Before the blocks.
-    pub ln_pre: LayerNorm,
+    /// Before the blocks; the paper's encoder has it.
+    pub ln_pre: Option<LayerNorm>,
     /// The blocks.
     pub transformer: Transformer,
-    /// On the class token, after the blocks.
+    /// After the blocks, on the class token in the paper's encoder.
     pub ln_post: LayerNorm,
     /// `[width, embed_dim]`.
     pub proj: Param<Tensor<2>>,
+    #[module(skip)]
+    pool: VisionPool,
+    /// Whether `ln_post` is on the mean of the tokens, instead of on each before the mean.
+    final_ln_after_pool: bool,
 }
 
 /// A convolution whose stride is its kernel size, computed as one matrix product.
@@ -95,6 +99,10 @@ impl VisionTransformer {
         let side = config.patch_size();
         let fan_in = 3 * side.pow(2);
         let patch = [width, 3, side, side];
+        let transformer = |init: &mut Init| {
+            let (heads, hidden) = (config.heads(), config.mlp_width());
+            Transformer::init_default(width, layers, heads, hidden, activation, init)
+        };
         Self {
             conv1: PatchEmbedding {
                 weight: init.uniform(patch, 1.0 / (fan_in as f64).sqrt()),
@@ -102,17 +110,15 @@ impl VisionTransformer {
             },
             class_embedding: init.normal([width], scale),
             positional_embedding: init.normal([config.tokens(), width], scale),
-            ln_pre: init.layer_norm(width, LAYER_NORM_EPSILON),
-            transformer: Transformer::init_default(
-                width,
-                layers,
-                config.heads(),
-                config.mlp_width(),
-                activation,
-                init,
-            ),
+            ln_pre: (!config.no_ln_pre).then(|| init.layer_norm(width, LAYER_NORM_EPSILON)),
+            transformer: match config.ls_init_value {
+                Some(value) => transformer(init).with_layer_scales(value, init),
+                None => transformer(init),
+            },
             ln_post: init.layer_norm(width, LAYER_NORM_EPSILON),
             proj: init.normal([width, embed_dim], scale),
+            pool: config.pool_type,
+            final_ln_after_pool: config.final_ln_after_pool,
         }
     }
 
@@ -133,6 +139,7 @@ impl VisionTransformer {
             transformer: self.transformer.lock_first(locked.saturating_sub(1)),
             ln_post: self.ln_post.set_require_grad(trained(blocks)),
             proj: self.proj.set_require_grad(trained(blocks + 1)),
+            ..self
         }
     }
 
@@ -157,10 +164,19 @@ impl VisionTransformer {
         self.pooled(self.transformer.forward(x, None, only.as_ref()))
     }
 
-    /// `[batch, width]`: the class token, `[batch, 1, width]`, normed.
+    /// `[batch, width]`: the class token, which comes alone, or the mean of the patches, normed.
     fn pooled(&self, x: Tensor<3>) -> Tensor<2> {
-        let [batch, _, width] = x.dims();
-        layer_norm(&self.ln_post, x.reshape([batch, width]))
+        let [batch, tokens, width] = x.dims();
+        let mean = |x: Tensor<3>| {
+            let (dtype, patches) = (x.dtype(), x.narrow(1, 1, tokens - 1));
+            let mean = patches.cast(DType::F32).mean_dim(1); // a sum of hundreds, in whatever the model computes
+            mean.cast(dtype).reshape([batch, width])
+        };
+        match self.pool {
+            VisionPool::Tok => layer_norm(&self.ln_post, x.reshape([batch, width])),
+            VisionPool::Avg if self.final_ln_after_pool => layer_norm(&self.ln_post, mean(x)),
+            VisionPool::Avg => mean(layer_norm(&self.ln_post, x)),
+        }
     }
 }
 
@@ -193,7 +209,11 @@ impl Chain for VisionTransformer {
         };
         let patches = self.conv1.embed(patches) + positions;
         let class = class.unsqueeze::<3>().expand([batch, 1, width]);
-        layer_norm(&self.ln_pre, Tensor::cat(vec![class, patches], 1)) // [batch, 1 + kept, width]
+        let tokens = Tensor::cat(vec![class, patches], 1); // [batch, 1 + kept, width]
+        match &self.ln_pre {
+            Some(norm) => layer_norm(norm, tokens),
+            None => tokens,
+        }
     }
 
     fn blocks(&self) -> &[ResidualAttentionBlock] {
@@ -207,7 +227,7 @@ impl Chain for VisionTransformer {
     /// The class token is the first.
     fn pool(&self, x: &Tensor<3>, _input: &Self::Input) -> Option<Tensor<2, Int>> {
         let [batch, ..] = x.dims();
-        Some(Tensor::zeros([batch, 1], &x.device()))
+        (self.pool == VisionPool::Tok).then(|| Tensor::zeros([batch, 1], &x.device()))
     }
 
     fn head(&self, x: Tensor<3>, _input: &Self::Input) -> Tensor<2> {

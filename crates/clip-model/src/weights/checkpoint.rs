@@ -11,7 +11,7 @@ use super::{
     parameter_shapes, safetensors,
     state_dict::{FloatType, StateDict, write_state},
 };
-use crate::{Clip, ClipConfig, ImageNorm, ModelError};
+use crate::{Clip, ClipConfig, ModelError, Preprocess};
 
 /// Parameters beyond four times a file's numbers that a configuration may ask for. It may be wrong, but not so wrong
 /// that the model fills the memory before the difference can be told.
@@ -22,8 +22,8 @@ const SLACK: usize = 100_000_000;
 pub struct Checkpoint {
     /// The architecture.
     pub config: ClipConfig,
-    /// How pixels are normalised.
-    pub norm: ImageNorm,
+    /// How images are resized and normalised.
+    pub preprocess: Preprocess,
     /// The file that was read, or the index of those that were.
     pub path: PathBuf,
     /// What was recognised, assumed and changed, a sentence each, for whoever started the import.
@@ -64,7 +64,7 @@ impl Checkpoint {
             state
         };
         let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
-        let (beside, norm) = beside(&path, is_hugging_face)?;
+        let (beside, preprocess) = beside(&path, is_hugging_face)?;
         let mut config = match (&options.config, beside) {
             (Some(config), _) => config.clone(),
             (None, Some(config)) => config,
@@ -89,7 +89,7 @@ impl Checkpoint {
         let state = fit::fit(state, &expected, &path, &mut notes)?;
         Ok(Self {
             config,
-            norm,
+            preprocess,
             path,
             notes,
             state,
@@ -107,7 +107,7 @@ impl Checkpoint {
     /// [`ModelError::Io`].
     pub fn save_open_clip(&self, folder: &Path, dtype: FloatType) -> Result<(), ModelError> {
         let config_file = folder.join(CONFIG_FILE);
-        let json = config_json(&self.config, self.norm, &config_file)?;
+        let json = config_json(&self.config, self.preprocess, &config_file)?;
         std::fs::write(&config_file, json).map_err(ModelError::io("write", &config_file))?;
         write_state(&self.state, dtype, &folder.join(WEIGHTS_FILE))
     }
@@ -129,7 +129,7 @@ impl Checkpoint {
             ModelError::NotHuggingFace { reason }
         })?;
         let preprocessor =
-            hugging_face::to_preprocessor(self.norm, self.config.vision_cfg.image_size);
+            hugging_face::to_preprocessor(self.preprocess, self.config.vision_cfg.image_size);
         for (name, json) in [
             (HF_CONFIG_FILE, config),
             (HF_PREPROCESSOR_FILE, preprocessor),
@@ -142,11 +142,11 @@ impl Checkpoint {
     }
 }
 
-/// Architecture and normalisation from the files beside the weights, of the layout that their names have.
+/// Architecture and preprocessing from the files beside the weights, of the layout that their names have.
 fn beside(
     path: &Path,
     is_hugging_face: bool,
-) -> Result<(Option<ClipConfig>, ImageNorm), ModelError> {
+) -> Result<(Option<ClipConfig>, Preprocess), ModelError> {
     let read = |name: &str| {
         let file = path.with_file_name(name);
         if !file.is_file() {
@@ -158,15 +158,19 @@ fn beside(
     if !is_hugging_face {
         let config = path.with_file_name(CONFIG_FILE);
         return match config.parent().filter(|_| config.is_file()) {
-            Some(folder) => ModelDir::open(folder).map(|dir| (Some(dir.config), dir.norm)),
-            None => Ok((None, ImageNorm::default())),
+            Some(folder) => ModelDir::open(folder).map(|dir| (Some(dir.config), dir.preprocess)),
+            None => Ok((None, Preprocess::default())),
         };
     }
     let config = read(HF_CONFIG_FILE)?;
     let config = config.map(|(json, origin)| hugging_face::from_config(&json, &origin));
-    let norm = read(HF_PREPROCESSOR_FILE)?;
-    let norm = norm.map(|(json, origin)| hugging_face::image_norm(&json, &origin));
-    Ok((config.transpose()?, norm.transpose()?.unwrap_or_default()))
+    let preprocess = read(HF_PREPROCESSOR_FILE)?;
+    let preprocess =
+        preprocess.map(|(json, origin)| hugging_face::from_preprocessor(&json, &origin));
+    Ok((
+        config.transpose()?,
+        preprocess.transpose()?.unwrap_or_default(),
+    ))
 }
 
 fn activation_note(quick_gelu: bool, is_openai: bool) -> String {

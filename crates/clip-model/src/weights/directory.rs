@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{load_weights, weights_bytes, write_atomically};
-use crate::{Clip, ClipConfig, ImageNorm, ModelError};
+use crate::{Clip, ClipConfig, ModelError, Preprocess};
 
 /// Architecture and preprocessing, in OpenCLIP's hub layout.
 pub const CONFIG_FILE: &str = "open_clip_config.json";
@@ -18,8 +18,8 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 pub struct ModelDir {
     /// The architecture.
     pub config: ClipConfig,
-    /// How pixels are normalised.
-    pub norm: ImageNorm,
+    /// How images are resized and normalised.
+    pub preprocess: Preprocess,
     /// The folder.
     pub path: PathBuf,
 }
@@ -28,26 +28,7 @@ pub struct ModelDir {
 struct HubConfig {
     model_cfg: serde_json::Value,
     #[serde(default)]
-    preprocess_cfg: PreprocessConfig,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(default)]
-struct PreprocessConfig {
-    #[serde(flatten)]
-    norm: ImageNorm,
-    interpolation: String,
-    resize_mode: String,
-}
-
-impl Default for PreprocessConfig {
-    fn default() -> Self {
-        Self {
-            norm: ImageNorm::default(),
-            interpolation: "bicubic".to_owned(),
-            resize_mode: "shortest".to_owned(),
-        }
-    }
+    preprocess_cfg: Preprocess,
 }
 
 impl ModelDir {
@@ -67,7 +48,7 @@ impl ModelDir {
         let config = ClipConfig::from_json(&hub.model_cfg.to_string(), &origin)?;
         Ok(Self {
             config,
-            norm: hub.preprocess_cfg.norm,
+            preprocess: hub.preprocess_cfg,
             path: path.to_owned(),
         })
     }
@@ -90,12 +71,12 @@ impl ModelDir {
     pub fn save(
         path: &Path,
         config: &ClipConfig,
-        norm: ImageNorm,
+        preprocess: Preprocess,
         model: &Clip,
     ) -> Result<(), ModelError> {
         std::fs::create_dir_all(path).map_err(ModelError::io("create", path))?;
         let config_file = path.join(CONFIG_FILE);
-        let json = config_json(config, norm, &config_file)?;
+        let json = config_json(config, preprocess, &config_file)?;
         write_atomically(&path.join(WEIGHTS_FILE), &weights_bytes(model))?;
         write_atomically(&config_file, json.as_bytes())
     }
@@ -104,7 +85,7 @@ impl ModelDir {
 /// What [`CONFIG_FILE`] holds.
 pub(super) fn config_json(
     config: &ClipConfig,
-    norm: ImageNorm,
+    preprocess: Preprocess,
     origin: &Path,
 ) -> Result<String, ModelError> {
     let syntax = |source| ModelError::ConfigSyntax {
@@ -113,10 +94,7 @@ pub(super) fn config_json(
     };
     let hub = HubConfig {
         model_cfg: serde_json::to_value(config).map_err(syntax)?,
-        preprocess_cfg: PreprocessConfig {
-            norm,
-            ..PreprocessConfig::default()
-        },
+        preprocess_cfg: preprocess,
     };
     let mut json = serde_json::to_string_pretty(&hub).map_err(syntax)?;
     json.push('\n');
@@ -126,6 +104,7 @@ pub(super) fn config_json(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Interpolation, ResizeMode};
 
     #[test]
     fn a_directory_gives_back_what_was_saved() {
@@ -137,13 +116,41 @@ mod tests {
         let model = config.init(5, &device);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/model");
-        ModelDir::save(&path, &config, ImageNorm::default(), &model).unwrap();
+        let preprocess = Preprocess {
+            mean: [0.5; 3],
+            resize_mode: ResizeMode::Squash,
+            interpolation: Interpolation::Bilinear,
+            ..Preprocess::default()
+        };
+        ModelDir::save(&path, &config, preprocess, &model).unwrap();
         let opened = ModelDir::open(&path).unwrap();
         assert_eq!(opened.config, config);
-        assert_eq!(opened.norm, ImageNorm::default());
+        assert_eq!(opened.preprocess, preprocess);
         assert_eq!(
             weights_bytes(&opened.load(&device).unwrap()),
             weights_bytes(&model)
+        );
+    }
+
+    #[test]
+    fn preprocessing_that_is_not_implemented_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::presets::json("ViT-Nano-6-36").unwrap();
+        let open = |preprocess: &str| {
+            let json = format!(r#"{{"model_cfg": {config}, "preprocess_cfg": {preprocess}}}"#);
+            std::fs::write(dir.path().join(CONFIG_FILE), json).unwrap();
+            ModelDir::open(dir.path()).map(|dir| dir.preprocess)
+        };
+        // As little as OpenCLIP needs, and keys of its own.
+        let default = Preprocess::default();
+        assert_eq!(open("{}").unwrap(), default);
+        let random = r#"{"interpolation": "random", "fill_color": 0, "mode": "RGB"}"#;
+        assert_eq!(open(random).unwrap(), default);
+        let error = open(r#"{"resize_mode": "longest"}"#).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(CONFIG_FILE) && error.contains("unknown variant `longest`"),
+            "{error}"
         );
     }
 

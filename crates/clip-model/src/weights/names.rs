@@ -91,7 +91,7 @@ impl ModuleVisitor for NameVisitor {
 }
 
 /// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix unless it is custom, its norms say
-/// weight and bias, its fused attention product isn't a layer of its own, its downsampling is a sequence, and
+/// weight and bias, its layer scales gamma, its fused attention product isn't a layer of its own, its downsampling is a sequence, and
 /// timm's blocks have timm's names.
 fn open_clip_name(path: &str, custom_text: bool) -> String {
     let path = match path.strip_prefix("text.") {
@@ -101,6 +101,7 @@ fn open_clip_name(path: &str, custom_text: bool) -> String {
     let name = path
         .replace(".gamma", ".weight")
         .replace(".beta", ".bias")
+        .replace(".scale", ".gamma")
         .replace(".downsample.conv.", ".downsample.0.")
         .replace(".downsample.bn.", ".downsample.1.");
     if !name.starts_with("visual.trunk.") {

@@ -123,7 +123,10 @@ fn a_round_trip_changes_no_bit() {
     })
     .unwrap();
     let back = Checkpoint::read(&theirs, &ReadOptions::default(), &Device::flex()).unwrap();
-    assert_eq!((&back.config, back.norm), (&again.config, again.norm));
+    assert_eq!(
+        (&back.config, back.preprocess),
+        (&again.config, again.preprocess)
+    );
     let last = dir.path().join("last");
     save(&back, &last, FloatType::F32);
     let file = |folder: &Path| fs::read(folder.join(WEIGHTS_FILE)).unwrap();
@@ -145,7 +148,7 @@ fn residual_networks_and_siglips_towers_survive_a_round_trip() {
         let model = config.init(3, &Device::flex());
         let dir = tempfile::tempdir().unwrap();
         let ours = dir.path().join("ours");
-        ModelDir::save(&ours, &config, crate::ImageNorm::default(), &model).unwrap();
+        ModelDir::save(&ours, &config, crate::Preprocess::default(), &model).unwrap();
         let read =
             |path: &Path| Checkpoint::read(path, &ReadOptions::default(), &Device::flex()).unwrap();
         let checkpoint = read(&ours);

@@ -15,7 +15,7 @@ pub struct Changes {
 const FIXED: [&str; 14] = [
     "preset",
     "init",
-    "image_norm",
+    "preprocess",
     "loss",
     "seed",
     "batch",

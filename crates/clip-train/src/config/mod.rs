@@ -6,7 +6,7 @@ mod memory;
 mod objective;
 
 use clip_data::{Augment, LoaderConfig, RandomResizedCrop};
-use clip_model::{Clip, ClipConfig, ImageNorm, Layers, Precision};
+use clip_model::{Clip, ClipConfig, Layers, Precision, Preprocess};
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
@@ -85,9 +85,9 @@ pub struct RunConfig {
     pub schedule: Decay,
     /// AdamW.
     pub optimizer: OptimizerConfig,
-    /// Mean and deviation of pixels; those of `init`, or OpenAI's.
+    /// How images are resized in evaluation, and normalised; as for `init`, or OpenAI's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_norm: Option<ImageNorm>,
+    pub preprocess: Option<Preprocess>,
     /// Where pairs come from.
     pub data: DataConfig,
     /// When the model is tried on the validation data.
@@ -195,7 +195,7 @@ impl Default for RunConfig {
             lock_text: false,
             lock_text_unlocked_layers: 0,
             optimizer: OptimizerConfig::default(),
-            image_norm: None,
+            preprocess: None,
             ema: None,
             data: DataConfig::default(),
             eval: EvalConfig::default(),

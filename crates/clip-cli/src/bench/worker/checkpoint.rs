@@ -16,7 +16,7 @@ use super::{Place, Task, noise, train};
 fn trained(place: &Place, preset: &str) -> Result<(Clip, Optimizer)> {
     let (model, dir, mut optimizer) = train::load(place, preset)?;
     let side = dir.config.vision_cfg.image_size;
-    let images = Images::new(noise(2 * side * side * 3), side, dir.norm);
+    let images = Images::new(noise(2 * side * side * 3), side, dir.preprocess.norm());
     let captions = Captions::new(vec![1, 3, 2, 1, 4, 2], 3);
     let found = train::gradients(place, &model, images, &captions);
     let (model, _) = optimizer.step(1e-6, model, found.grads);

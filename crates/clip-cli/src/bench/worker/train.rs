@@ -60,7 +60,7 @@ impl Step {
             place,
             model: Some(model),
             optimizer,
-            norm: dir.norm,
+            norm: dir.preprocess.norm(),
             pixels: noise(batch * image_size * image_size * 3),
             image_size,
             batch,

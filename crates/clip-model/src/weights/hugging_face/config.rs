@@ -1,7 +1,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ClipConfig, ImageNorm, Layers, ModelError, ProjType, TextPool, weights::FloatType};
+use crate::{ClipConfig, Layers, ModelError, ProjType, TextPool, VisionPool, weights::FloatType};
 
 /// `config.json` as far as the model depends on it; the defaults are transformers'.
 #[derive(Deserialize)]
@@ -162,25 +162,6 @@ pub(in crate::weights) fn mlp_ratio(width: usize, hidden: usize) -> f64 {
     }
 }
 
-/// Mean and deviation of a `preprocessor_config.json`.
-pub(in crate::weights) fn image_norm(json: &str, origin: &str) -> Result<ImageNorm, ModelError> {
-    #[derive(Deserialize)]
-    struct Preprocessor {
-        image_mean: Option<[f32; 3]>,
-        image_std: Option<[f32; 3]>,
-    }
-    let found: Preprocessor =
-        serde_json::from_str(json).map_err(|source| ModelError::ConfigSyntax {
-            origin: origin.to_owned(),
-            source,
-        })?;
-    let default = ImageNorm::default();
-    Ok(ImageNorm {
-        mean: found.image_mean.unwrap_or(default.mean),
-        std: found.image_std.unwrap_or(default.std),
-    })
-}
-
 /// The tokens that `CLIPTextModel` needs to know: it pools at the first end of text.
 #[derive(Clone, Copy, Debug)]
 pub struct TextTokens {
@@ -264,6 +245,12 @@ fn beyond_clip_model(config: &ClipConfig) -> Option<&'static str> {
             "a residual network (`vision_cfg.layers`)",
             matches!(vision.layers, Layers::Stages(_)),
         ),
+        ("`vision_cfg.no_ln_pre`", vision.no_ln_pre),
+        ("`vision_cfg.ls_init_value`", vision.ls_init_value.is_some()),
+        (
+            "`vision_cfg.pool_type`",
+            vision.pool_type != VisionPool::Tok,
+        ),
         ("`text_cfg.no_causal_mask`", text.no_causal_mask),
         ("`text_cfg.pool_type`", !pools_at_the_end),
         ("`text_cfg.proj_bias`", text.proj_bias),
@@ -274,25 +261,6 @@ fn beyond_clip_model(config: &ClipConfig) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(key, asked)| asked.then_some(key))
-}
-
-/// A `preprocessor_config.json` for `CLIPImageProcessor`: the shorter side, bicubic, then the centre.
-pub(in crate::weights) fn to_preprocessor(norm: ImageNorm, image_size: usize) -> Value {
-    const BICUBIC: u8 = 3; // Pillow's number
-    json!({
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": true,
-        "do_resize": true,
-        "size": {"shortest_edge": image_size},
-        "resample": BICUBIC,
-        "do_center_crop": true,
-        "crop_size": {"height": image_size, "width": image_size},
-        "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0,
-        "do_normalize": true,
-        "image_mean": norm.mean,
-        "image_std": norm.std,
-    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,94 @@
+//! Where weights come from.
+
+use std::{path::PathBuf, str::FromStr};
+
+use anyhow::{Error, Result, bail};
+
+/// How a source says that it is on the hub.
+const PREFIX: &str = "hf-hub:";
+
+/// The file or folder that a source means, downloaded if it is on the Hugging Face hub.
+///
+/// # Errors
+/// If it is no model's name, or can't be downloaded.
+pub(crate) fn locate(source: &str) -> Result<PathBuf> {
+    match source.strip_prefix(PREFIX) {
+        Some(model) => fetch(&model.parse()?),
+        None => Ok(PathBuf::from(source)),
+    }
+}
+
+#[cfg(feature = "hub")]
+use super::hub::fetch;
+
+#[cfg(not(feature = "hub"))]
+fn fetch(model: &HubModel) -> Result<PathBuf> {
+    bail!(
+        "this build of clip can't download {} (revision {}): build it with `cargo xtask clip ... {PREFIX}...` or \
+         `--features hub`",
+        model.name,
+        model.revision
+    )
+}
+
+/// A model of the hub: `hf-hub:ORG/NAME`, with `@REVISION` for another than the newest.
+#[derive(Debug, PartialEq)]
+pub(super) struct HubModel {
+    pub(super) name: String,
+    pub(super) revision: String,
+}
+
+impl FromStr for HubModel {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        };
+        let is_revision = revision.split('/').all(is_part);
+        match name.split_once('/') {
+            Some((organisation, model))
+                if is_part(organisation) && is_part(model) && is_revision =>
+            {
+                Ok(Self {
+                    name: name.to_owned(),
+                    revision: revision.to_owned(),
+                })
+            }
+            _ => bail!(
+                "`{PREFIX}{text}` names no model: write {PREFIX}ORGANISATION/NAME, or {PREFIX}ORGANISATION/NAME@REVISION"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_of_the_hub_has_an_organisation_a_name_and_maybe_a_revision() {
+        let model = |revision: &str| HubModel {
+            name: "org/ViT-B-32".to_owned(),
+            revision: revision.to_owned(),
+        };
+        assert_eq!("org/ViT-B-32".parse::<HubModel>().unwrap(), model("main"));
+        assert_eq!(
+            "org/ViT-B-32@refs/pr/1".parse::<HubModel>().unwrap(),
+            model("refs/pr/1")
+        );
+        for wrong in ["", "org", "org/a/b", "../b", "org/a@", "org/a@../main"] {
+            let error = wrong.parse::<HubModel>().unwrap_err().to_string();
+            assert!(error.contains("ORGANISATION/NAME"), "{wrong}: {error}");
+        }
+        assert_eq!(
+            locate("org/ViT-B-32").unwrap(),
+            PathBuf::from("org/ViT-B-32")
+        );
+    }
+}
