@@ -85,9 +85,7 @@ impl BatchNorm {
         let x = x.cast(DType::F32);
         let normalized = match statistics {
             Statistics::Running => {
-                let deviation = self.running_var.value().add_scalar(EPSILON).sqrt();
-                let factor = self.gamma.val() / deviation;
-                let shift = self.beta.val() - self.running_mean.value() * factor.clone();
+                let (factor, shift) = self.running();
                 let per_channel = [1, channels, 1, 1];
                 x * factor.reshape(per_channel) + shift.reshape(per_channel)
             }
@@ -102,6 +100,14 @@ impl BatchNorm {
             }
         };
         normalized.cast(dtype)
+    }
+
+    /// What each channel is multiplied by, and what is added to it, by the running statistics; both `[channels]`.
+    pub(super) fn running(&self) -> (Tensor<1>, Tensor<1>) {
+        let deviation = self.running_var.value().add_scalar(EPSILON).sqrt();
+        let factor = self.gamma.val() / deviation;
+        let shift = self.beta.val() - self.running_mean.value() * factor.clone();
+        (factor, shift)
     }
 
     fn update(&self, found: &Moments) {

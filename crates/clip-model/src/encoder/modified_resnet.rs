@@ -1,7 +1,7 @@
 use burn::{
     module::{Module, Param},
     tensor::{
-        Tensor, activation::relu, module::avg_pool2d, module::conv2d, ops::AvgPoolOptions,
+        DType, Tensor, activation::relu, module::avg_pool2d, module::conv2d, ops::AvgPoolOptions,
         ops::ConvOptions,
     },
 };
@@ -66,15 +66,30 @@ impl Convolution {
     /// - `x`: `[batch, channels in, height, width]`
     /// - returns `[batch, channels out, height / stride, width / stride]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let weight = self.weight.val();
+        self.with(self.weight.val(), None, x)
+    }
+
+    fn with(&self, weight: Tensor<4>, bias: Option<Tensor<1>>, x: Tensor<4>) -> Tensor<4> {
         let [.., side] = weight.dims();
         let (stride, padding) = ([self.stride; 2], [side / 2; 2]);
-        conv2d(
-            x.cast(weight.dtype()),
-            weight,
-            None,
-            ConvOptions::new(stride, padding, [1, 1], 1),
-        )
+        let options = ConvOptions::new(stride, padding, [1, 1], 1);
+        conv2d(x.cast(weight.dtype()), weight, bias, options)
+    }
+
+    /// The convolution, then a batch norm of its channels. At inference in f32 they are one convolution: the norm is a
+    /// factor and a summand of each channel, and weights are fewer than pixels.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward)
+    fn normed(&self, norm: &BatchNorm, x: Tensor<4>, statistics: &mut Statistics) -> Tensor<4> {
+        let weight = self.weight.val();
+        let inference = !x.device().is_autodiff() && weight.dtype() == DType::F32;
+        if !(inference && matches!(statistics, Statistics::Running)) {
+            return norm.forward(self.forward(x), statistics);
+        }
+        let (factor, shift) = norm.running();
+        let [channels, ..] = weight.dims();
+        self.with(weight * factor.reshape([channels, 1, 1, 1]), Some(shift), x)
     }
 }
 
@@ -129,14 +144,12 @@ impl Bottleneck {
     /// - `x`: `[batch, channels, height, width]`
     /// - returns `[batch, 4 * bottleneck width, height / stride, width / stride]`
     pub fn forward(&self, x: Tensor<4>, statistics: &mut Statistics) -> Tensor<4> {
-        let out = relu(self.bn1.forward(self.conv1.forward(x.clone()), statistics));
-        let out = relu(self.bn2.forward(self.conv2.forward(out), statistics));
+        let out = relu(self.conv1.normed(&self.bn1, x.clone(), statistics));
+        let out = relu(self.conv2.normed(&self.bn2, out, statistics));
         let out = pool(out, self.stride);
-        let out = self.bn3.forward(self.conv3.forward(out), statistics);
+        let out = self.conv3.normed(&self.bn3, out, statistics);
         let identity = match &self.downsample {
-            Some(Downsample { conv, bn }) => {
-                bn.forward(conv.forward(pool(x, self.stride)), statistics)
-            }
+            Some(Downsample { conv, bn }) => conv.normed(bn, pool(x, self.stride), statistics),
             None => x,
         };
         relu(out + identity)
@@ -204,9 +217,9 @@ impl ModifiedResNet {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>, statistics: &mut Statistics) -> Tensor<2> {
-        let x = relu(self.bn1.forward(self.conv1.forward(images), statistics));
-        let x = relu(self.bn2.forward(self.conv2.forward(x), statistics));
-        let x = relu(self.bn3.forward(self.conv3.forward(x), statistics));
+        let x = relu(self.conv1.normed(&self.bn1, images, statistics));
+        let x = relu(self.conv2.normed(&self.bn2, x, statistics));
+        let x = relu(self.conv3.normed(&self.bn3, x, statistics));
         let x = pool(x, 2); // [batch, width, image_size / 4, image_size / 4]
         let x = self
             .blocks()
