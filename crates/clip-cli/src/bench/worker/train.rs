@@ -1,9 +1,7 @@
 use anyhow::{Result, ensure};
 use clip_data::Tokenizer;
 use clip_model::{Clip, ImageNorm, loss::ContrastiveLoss, weights::ModelDir};
-use clip_train::{
-    Captions, ContrastiveStep, Images, Optimizer, OptimizerConfig, PairBatch, StepGradients,
-};
+use clip_train::{Captions, ContrastiveStep, Images, Optimizer, OptimizerConfig, PairBatch};
 
 use super::{Place, Task, noise, tokenizer};
 use crate::bench::flops::Shape;
@@ -14,6 +12,7 @@ const LEARNING_RATE: f64 = 1e-6;
 /// A training step as `clip pretrain` does it, from bytes on the host.
 pub(super) struct Step {
     place: Place,
+    step: ContrastiveStep,
     model: Option<Clip>,
     optimizer: Optimizer,
     norm: ImageNorm,
@@ -33,16 +32,10 @@ pub(super) fn load(place: &Place, preset: &str) -> Result<(Clip, ModelDir, Optim
 }
 
 /// The one place that knows how a step is configured.
-pub(super) fn gradients(
-    place: &Place,
-    model: &Clip,
-    images: Images,
-    captions: &Captions,
-) -> StepGradients {
-    ContrastiveStep::new(ContrastiveLoss::default(), images.count())
+pub(super) fn step(place: &Place, batch: usize) -> ContrastiveStep {
+    ContrastiveStep::new(ContrastiveLoss::default(), batch)
         .with_threads(place.threads())
         .with_text_buckets(place.started.text_buckets())
-        .gradients(model, &PairBatch::new(images, captions.clone()))
 }
 
 impl Step {
@@ -57,6 +50,7 @@ impl Step {
         });
         let image_size = dir.config.vision_cfg.image_size;
         Ok(Self {
+            step: step(&place, batch),
             place,
             model: Some(model),
             optimizer,
@@ -94,7 +88,8 @@ impl Task for Step {
         // invariant: it is put back below, and a step that fails is the last.
         let model = self.model.take().expect("invariant: put back");
         let images = Images::new(self.pixels.clone(), self.image_size, self.norm);
-        let found = gradients(&self.place, &model, images, &self.captions);
+        let batch = PairBatch::new(images, self.captions.clone());
+        let found = self.step.gradients(&model, &batch);
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
         self.model = Some(model);
         self.place.sync()?;
