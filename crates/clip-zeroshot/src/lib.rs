@@ -35,6 +35,7 @@ mod head_file;
 mod hierarchy;
 mod image_index;
 mod model_source;
+mod nearest;
 pub mod probe;
 mod prompts;
 mod ranking;
@@ -42,6 +43,7 @@ mod retrieval;
 mod robustness;
 mod shard_evaluation;
 mod shard_features;
+mod sketch;
 mod tensor_file;
 
 pub use ablation::{AblationReport, TemplateAblation, TemplateScore};
@@ -57,7 +59,8 @@ pub use feature_cache::FeatureCache;
 pub use hash::Sha256Hex;
 pub use head::{ClassifierHead, HeadKey};
 pub use hierarchy::{GroupReport, Level};
-pub use image_index::{Changes, Found, ImageIndex, IndexedImage};
+pub use image_index::{Changes, ImageIndex, IndexedImage};
+pub use nearest::Found;
 pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};
 pub use ranking::TiedRank;
 pub use retrieval::{Retrieval, RetrievalReport, retrieve};
@@ -66,3 +69,4 @@ pub use shard_evaluation::{
     LabelSource, evaluate_retrieval, evaluate_retrieval_in, evaluate_zeroshot,
 };
 pub use shard_features::{ImagePass, ShardFeatures};
+pub use sketch::Sketch;
