@@ -6,7 +6,7 @@ use std::{
 };
 
 use clip_data::{FaultKind, decode};
-use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, ImageIndex, Templates};
+use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, Found, ImageIndex, Sketch, Templates};
 use serde_json::{Value, json};
 
 use crate::{classes, pictures::Pictures, search};
@@ -21,6 +21,17 @@ pub(super) struct Folder {
     /// Canonical.
     pub(super) dir: PathBuf,
     pub(super) index: ImageIndex,
+    /// To search faster and now and then miss an image.
+    pub(super) sketch: Option<Sketch>,
+}
+
+impl Folder {
+    fn nearest(&self, feature: &[f32], k: usize) -> Vec<Found> {
+        match &self.sketch {
+            Some(sketch) => self.index.search_sketched(sketch, feature, k),
+            None => self.index.search(feature, k),
+        }
+    }
 }
 
 /// The model and the folder behind the page.
@@ -128,13 +139,15 @@ impl State {
     }
 
     fn search(&self, feature: &[f32]) -> Result<Value, Refusal> {
-        let Some(Folder { index, .. }) = &self.folder else {
+        let Some(folder) = &self.folder else {
             let reason = "no folder is being searched: start `clip ui` with --dir";
             return Err(Refusal::NotFound(reason.to_owned()));
         };
-        let found = index.search(feature, TOP).into_iter();
-        let found = found.map(|found| {
-            let path = &index.images()[found.position].path;
+        let images = folder.index.images();
+        let (found, _) =
+            search::unchanged(&folder.dir, images, TOP, |k| folder.nearest(feature, k));
+        let found = found.into_iter().map(|found| {
+            let path = &images[found.position].path;
             json!({ "id": found.position, "path": path, "cosine": found.cosine })
         });
         Ok(found.collect())
