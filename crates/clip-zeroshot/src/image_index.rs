@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Sketch, ZeroShotError,
+    ZeroShotError,
     nearest::{Found, dot, nearest},
     tensor_file::{self, Matrix},
 };
@@ -154,28 +154,6 @@ impl ImageIndex {
         nearest(self.about.images.len(), k, |row| {
             dot(self.feature(row), &query)
         })
-    }
-
-    /// As [`search`](Self::search), but only the images that a sketch of this index finds likely are compared: several
-    /// times as fast among hundreds of thousands, and now and then one of the `k` is another.
-    ///
-    /// # Panics
-    /// If the query has another length than `embed_dim`, or the sketch is of an index with fewer images.
-    pub fn search_sketched(&self, sketch: &Sketch, query: &[f32], k: usize) -> Vec<Found> {
-        let query = self.normalised(query);
-        let likely = sketch.likely(&query, k);
-        let mut found = nearest(likely.len(), k, |place| {
-            dot(self.feature(likely[place]), &query)
-        });
-        for found in &mut found {
-            found.position = likely[found.position];
-        }
-        found
-    }
-
-    /// A sketch of the index as it is, to search faster with.
-    pub fn sketch(&self) -> Sketch {
-        Sketch::new(&self.features, self.about.embed_dim)
     }
 
     fn feature(&self, row: usize) -> &[f32] {

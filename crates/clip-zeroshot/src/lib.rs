@@ -43,7 +43,6 @@ mod retrieval;
 mod robustness;
 mod shard_evaluation;
 mod shard_features;
-mod sketch;
 mod tensor_file;
 
 pub use ablation::{AblationReport, TemplateAblation, TemplateScore};
@@ -69,4 +68,3 @@ pub use shard_evaluation::{
     LabelSource, evaluate_retrieval, evaluate_retrieval_in, evaluate_zeroshot,
 };
 pub use shard_features::{ImagePass, ShardFeatures};
-pub use sketch::Sketch;

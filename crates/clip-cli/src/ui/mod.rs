@@ -33,10 +33,6 @@ pub(crate) struct Args {
     /// The index file, in place of the one in the folder.
     #[arg(long, value_name = "FILE", requires = "dir")]
     index: Option<PathBuf>,
-    /// Compare a query with the likely images of the folder only: several times as fast among hundreds of thousands, and
-    /// now and then an image is missed.
-    #[arg(long, requires = "dir")]
-    approximate: bool,
     /// The address to listen on. Whoever reaches another address than the default, which only this machine can, may
     /// use the model and see the indexed images.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
@@ -56,8 +52,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         let dir = dir
             .canonicalize()
             .with_context(|| format!("cannot read {}", dir.display()))?;
-        let sketch = args.approximate.then(|| index.sketch());
-        (Some(Folder { dir, index, sketch }), encoders)
+        (Some(Folder { dir, index }), encoders)
     } else {
         let started = device::open(device)?;
         let encoders = clip_zeroshot::ClipEncoders::load(args.model.name(), &started.device)?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clip_data::{FaultKind, decode};
-use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, Found, ImageIndex, Sketch, Templates};
+use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, ImageIndex, Templates};
 use serde_json::{Value, json};
 
 use crate::{classes, pictures::Pictures, search};
@@ -21,17 +21,6 @@ pub(super) struct Folder {
     /// Canonical.
     pub(super) dir: PathBuf,
     pub(super) index: ImageIndex,
-    /// To search faster and now and then miss an image.
-    pub(super) sketch: Option<Sketch>,
-}
-
-impl Folder {
-    fn nearest(&self, feature: &[f32], k: usize) -> Vec<Found> {
-        match &self.sketch {
-            Some(sketch) => self.index.search_sketched(sketch, feature, k),
-            None => self.index.search(feature, k),
-        }
-    }
 }
 
 /// The model and the folder behind the page.
@@ -144,8 +133,9 @@ impl State {
             return Err(Refusal::NotFound(reason.to_owned()));
         };
         let images = folder.index.images();
-        let (found, _) =
-            search::unchanged(&folder.dir, images, TOP, |k| folder.nearest(feature, k));
+        let (found, _) = search::unchanged(&folder.dir, images, TOP, |k| {
+            folder.index.search(feature, k)
+        });
         let found = found.into_iter().map(|found| {
             let path = &images[found.position].path;
             json!({ "id": found.position, "path": path, "cosine": found.cosine })
