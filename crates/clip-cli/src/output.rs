@@ -1,8 +1,12 @@
 //! What the program prints: results on stdout, errors on stderr. Never `println!`, which panics on a closed pipe.
 
-use std::io::{self, ErrorKind, Write};
+use std::{
+    io::{self, ErrorKind, Write},
+    path::Path,
+};
 
 use anyhow::Result;
+use clip_train::report::Evaluation;
 use unicode_width::UnicodeWidthStr;
 
 /// Prints a line of results.
@@ -35,6 +39,19 @@ pub(crate) fn table<Row: AsRef<[String]>>(rows: &[Row]) -> Result<()> {
             text.extend(std::iter::repeat_n(' ', width - cell.width() + 2));
         }
         line(text.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Writes an evaluation's page and its drawings, where they are asked for.
+pub(crate) fn page(page: &Evaluation, html: Option<&Path>, svg: Option<&Path>) -> Result<()> {
+    if let Some(path) = html {
+        page.write(path)?;
+        log::info!("wrote {}", path.display());
+    }
+    if let Some(folder) = svg {
+        let drawings = page.write_drawings(folder)?;
+        log::info!("wrote {drawings} drawings into {}", folder.display());
     }
     Ok(())
 }

@@ -2,24 +2,18 @@
 
 use std::{
     collections::HashMap,
-    num::NonZero,
     path::{Path, PathBuf},
-    thread,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ZeroShotError,
+    nearest::{Found, dot, nearest},
     tensor_file::{self, Matrix},
 };
 
 const FORMAT: &str = "clip-image-index-1";
-/// Products of a row are summed in so many lanes: enough for two registers of the widest vector units, so that one
-/// addition doesn't wait for the one before.
-const LANES: usize = 32;
-/// Rows that are worth a thread of their own: a few milliseconds of work.
-const ROWS_PER_THREAD: usize = 16_384;
 
 /// An image file as it was when it was encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,15 +35,6 @@ pub struct Changes {
     pub encoded: usize,
     /// Images that are gone.
     pub removed: usize,
-}
-
-/// An image of a search's result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    /// Its position in [`ImageIndex::images`].
-    pub position: usize,
-    /// Its cosine with the query.
-    pub cosine: f32,
 }
 
 /// The normalised features of a folder's images.
@@ -165,31 +150,20 @@ impl ImageIndex {
     /// # Panics
     /// If the query has another length than `embed_dim`.
     pub fn search(&self, query: &[f32], k: usize) -> Vec<Found> {
+        let query = self.normalised(query);
+        nearest(self.about.images.len(), k, |row| {
+            dot(self.feature(row), &query)
+        })
+    }
+
+    fn feature(&self, row: usize) -> &[f32] {
+        &self.features[row * self.about.embed_dim..][..self.about.embed_dim]
+    }
+
+    fn normalised(&self, query: &[f32]) -> Vec<f32> {
         assert_eq!(query.len(), self.about.embed_dim, "numbers in the query");
-        let squares: f32 = query.iter().map(|value| value * value).sum();
-        let norm = squares.sqrt().max(crate::features::SMALLEST_NORM);
-        let query: Vec<f32> = query.iter().map(|value| value / norm).collect();
-        let rows = self.about.images.len();
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = threads.min(rows.div_ceil(ROWS_PER_THREAD)).max(1);
-        let part = rows.div_ceil(threads).max(1);
-        let query = &query;
-        let mut found: Vec<Found> = thread::scope(|scope| {
-            let parts: Vec<_> = self
-                .features
-                .chunks(part * self.about.embed_dim)
-                .enumerate()
-                .map(|(at, features)| scope.spawn(move || best(features, query, k, at * part)))
-                .collect();
-            parts
-                .into_iter()
-                // invariant: the thread only computes.
-                .flat_map(|part| part.join().expect("invariant: no panic in a product"))
-                .collect()
-        });
-        found.sort_by(before);
-        found.truncate(k);
-        found
+        let norm = dot(query, query).sqrt().max(crate::features::SMALLEST_NORM);
+        query.iter().map(|value| value / norm).collect()
     }
 
     /// Writes the index, whole or not at all.
@@ -227,46 +201,6 @@ impl ImageIndex {
             )),
         }
     }
-}
-
-/// Higher cosines first, then lower positions.
-fn before(a: &Found, b: &Found) -> std::cmp::Ordering {
-    b.cosine
-        .total_cmp(&a.cosine)
-        .then(a.position.cmp(&b.position))
-}
-
-/// The best of some rows, the first of which has position `first`.
-fn best(features: &[f32], query: &[f32], k: usize, first: usize) -> Vec<Found> {
-    let mut found: Vec<Found> = Vec::with_capacity(2 * k + 1);
-    let mut least = f32::NEG_INFINITY;
-    for (row, position) in features.chunks_exact(query.len()).zip(first..) {
-        let cosine = dot(row, query);
-        if cosine > least || found.len() < k {
-            found.push(Found { position, cosine });
-            // Sorted now and then: nearly all rows are below the least.
-            if found.len() > 2 * k {
-                found.sort_by(before);
-                found.truncate(k);
-                least = found.last().map_or(least, |last| last.cosine);
-            }
-        }
-    }
-    found
-}
-
-/// A dot product in independent lanes, which the compiler makes vector instructions of.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [0f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
@@ -307,6 +241,7 @@ mod tests {
         assert_eq!(paths(&index, [5.0, 4.9], 2), ["b", "a"]);
         assert_eq!(paths(&index, [0.0, 1.0], 9), ["c", "b", "a"]);
         assert_eq!(paths(&index, [1.0, 0.0], 0), [] as [&str; 0]);
+        assert_eq!(paths(&index, [1.0, 0.0], usize::MAX).len(), 3);
     }
 
     #[test]
@@ -333,7 +268,7 @@ mod tests {
     #[test]
     fn threads_find_what_a_plain_loop_finds() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        let (rows, width) = (2 * ROWS_PER_THREAD + 77, 35);
+        let (rows, width) = (2 * crate::nearest::ROWS_PER_THREAD + 77, 35);
         let features: Vec<f32> = (0..rows * width)
             .map(|_| rng.random_range(-1.0..1.0))
             .collect();

@@ -62,6 +62,9 @@ pub(crate) struct Args {
     /// Write a page with the few-shot curve.
     #[arg(long, value_name = "FILE", requires = "shots")]
     html: Option<PathBuf>,
+    /// Write the few-shot curve into this folder, as an SVG file.
+    #[arg(long, value_name = "DIR", requires = "shots")]
+    svg: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -209,10 +212,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         few_shot,
         skipped,
     };
-    if let Some(path) = &args.html {
-        page(args.model.name(), &found).write(path)?;
-        log::info!("wrote {}", path.display());
-    }
+    let page = page(args.model.name(), &found);
+    output::page(&page, args.html.as_deref(), args.svg.as_deref())?;
     if args.json {
         return output::line(&serde_json::to_string(&found)?);
     }

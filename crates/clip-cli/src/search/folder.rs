@@ -2,12 +2,14 @@
 
 use std::{
     collections::HashMap,
+    fs::Metadata,
+    io::ErrorKind,
     path::{Component, Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
 use anyhow::{Context, Result};
-use clip_zeroshot::{Changes, ClipEncoders, ImageIndex, IndexedImage, TextEncoder};
+use clip_zeroshot::{Changes, ClipEncoders, Found, ImageIndex, IndexedImage, TextEncoder};
 
 use crate::{
     output,
@@ -91,22 +93,29 @@ pub(super) fn update(
 fn scan(dir: &Path) -> Result<Vec<IndexedImage>> {
     let mut present = Vec::new();
     for path in pictures::below(dir)? {
-        let about = path
-            .metadata()
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let changed = about.modified().ok();
-        let changed = changed.and_then(|changed| changed.duration_since(UNIX_EPOCH).ok());
+        let about = match path.metadata() {
+            Ok(about) => about,
+            // Deleted since the folder was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            error => error.with_context(|| format!("cannot read {}", path.display()))?,
+        };
         let Some(relative) = relative(dir, &path) else {
             log::warn!("{} is left out: its name is not UTF-8", path.display());
             continue;
         };
-        present.push(IndexedImage {
-            path: relative,
-            size: about.len(),
-            changed: changed.map_or(0, |changed| changed.as_nanos() as u64),
-        });
+        present.push(image_of(relative, &about));
     }
     Ok(present)
+}
+
+fn image_of(path: String, about: &Metadata) -> IndexedImage {
+    let changed = about.modified().ok();
+    let changed = changed.and_then(|changed| changed.duration_since(UNIX_EPOCH).ok());
+    IndexedImage {
+        path,
+        size: about.len(),
+        changed: changed.map_or(0, |changed| changed.as_nanos() as u64),
+    }
 }
 
 fn relative(dir: &Path, path: &Path) -> Option<String> {
@@ -115,16 +124,44 @@ fn relative(dir: &Path, path: &Path) -> Option<String> {
     Some(parts?.join("/"))
 }
 
-/// Where an indexed image lies, or nothing if that isn't below the folder: by an index that someone has forged, or by a
-/// symbolic link that has taken the image's place.
+/// Where an indexed image lies, or nothing if the file is gone or another than the one indexed, or isn't below the folder:
+/// by an index that someone has forged, or by a symbolic link that has taken the image's place.
 pub(crate) fn resolve(dir: &Path, image: &IndexedImage) -> Option<PathBuf> {
     let relative = Path::new(&image.path);
     let inside = relative
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
     let whole = dir.join(relative).canonicalize().ok()?;
-    (inside && pictures::is_image(relative) && whole.starts_with(dir.canonicalize().ok()?))
+    let about = whole.metadata().ok()?;
+    (inside
+        && pictures::is_image(relative)
+        && whole.starts_with(dir.canonicalize().ok()?)
+        && about.is_file()
+        && image_of(image.path.clone(), &about) == *image)
         .then_some(whole)
+}
+
+/// The `top` best of a search among the images that are still as they were indexed, and how many others there were
+/// among them. `search` finds so many as it is asked for.
+pub(crate) fn unchanged(
+    dir: &Path,
+    images: &[IndexedImage],
+    top: usize,
+    search: impl Fn(usize) -> Vec<Found>,
+) -> (Vec<Found>, usize) {
+    let mut asked = top;
+    loop {
+        let mut found = search(asked);
+        let all = found.len() < asked;
+        let before = found.len();
+        found.retain(|found| resolve(dir, &images[found.position]).is_some());
+        let others = before - found.len();
+        if all || found.len() >= top {
+            found.truncate(top);
+            return (found, others);
+        }
+        asked = asked.saturating_mul(2);
+    }
 }
 
 #[cfg(test)]
@@ -134,31 +171,77 @@ mod tests {
     fn image(path: &str) -> IndexedImage {
         IndexedImage {
             path: path.to_owned(),
-            size: 0,
+            size: 1,
             changed: 0,
         }
+    }
+
+    /// A folder `pictures` with `own.png` and `notes.txt`, beside `secret.png`.
+    fn folders() -> (tempfile::TempDir, PathBuf) {
+        let outer = tempfile::tempdir().unwrap();
+        let dir = outer.path().join("pictures");
+        std::fs::create_dir(&dir).unwrap();
+        for file in ["../secret.png", "own.png", "notes.txt"] {
+            std::fs::write(dir.join(file), b"x").unwrap();
+        }
+        (outer, dir)
+    }
+
+    /// An image with the size and time of a file, whatever its path leads to.
+    fn like(path: &str, file: &Path) -> IndexedImage {
+        image_of(path.to_owned(), &file.metadata().unwrap())
     }
 
     #[cfg(unix)]
     #[test]
     fn no_path_leads_out_of_the_folder() {
-        let outer = tempfile::tempdir().unwrap();
-        let dir = outer.path().join("pictures");
-        std::fs::create_dir(&dir).unwrap();
-        std::fs::write(outer.path().join("secret.png"), b"x").unwrap();
-        std::fs::write(dir.join("own.png"), b"x").unwrap();
-        std::fs::write(dir.join("notes.txt"), b"x").unwrap();
+        let (outer, dir) = folders();
+        let secret = outer.path().join("secret.png");
         std::os::unix::fs::symlink("../secret.png", dir.join("link.png")).unwrap();
-        assert!(resolve(&dir, &image("own.png")).is_some());
-        let absolute = outer.path().join("secret.png").display().to_string();
+        assert!(resolve(&dir, &like("own.png", &dir.join("own.png"))).is_some());
         for path in [
             "../secret.png",
             "link.png",
-            "notes.txt",
             "gone.png",
-            &absolute,
+            secret.to_str().unwrap(),
         ] {
-            assert_eq!(resolve(&dir, &image(path)), None, "{path}");
+            assert_eq!(resolve(&dir, &like(path, &secret)), None, "{path}");
         }
+        let notes = like("notes.txt", &dir.join("notes.txt"));
+        assert_eq!(resolve(&dir, &notes), None);
+    }
+
+    #[test]
+    fn a_file_that_has_changed_is_not_the_one_indexed() {
+        let (_outer, dir) = folders();
+        let own = like("own.png", &dir.join("own.png"));
+        std::fs::write(dir.join("own.png"), b"longer").unwrap();
+        assert_eq!(resolve(&dir, &own), None);
+    }
+
+    #[test]
+    fn others_are_found_in_place_of_those_that_are_gone() {
+        let (_outer, dir) = folders();
+        let own = like("own.png", &dir.join("own.png"));
+        let mut images: Vec<IndexedImage> =
+            (0..9).map(|at| image(&format!("gone-{at}.png"))).collect();
+        images.push(own);
+        let search = |k: usize| -> Vec<Found> {
+            let positions = 0..images.len().min(k);
+            let found = positions.map(|position| Found {
+                position,
+                cosine: 0.0,
+            });
+            found.collect()
+        };
+        let (found, others) = unchanged(&dir, &images, 1, search);
+        assert_eq!((found[0].position, found.len(), others), (9, 1, 9));
+        let (found, others) = unchanged(&dir, &images[..9], 20, |k| {
+            let mut found = search(k);
+            found.truncate(9);
+            found
+        });
+        assert_eq!((found.len(), others), (0, 9));
+        assert!(unchanged(&dir, &images, 0, search).0.is_empty());
     }
 }

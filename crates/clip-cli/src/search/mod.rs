@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clip_zeroshot::{ClipEncoders, ImageIndex, TextEncoder, ZeroShotError};
 use serde_json::json;
 
-pub(crate) use self::folder::{index_file, resolve};
+pub(crate) use self::folder::{index_file, resolve, unchanged};
 use crate::{
     device::{self, DeviceName},
     model::ModelArgs,
@@ -141,8 +141,15 @@ fn query(args: &QueryArgs, device: Option<DeviceName>) -> Result<()> {
         feature.iter().all(|value| value.is_finite()),
         "the query's feature is not finite: the model's weights are damaged"
     );
+    let search = |k| index.search(&feature, k);
+    let (found, others) = unchanged(&args.dir, index.images(), args.top, search);
+    if others > 0 {
+        log::warn!(
+            "{others} of the nearest images are gone or have changed since they were indexed: run `clip search index`"
+        );
+    }
     let mut rows = Vec::new();
-    for found in index.search(&feature, args.top) {
+    for found in found {
         let image = &index.images()[found.position];
         let path = args.dir.join(&image.path).display().to_string();
         if args.json {

@@ -23,6 +23,8 @@ pub(super) struct Request {
     /// The name, without its port, that the client knows this server by.
     pub(super) host: String,
     pub(super) body: Vec<u8>,
+    /// Bytes of the whole body.
+    length: usize,
 }
 
 /// An answer.
@@ -81,10 +83,8 @@ impl Response {
     }
 }
 
-/// Reads a request whose body has at most `limit` bytes. A larger one is refused before any of it is read.
-pub(super) fn read(stream: &mut TcpStream, limit: usize) -> Result<Request, Response> {
-    let bad = |reason: &str| Response::refused(Status::BadRequest, reason);
-    let gone = |_| bad("the request breaks off");
+/// Reads a request up to its body, and what of the body came with that. A body of more than `limit` bytes is refused.
+pub(super) fn read_head(stream: &mut TcpStream, limit: usize) -> Result<Request, Response> {
     stream.set_read_timeout(Some(TIMEOUT)).map_err(gone)?;
     stream.set_write_timeout(Some(TIMEOUT)).map_err(gone)?;
     let mut bytes = Vec::new();
@@ -101,22 +101,45 @@ pub(super) fn read(stream: &mut TcpStream, limit: usize) -> Result<Request, Resp
             read => bytes.extend_from_slice(&part[..read]),
         }
     };
-    let mut body = bytes.split_off(end);
+    let body = bytes.split_off(end);
     let (mut request, length) =
         head(&bytes).map_err(|(status, reason)| Response::refused(status, reason))?;
     if length > limit as u64 {
         let reason = format!("the upload is larger than {} MiB", limit >> 20);
         return Err(Response::refused(Status::TooLarge, &reason));
     }
-    let length = length as usize;
-    body.truncate(length);
-    let rest = (length - body.len()) as u64;
-    stream.take(rest).read_to_end(&mut body).map_err(gone)?;
-    if body.len() < length {
-        return Err(bad("the upload breaks off"));
-    }
+    request.length = length as usize;
     request.body = body;
+    request.body.truncate(request.length);
     Ok(request)
+}
+
+impl Request {
+    /// Whether it has a body.
+    pub(super) fn is_upload(&self) -> bool {
+        self.length > 0
+    }
+
+    /// Reads what is left of the body.
+    pub(super) fn read_body(&mut self, stream: &mut TcpStream) -> Result<(), Response> {
+        let rest = (self.length - self.body.len()) as u64;
+        stream
+            .take(rest)
+            .read_to_end(&mut self.body)
+            .map_err(gone)?;
+        if self.body.len() < self.length {
+            return Err(bad("the upload breaks off"));
+        }
+        Ok(())
+    }
+}
+
+fn bad(reason: &str) -> Response {
+    Response::refused(Status::BadRequest, reason)
+}
+
+fn gone(_: std::io::Error) -> Response {
+    bad("the request breaks off")
 }
 
 /// The request of a head, without its body, and the body's length.
@@ -138,6 +161,7 @@ fn head(bytes: &[u8]) -> Result<(Request, u64), (Status, &'static str)> {
             .collect(),
         host: String::new(),
         body: Vec::new(),
+        length: 0,
     };
     let mut length = None;
     for header in &*parsed.headers {

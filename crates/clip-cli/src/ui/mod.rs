@@ -1,6 +1,7 @@
 //! `clip ui`: a local web page to try a model with.
 
 mod http;
+mod places;
 mod server;
 mod state;
 
@@ -12,7 +13,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use self::{
-    server::Server,
+    places::Places,
+    server::{MOST_CONNECTIONS, MOST_UPLOADS, Server},
     state::{Folder, State},
 };
 use crate::{
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// A folder that `clip search index` has indexed with this model, to search in.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The index file, in place of the one in the folder.
+    #[arg(long, value_name = "FILE", requires = "dir")]
+    index: Option<PathBuf>,
     /// The address to listen on. Whoever reaches another address than the default, which only this machine can, may
     /// use the model and see the indexed images.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
@@ -42,7 +47,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let (folder, encoders) = if let Some(dir) = &args.dir {
-        let file = search::index_file(dir, None);
+        let file = search::index_file(dir, args.index.as_deref());
         let (index, encoders) = search::open(&file, Some(args.model.name()), device)?;
         let dir = dir
             .canonicalize()
@@ -64,6 +69,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         state: State::new(encoders, args.model.name(), folder),
         address: listener.local_addr()?,
         limit: args.max_upload as usize * (1 << 20),
+        connections: Places::new(MOST_CONNECTIONS),
+        uploads: Places::new(MOST_UPLOADS),
     };
     output::line(&format!("http://{}/", server.address))?;
     log::info!("open it in a browser; Ctrl-C ends it");

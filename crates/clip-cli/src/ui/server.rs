@@ -3,10 +3,7 @@
 use std::{
     io::{self, Read},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread,
 };
 
@@ -14,6 +11,7 @@ use serde_json::Value;
 
 use super::{
     http::{self, Request, Response, Status},
+    places::Places,
     state::{Refusal, State},
 };
 
@@ -22,7 +20,10 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Connections at once: a browser opens six, and a page of found images asks for all.
-const MOST_CONNECTIONS: usize = 64;
+pub(super) const MOST_CONNECTIONS: usize = 64;
+
+/// Uploads held in memory at once. The model takes one after the other, so more would only wait.
+pub(super) const MOST_UPLOADS: usize = 8;
 
 /// Bytes of a refused upload that are taken and thrown away.
 const MOST_DRAINED: u64 = 256 << 20;
@@ -34,13 +35,14 @@ pub(super) struct Server {
     pub(super) address: SocketAddr,
     /// Most bytes of an upload.
     pub(super) limit: usize,
+    pub(super) connections: Places,
+    pub(super) uploads: Places,
 }
 
 impl Server {
     /// Serves until the program ends.
     pub(super) fn serve(self, listener: &TcpListener) {
         let server = Arc::new(self);
-        let connections = Arc::new(AtomicUsize::new(0));
         for stream in listener.incoming() {
             let mut stream = match stream {
                 Ok(stream) => stream,
@@ -49,25 +51,18 @@ impl Server {
                     continue;
                 }
             };
-            let (server, connections) = (Arc::clone(&server), Arc::clone(&connections));
-            if connections.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
-                connections.fetch_sub(1, Ordering::Relaxed);
-                let busy = Response::refused(Status::Busy, "too many connections");
-                let _ = http::write(&mut stream, &busy);
-                continue;
-            }
-            thread::spawn(move || {
-                server.connection(&mut stream);
-                connections.fetch_sub(1, Ordering::Relaxed);
+            let server = Arc::clone(&server);
+            thread::spawn(move || match server.connections.take() {
+                Some(_place) => server.connection(&mut stream),
+                None => {
+                    let _ = http::write(&mut stream, &busy());
+                }
             });
         }
     }
 
     fn connection(&self, stream: &mut TcpStream) {
-        let response = match http::read(stream, self.limit) {
-            Ok(request) => self.answer(&request),
-            Err(refused) => refused,
-        };
+        let response = self.respond(stream).unwrap_or_else(|refused| refused);
         if let Err(error) = http::write(stream, &response) {
             log::debug!("an answer could not be sent: {error}");
             return;
@@ -75,6 +70,16 @@ impl Server {
         // A client that is still sending reads its answer only if what it sends is taken, not refused by the system.
         let _ = stream.shutdown(Shutdown::Write);
         let _ = io::copy(&mut stream.take(MOST_DRAINED), &mut io::sink());
+    }
+
+    fn respond(&self, stream: &mut TcpStream) -> Result<Response, Response> {
+        let mut request = http::read_head(stream, self.limit)?;
+        let uploads = request
+            .is_upload()
+            .then(|| self.uploads.take().ok_or_else(busy));
+        let _place = uploads.transpose()?;
+        request.read_body(stream)?;
+        Ok(self.answer(&request))
     }
 
     fn answer(&self, request: &Request) -> Response {
@@ -131,4 +136,8 @@ impl Server {
 
 fn json(value: &Value) -> Response {
     Response::new("application/json", value.to_string())
+}
+
+fn busy() -> Response {
+    Response::refused(Status::Busy, "too many requests at once: try again")
 }

@@ -128,13 +128,16 @@ impl State {
     }
 
     fn search(&self, feature: &[f32]) -> Result<Value, Refusal> {
-        let Some(Folder { index, .. }) = &self.folder else {
+        let Some(folder) = &self.folder else {
             let reason = "no folder is being searched: start `clip ui` with --dir";
             return Err(Refusal::NotFound(reason.to_owned()));
         };
-        let found = index.search(feature, TOP).into_iter();
-        let found = found.map(|found| {
-            let path = &index.images()[found.position].path;
+        let images = folder.index.images();
+        let (found, _) = search::unchanged(&folder.dir, images, TOP, |k| {
+            folder.index.search(feature, k)
+        });
+        let found = found.into_iter().map(|found| {
+            let path = &images[found.position].path;
             json!({ "id": found.position, "path": path, "cosine": found.cosine })
         });
         Ok(found.collect())

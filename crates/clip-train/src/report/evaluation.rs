@@ -1,20 +1,17 @@
-use std::{io, path::Path};
+use std::{fs, io, path::Path};
 
 use super::{
     Prediction, ZeroShot,
-    html::{caption, escape, percent, push, section, table},
+    drawing::Drawing,
+    drawings::{confusion, few_shot, predictions, reliability},
+    html::{caption, escape, percent, section, table},
     page::document,
     results,
 };
-use crate::progress::replace_file;
+use crate::progress::{at, replace_file};
 
-/// More classes than this leave no room for their names beside a matrix.
-const MATRIX_CLASSES: usize = 40;
 /// Confusions listed where the matrix is not drawn.
 const CONFUSIONS_SHOWN: usize = 20;
-/// Side of the square drawings, in their own units, and the room for labels at their left and below.
-const SIDE: f64 = 340.0;
-const MARGIN: f64 = 100.0;
 
 /// An evaluation on one page that needs nothing else. What was not measured stays empty, and its section is left out.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +73,7 @@ impl Evaluation {
             "<header><p class=\"eyebrow\">CLIP evaluation</p><h1>{title}</h1></header>\n<main>\n"
         );
         body += &results::zeroshot(&self.zeroshot);
-        let drawn: String = self.confusions.iter().map(confusion).collect();
+        let drawn: String = self.confusions.iter().map(confusion_or_table).collect();
         if !drawn.is_empty() {
             let lead = "<p class=\"lead\">Rows are what a sample is, columns what it was taken for; \
                         each row adds up to 100%.</p>";
@@ -86,10 +83,11 @@ impl Evaluation {
             body += &section(
                 "few-shot",
                 "Linear probes on few examples",
-                &few_shot(curve),
+                &few_shot_section(curve),
             );
         }
-        let drawn: String = self.reliability.iter().map(reliability).collect();
+        let drawn = self.reliability.iter().map(reliability);
+        let drawn: String = drawn.map(|drawing| drawing.figure()).collect();
         if !drawn.is_empty() {
             let lead = "<p class=\"lead\">Of the predictions made with a probability, as many should be \
                         right: the diagonal. Circles are as large as the share of predictions.</p>";
@@ -109,65 +107,66 @@ impl Evaluation {
     pub fn write(&self, path: &Path) -> io::Result<()> {
         replace_file(path, self.to_html().as_bytes())
     }
+
+    /// The page's drawings, each as an SVG file that needs nothing else, with the file's name.
+    ///
+    /// A set of too many classes has no drawing of its confusions. Of several sets, the names hold place and name.
+    pub fn drawings(&self) -> Vec<(String, String)> {
+        let mut drawn = Vec::new();
+        let mut add = |name: String, drawing: Drawing| {
+            drawn.push((format!("{name}.svg"), drawing.file()));
+        };
+        for (at, set) in self.confusions.iter().enumerate() {
+            if let Some(drawing) = confusion(set) {
+                add(
+                    of_set("confusion", at, self.confusions.len(), &set.dataset),
+                    drawing,
+                );
+            }
+        }
+        for (at, set) in self.reliability.iter().enumerate() {
+            let name = of_set("reliability", at, self.reliability.len(), &set.dataset);
+            add(name, reliability(set));
+        }
+        if let Some(curve) = &self.few_shot {
+            add("few-shot".to_owned(), few_shot(curve));
+        }
+        if !self.predictions.is_empty() {
+            add("predictions".to_owned(), predictions(&self.predictions));
+        }
+        drawn
+    }
+
+    /// Writes the [`drawings`](Self::drawings) into a folder, which is made if it is missing. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// The folder or a file can't be written; the message names it.
+    pub fn write_drawings(&self, folder: &Path) -> io::Result<usize> {
+        fs::create_dir_all(folder).map_err(|error| at("create", folder, &error))?;
+        let drawings = self.drawings();
+        for (name, drawing) in &drawings {
+            replace_file(&folder.join(name), drawing.as_bytes())?;
+        }
+        Ok(drawings.len())
+    }
 }
 
-/// Begins a figure with a square drawing; the caller closes both.
-fn square(title: &str, summary: &str) -> String {
-    let size = SIDE + MARGIN;
-    format!(
-        "<figure class=\"chart\"><figcaption><h3>{title}</h3></figcaption><div class=\"plot\">\
-         <svg viewBox=\"0 0 {:.0} {size:.0}\" role=\"img\" aria-label=\"{summary}\">",
-        size + 12.0
-    )
+/// The name of a set's drawing: with the set's where there are several.
+fn of_set(what: &str, at: usize, sets: usize, set: &str) -> String {
+    if sets == 1 {
+        return what.to_owned();
+    }
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let set: String = set.chars().take(40).map(plain).collect();
+    format!("{what}-{}-{set}", at + 1)
 }
 
-fn confusion(confusion: &Confusion) -> String {
-    let name = escape(&confusion.dataset);
-    let classes = confusion.classes.len();
-    if classes == 0 || classes > MATRIX_CLASSES {
-        return confusion_table(confusion, &name);
+fn confusion_or_table(set: &Confusion) -> String {
+    match confusion(set) {
+        Some(drawing) => drawing.figure(),
+        None => confusion_table(set, &escape(&set.dataset)),
     }
-    let mut sums = vec![0; classes];
-    for (label, _, count) in &confusion.counts {
-        sums[*label] += count;
-    }
-    let cell = SIDE / classes as f64;
-    let mut html = square(&name, &format!("Confusions of {classes} classes"));
-    for (label, predicted, count) in &confusion.counts {
-        let share = *count as f64 / sums[*label] as f64;
-        let class = if label == predicted { "right" } else { "wrong" };
-        push(
-            &mut html,
-            format_args!(
-                "<rect class=\"cell {class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{cell:.2}\" \
-                 height=\"{cell:.2}\" fill-opacity=\"{:.3}\"><title>{} taken for {}: {count}, {}</title></rect>",
-                MARGIN + *predicted as f64 * cell,
-                *label as f64 * cell,
-                // The square root keeps rare confusions visible.
-                share.sqrt(),
-                escape(&confusion.classes[*label]),
-                escape(&confusion.classes[*predicted]),
-                percent(share)
-            ),
-        );
-    }
-    let font = (0.75 * cell).clamp(5.0, 12.0);
-    for (at, class) in confusion.classes.iter().enumerate() {
-        let short: String = class.chars().take(16).collect();
-        let (short, middle) = (escape(&short), (at as f64 + 0.5) * cell);
-        let (x, y) = (MARGIN + middle, SIDE + 6.0);
-        push(
-            &mut html,
-            format_args!(
-                "<text style=\"font-size:{font:.1}px\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{short}</text>\
-                 <text style=\"font-size:{font:.1}px\" transform=\"translate({x:.1} {y:.1}) rotate(-60)\" \
-                 text-anchor=\"end\" dominant-baseline=\"middle\">{short}</text>",
-                MARGIN - 5.0,
-                middle + 0.35 * font
-            ),
-        );
-    }
-    html + "</svg></div></figure>\n"
 }
 
 fn confusion_table(confusion: &Confusion, name: &str) -> String {
@@ -192,149 +191,14 @@ fn confusion_table(confusion: &Confusion, name: &str) -> String {
     table(&title, &["Class", "Taken for", "Images"], &rows)
 }
 
-/// Lines at every fifth of a square from 0 to 100%, with their labels: across and upwards.
-fn percent_grid(html: &mut String, across: bool) {
-    for tick in 0..=5 {
-        let share = f64::from(tick) / 5.0;
-        let y = (1.0 - share) * SIDE;
-        push(
-            html,
-            format_args!(
-                "<path class=\"grid\" d=\"M{MARGIN} {y:.1}H{:.1}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.0}%</text>",
-                MARGIN + SIDE,
-                MARGIN - 6.0,
-                y + 4.0,
-                100.0 * share
-            ),
-        );
-        if across {
-            push(
-                html,
-                format_args!(
-                    "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.0}%</text>",
-                    MARGIN + share * SIDE,
-                    SIDE + 18.0,
-                    100.0 * share
-                ),
-            );
-        }
-    }
-}
-
-fn axis(html: &mut String, label: &str) {
-    let x = MARGIN + 0.5 * SIDE;
-    let y = SIDE + 40.0;
-    push(
-        html,
-        format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{label}</text>"),
-    );
-}
-
-fn reliability(reliability: &Reliability) -> String {
-    let name = escape(&reliability.dataset);
-    let title = format!("{name}: calibration error {}", percent(reliability.ece));
-    let mut html = square(&title, &title);
-    percent_grid(&mut html, true);
-    axis(&mut html, "confidence; upwards: share that is right");
-    let right = MARGIN + SIDE;
-    push(
-        &mut html,
-        format_args!("<path class=\"reference\" d=\"M{MARGIN} {SIDE}L{right} 0\"/>"),
-    );
-    let place = |x: f64, y: f64| (MARGIN + x * SIDE, (1.0 - y) * SIDE);
-    let path: Vec<String> = reliability
-        .bins
-        .iter()
-        .map(|(confidence, accuracy, _)| {
-            let (x, y) = place(*confidence, *accuracy);
-            format!("{x:.1} {y:.1}")
-        })
-        .collect();
-    push(
-        &mut html,
-        format_args!("<path class=\"line s0\" d=\"M{}\"/>", path.join("L")),
-    );
-    let all: usize = reliability.bins.iter().map(|(_, _, count)| count).sum();
-    for (confidence, accuracy, count) in &reliability.bins {
-        let (x, y) = place(*confidence, *accuracy);
-        let radius = 2.0 + 12.0 * (*count as f64 / all.max(1) as f64).sqrt();
-        push(
-            &mut html,
-            format_args!(
-                "<circle class=\"s0\" fill-opacity=\"0.6\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\">\
-                 <title>confidence {}, right {}, {count} images</title></circle>",
-                percent(*confidence),
-                percent(*accuracy)
-            ),
-        );
-    }
-    html + "</svg></div></figure>\n"
-}
-
-fn few_shot(curve: &FewShotCurve) -> String {
-    let summary = match (curve.zero_shot, curve.break_even) {
-        (Some(zero_shot), Some(shots)) => format!(
-            "Zero-shot, {}, is matched by {shots:.1} examples a class.",
-            percent(zero_shot)
-        ),
-        (Some(zero_shot), None) => format!(
-            "Zero-shot, {}, is better than every probe on few examples.",
-            percent(zero_shot)
-        ),
-        _ => String::new(),
-    };
-    let mut html = format!(
-        "<p class=\"lead\">{summary} Fitted to all examples: {}.</p>",
-        percent(curve.full)
-    );
-    html += &square("Accuracy by examples a class", &summary);
-    percent_grid(&mut html, false);
-    axis(&mut html, "examples a class");
-    let most = curve
-        .points
-        .iter()
-        .map(|(shots, _)| *shots)
-        .max()
-        .unwrap_or(1);
-    let across = |shots: usize| {
-        let share = (shots as f64).ln() / (most as f64).ln().max(1e-9);
-        MARGIN + share.min(1.0) * (SIDE - 12.0) + 6.0
-    };
-    for (value, label) in [
-        (curve.zero_shot, "zero-shot"),
-        (Some(curve.full), "all examples"),
-    ] {
-        let Some(value) = value else { continue };
-        let (y, right) = ((1.0 - value) * SIDE, MARGIN + SIDE);
-        push(
-            &mut html,
-            format_args!(
-                "<path class=\"reference\" d=\"M{MARGIN} {y:.1}H{right}\"/><text class=\"reference\" \
-                 x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                y - 4.0
-            ),
-        );
-    }
-    let mut points: Vec<String> = Vec::new();
-    for (shots, accuracy) in &curve.points {
-        let (x, y) = (across(*shots), (1.0 - accuracy) * SIDE);
-        points.push(format!("{x:.1} {y:.1}"));
-        push(
-            &mut html,
-            format_args!(
-                "<circle class=\"s0\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{}</title></circle>\
-                 <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{shots}</text>",
-                percent(*accuracy),
-                SIDE + 18.0
-            ),
-        );
-    }
-    push(
-        &mut html,
-        format_args!("<path class=\"line s0\" d=\"M{}\"/>", points.join("L")),
-    );
-    html + "</svg></div></figure>\n"
+fn few_shot_section(curve: &FewShotCurve) -> String {
+    let drawing = few_shot(curve);
+    format!(
+        "<p class=\"lead\">{} Fitted to all examples: {}.</p>{}",
+        drawing.summary,
+        percent(curve.full),
+        drawing.figure()
+    )
 }
 
 #[cfg(test)]
@@ -381,14 +245,45 @@ mod tests {
     }
 
     #[test]
+    fn drawings_are_files_of_their_own() {
+        let mut evaluation = evaluation();
+        let names = |evaluation: &Evaluation| -> Vec<String> {
+            let drawings = evaluation.drawings().into_iter();
+            drawings.map(|(name, _)| name).collect()
+        };
+        assert_eq!(
+            names(&evaluation),
+            ["confusion.svg", "reliability.svg", "few-shot.svg"]
+        );
+        for (name, svg) in evaluation.drawings() {
+            assert!(
+                svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""),
+                "{name}"
+            );
+            assert!(svg.ends_with("</svg>\n"), "{name}");
+            assert!(
+                !svg.contains("var(") && !svg.contains("<dog>"),
+                "{name}: {svg}"
+            );
+        }
+        let mut other = evaluation.confusions[0].clone();
+        other.dataset = "../b".into();
+        evaluation.confusions.push(other);
+        assert_eq!(
+            names(&evaluation)[..2],
+            ["confusion-1-set.svg", "confusion-2----b.svg"]
+        );
+    }
+
+    #[test]
     fn many_classes_are_a_list_of_their_confusions() {
         let mut evaluation = evaluation();
         let confusion = &mut evaluation.confusions[0];
-        confusion.classes = (0..=MATRIX_CLASSES)
-            .map(|at| format!("class {at}"))
-            .collect();
+        confusion.classes = (0..100).map(|at| format!("class {at}")).collect();
         let html = evaluation.to_html();
         assert!(html.contains("most frequent confusions"));
         assert!(!html.contains("<rect"));
+        let drawings = evaluation.drawings();
+        assert!(drawings.iter().all(|(name, _)| name != "confusion.svg"));
     }
 }

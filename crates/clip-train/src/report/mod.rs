@@ -5,6 +5,8 @@ mod charts;
 mod comparison;
 mod curves;
 mod data;
+mod drawing;
+mod drawings;
 mod evaluation;
 mod html;
 mod numbers;

@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Write a page with confusions, reliability and some images with their likeliest classes.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write the page's drawings into this folder, as SVG files.
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -119,7 +122,7 @@ impl Extras {
                 .as_deref()
                 .map(ReferenceLine::from_file)
                 .transpose()?,
-            pictured: args.html.is_some(),
+            pictured: args.html.is_some() || args.svg.is_some(),
         })
     }
 }
@@ -146,10 +149,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         found.push(one);
     }
     measure::shifts(&mut found, &sets, extras.reference);
-    if let Some(path) = &args.html {
-        pictures::page(args.model.name(), &found).write(path)?;
-        log::info!("wrote {}", path.display());
-    }
+    let page = pictures::page(args.model.name(), &found);
+    output::page(&page, args.html.as_deref(), args.svg.as_deref())?;
     if args.json {
         let object = match (args.sets.is_some(), found.as_slice()) {
             (false, [one]) => serde_json::to_value(one)?,
