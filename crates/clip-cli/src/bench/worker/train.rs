@@ -12,7 +12,7 @@ const LEARNING_RATE: f64 = 1e-6;
 /// A training step as `clip pretrain` does it, from bytes on the host.
 pub(super) struct Step {
     place: Place,
-    step: ContrastiveStep,
+    chunks: ContrastiveStep,
     model: Option<Clip>,
     optimizer: Optimizer,
     norm: ImageNorm,
@@ -50,7 +50,7 @@ impl Step {
         });
         let image_size = dir.config.vision_cfg.image_size;
         Ok(Self {
-            step: step(&place, batch),
+            chunks: step(&place, batch),
             place,
             model: Some(model),
             optimizer,
@@ -89,7 +89,7 @@ impl Task for Step {
         let model = self.model.take().expect("invariant: put back");
         let images = Images::new(self.pixels.clone(), self.image_size, self.norm);
         let batch = PairBatch::new(images, self.captions.clone());
-        let found = self.step.gradients(&model, &batch);
+        let found = self.chunks.gradients(&model, &batch);
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
         self.model = Some(model);
         self.place.sync()?;
