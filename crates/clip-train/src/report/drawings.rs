@@ -11,6 +11,8 @@ const MATRIX_CLASSES: usize = 40;
 /// Side of the square drawings, in their own units, and the room for labels at their left and below.
 const SIDE: f64 = 340.0;
 const MARGIN: f64 = 100.0;
+/// For the right half of the last label below.
+const RIGHT: f64 = 20.0;
 
 /// Of the grid of images: three in a row, each beside five lines.
 const COLUMNS: usize = 3;
@@ -24,7 +26,7 @@ fn square(title: String, summary: String, elements: String) -> Drawing {
     Drawing {
         title,
         summary,
-        width: SIDE + MARGIN + 12.0,
+        width: SIDE + MARGIN + RIGHT,
         height: SIDE + MARGIN,
         elements,
     }

@@ -26,7 +26,7 @@ pub(super) fn page(model: &str, found: &[Found]) -> Evaluation {
         confusions: found
             .iter()
             .map(|one| Confusion {
-                dataset: one.set.clone(),
+                dataset: title(&one.set),
                 classes: classes(one),
                 counts: one.confusion.entries().collect(),
             })
@@ -34,7 +34,7 @@ pub(super) fn page(model: &str, found: &[Found]) -> Evaluation {
         reliability: found
             .iter()
             .map(|one| Reliability {
-                dataset: one.set.clone(),
+                dataset: title(&one.set),
                 ece: one.calibration.ece,
                 bins: one
                     .calibration
@@ -47,6 +47,13 @@ pub(super) fn page(model: &str, found: &[Found]) -> Evaluation {
         few_shot: None,
         predictions: found.iter().flat_map(|one| one.pictured.clone()).collect(),
     }
+}
+
+/// A set's name above a drawing, where a whole path has no room.
+fn title(set: &str) -> String {
+    let several = set.contains("::");
+    let name = set.rsplit('/').next().filter(|_| !several);
+    name.unwrap_or(set).to_owned()
 }
 
 fn zeroshot(found: &Found) -> ZeroShot {
