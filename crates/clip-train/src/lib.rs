@@ -18,7 +18,7 @@ pub mod tensorboard;
 pub use ema::Ema;
 pub use error::TrainError;
 pub use memory::{ChunkPlan, StepMemory};
-pub use optimizer::{Optimizer, OptimizerConfig};
+pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
 pub use run::{
     ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, RunDir, Trained, Training,
 };
