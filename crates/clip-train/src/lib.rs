@@ -20,7 +20,7 @@ pub use error::TrainError;
 pub use memory::{ChunkPlan, StepMemory};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
 pub use run::{
-    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, RunDir, Trained, Training,
+    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, Trained, Training,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{
