@@ -6,9 +6,13 @@ mod data_curation;
 mod data_tools;
 mod devices;
 mod evaluation;
+#[cfg(unix)]
+mod machines;
 mod mistakes;
 mod pretrain;
 mod process;
+#[cfg(unix)]
+mod remote;
 mod runs;
 mod search;
 mod support;

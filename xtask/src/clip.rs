@@ -34,12 +34,13 @@ pub(crate) fn run_with(mut args: Vec<String>, environment: &[(&str, String)]) ->
 
 /// Features beside the backend that the arguments make use of: each costs minutes to build, and most runs need none.
 fn features_for(args: &[String]) -> Vec<&'static str> {
-    const FEATURES: [(&str, &[&str]); 2] = [
+    const FEATURES: [(&str, &[&str]); 3] = [
         (
             "object-store",
             &["http://", "https://", "s3://", "gs://", "az://"],
         ),
         ("parquet", &[".parquet"]),
+        ("remote", &["remote://", "serve-device"]),
     ];
     let used = FEATURES.iter().filter(|(_, marks)| {
         marks
@@ -151,5 +152,10 @@ mod tests {
             features(&["pretrain", "--train=s3://a/b.tar::c.parquet"]),
             ["object-store", "parquet"]
         );
+        assert_eq!(
+            features(&["pretrain", "--devices", "cpu,remote://gpu:7861"]),
+            ["remote"]
+        );
+        assert_eq!(features(&["serve-device"]), ["remote"]);
     }
 }
