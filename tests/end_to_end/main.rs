@@ -8,9 +8,13 @@ mod devices;
 mod evaluation;
 mod gpu;
 mod hub;
+#[cfg(unix)]
+mod machines;
 mod mistakes;
 mod pretrain;
 mod process;
+#[cfg(unix)]
+mod remote;
 mod runs;
 mod search;
 mod support;

@@ -94,13 +94,13 @@ pub enum TrainError {
         /// Samples of an epoch now.
         got: u64,
     },
-    /// Loss or gradient stopped being a number.
+    /// Loss, gradient or what the model gives stopped being a number.
     #[error(
         "the {what} of step {step} is {value}: training has diverged. The last checkpoint is from \
          before it; lower `lr` or lengthen `warmup_steps`, or set `optimizer.grad_clip_norm = 1.0`"
     )]
     Diverged {
-        /// Loss or gradient norm.
+        /// Loss, gradient norm or evaluation.
         what: &'static str,
         /// The step, counted from 1.
         step: u64,
@@ -109,8 +109,9 @@ pub enum TrainError {
     },
     /// A device stopped computing, as one does whose machine is gone.
     #[error(
-        "device {device} stopped in step {step}: {reason}. The last checkpoint is whole: see to the device and resume, \
-         or resume with other `--devices`"
+        "device {device} stopped in step {step}: {reason}. The last checkpoint is whole: see to the device and go on \
+         with `--resume`, or with other `--devices`, or with `--elastic`, which goes on by itself when one of several \
+         devices stops"
     )]
     DeviceStopped {
         /// Its name.
@@ -119,6 +120,8 @@ pub enum TrainError {
         step: u64,
         /// What Burn said.
         reason: String,
+        /// Whether the model and its optimizer were there.
+        has_model: bool,
     },
     /// A setting that training doesn't support here.
     #[error("`{key}` = {value} can't be trained with: {reason}")]

@@ -1,8 +1,6 @@
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use burn::{
@@ -10,53 +8,23 @@ use burn::{
     module::Module,
     train::{
         EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
-        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainOutput, TrainStep,
+        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainOutput,
         TrainingComponents, TrainingItem, ValidLoader,
     },
 };
 use clip_data::{Cursor, FaultReport, ImageTextBatch, TrainLoader};
 use clip_model::weights::weights_bytes;
 
-use super::{ContrastiveLearner, Evaluate, Trained, restore::restore};
+use super::{
+    ContrastiveLearner, Evaluate, EvaluateError, NotFinite, Trained, plan::Plan, records::Records,
+    restore::restore,
+};
 use crate::{
-    Ema, Optimizer, Schedule, TrainError,
+    Ema, Optimizer, TrainError,
     checkpoint::{Best, Contents, RunState, Writer},
     guard::Guards,
-    progress::{EvalOutput, MetricsLog, Notes, StepOutput},
-    tensorboard::EventWriter,
+    progress::{EvalOutput, Notes, StepOutput},
 };
-
-/// When things happen in a run, in steps.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) total_steps: u64,
-    pub(super) schedule: Schedule,
-    pub(super) eval_every: u64,
-    pub(super) checkpoint_every: u64,
-    pub(super) checkpoint_after: Option<Duration>,
-    /// The evaluation whose highest value has its checkpoint kept.
-    pub(super) best: Option<String>,
-    pub(super) rollbacks: u32,
-    pub(super) samples_per_epoch: u64,
-    /// Samples of a step.
-    pub(super) batch: u64,
-}
-
-impl Plan {
-    /// Passes over the data that the run begins.
-    pub(super) fn epochs(&self) -> usize {
-        let samples = self.total_steps * self.batch;
-        samples.div_ceil(self.samples_per_epoch.max(1)) as usize
-    }
-
-    fn is_done(&self, step: u64) -> bool {
-        step >= self.total_steps
-    }
-
-    fn is_due(&self, every: u64, step: u64) -> bool {
-        step.is_multiple_of(every) || self.is_done(step)
-    }
-}
 
 /// What the loop changes as it goes.
 pub(super) struct Work {
@@ -69,38 +37,6 @@ pub(super) struct Work {
     pub(super) writer: Writer,
     pub(super) guards: Guards,
     pub(super) records: Records,
-}
-
-/// What is written of every step and evaluation.
-pub(super) struct Records {
-    /// The run's directory.
-    folder: PathBuf,
-    path: PathBuf,
-    metrics: MetricsLog,
-    events: EventWriter,
-}
-
-impl Records {
-    /// Opens the records of a run, from which those after `resume_step` vanish.
-    pub(super) fn open(
-        folder: PathBuf,
-        path: PathBuf,
-        resume_step: Option<u64>,
-    ) -> Result<Self, TrainError> {
-        let (metrics, _) = MetricsLog::open(&path, resume_step)?;
-        let events = EventWriter::create(&folder, resume_step)?;
-        Ok(Self {
-            folder,
-            path,
-            metrics,
-            events,
-        })
-    }
-
-    fn rewind(&mut self, step: u64) -> Result<(), TrainError> {
-        *self = Self::open(self.folder.clone(), self.path.clone(), Some(step))?;
-        Ok(())
-    }
 }
 
 /// The loop over steps, in place of Burn's over epochs.
@@ -218,6 +154,14 @@ impl Steps<'_> {
                     self.roll_back(model, cursor, error)?;
                     continue;
                 }
+                Err(
+                    error @ TrainError::DeviceStopped {
+                        has_model: false, ..
+                    },
+                ) => {
+                    self.keep(model)?;
+                    return Err(error);
+                }
                 other => other?,
             };
             let seconds = began.elapsed().as_secs_f64();
@@ -234,7 +178,13 @@ impl Steps<'_> {
                 .checkpoint_after
                 .is_some_and(|limit| self.saved.elapsed() >= limit);
             if self.plan.is_due(self.plan.eval_every, step) && !stop {
-                due |= self.evaluate(model)?;
+                match self.evaluate(model) {
+                    Err(error @ TrainError::Diverged { .. }) => {
+                        self.roll_back(model, cursor, error)?;
+                        continue;
+                    }
+                    found => due |= found?,
+                }
             }
             if due {
                 self.save(model)?;
@@ -299,22 +249,45 @@ impl Steps<'_> {
         Ok(output)
     }
 
-    /// The gradients of a batch. Burn's operations can only panic when a device stops, which here becomes an error.
+    /// The gradients of a batch. An elastic run takes them again from the devices that are left when one stops; a step
+    /// changes nothing before all its gradients are there, so it is as if that device had not been in this one.
     fn gradients(
         &self,
-        model: &ContrastiveLearner,
+        model: &mut ContrastiveLearner,
         batch: ImageTextBatch,
     ) -> Result<TrainOutput<StepOutput>, TrainError> {
-        let step = AssertUnwindSafe(|| TrainStep::step(model, batch));
-        catch_unwind(step).map_err(|panic| {
-            let (device, reason) = model.stopped(&*panic);
+        let batch = model.pairs(batch);
+        loop {
+            let stopped = match model.gradients(&batch) {
+                Ok(found) => return Ok(found),
+                Err(stopped) => stopped,
+            };
             let step = self.work.state.step + 1;
-            TrainError::DeviceStopped {
-                device,
-                step,
-                reason,
+            if !(self.plan.elastic && model.leave_out(&stopped)) {
+                return Err(TrainError::DeviceStopped {
+                    has_model: stopped.has_model(),
+                    device: stopped.name,
+                    step,
+                    reason: stopped.reason,
+                });
             }
-        })
+            self.notes.say(format!(
+                "device {} stopped in step {step}: {}. The step is done again and the run goes on without it",
+                stopped.name, stopped.reason
+            ));
+        }
+    }
+
+    /// Writes a checkpoint of the steps done, to stop at.
+    fn keep(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
+        if self.work.state.step > 0 {
+            self.save(model)?;
+        }
+        if let Some(path) = self.work.writer.finish()? {
+            self.notes
+                .say(format!("stopped; checkpoint {}", path.display()));
+        }
+        Ok(())
     }
 
     /// Goes back to the last checkpoint, and on with the data after `cursor`: `PaLM`'s way past a batch that a model
@@ -385,7 +358,13 @@ impl Steps<'_> {
             return Ok(false);
         };
         let RunState { step, samples, .. } = self.work.state;
-        let failed = |source| TrainError::Evaluation { step, source };
+        let failed = |source: EvaluateError| {
+            if source.is::<NotFinite>() {
+                let (what, value) = ("evaluation", f64::NAN);
+                return TrainError::Diverged { what, step, value };
+            }
+            TrainError::Evaluation { step, source }
+        };
         // The averaged weights first: what the evaluator keeps of its last call is the model's own.
         let averaged = match &self.work.ema {
             Some(ema) => Some(evaluator.evaluate(ema.model()).map_err(failed)?),
