@@ -112,6 +112,30 @@ fn a_run_that_diverges_goes_back_as_often_as_it_may() {
     assert!(ran.err.contains("training has diverged"), "{ran:?}");
 }
 
+#[test]
+fn an_evaluation_without_numbers_is_a_divergence_too() {
+    let folder = folder();
+    let more = "threads=1 schedule.kind=constant warmup_steps=1";
+    let more: Vec<&str> = more.split(' ').flat_map(|set| ["--set", set]).collect();
+    let begun = folder.clip(&pretrain("run", &[&more[..], &["--steps", "2"]].concat()));
+    assert_eq!(begun.code, Some(0), "{begun:?}");
+    // The third step's gradient is sound, and takes the weights out of sight.
+    let resume = [
+        "pretrain", "--resume", "run", "--steps", "10", "--lr", "1e30",
+    ];
+    let more = "checkpoint.rollbacks=2 eval.steps=1";
+    let more: Vec<&str> = more.split(' ').flat_map(|set| ["--set", set]).collect();
+    let ran = folder.clip(&[&resume[..], &["--val", "a.tar"], &more].concat());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let back = "the evaluation of step 3 is NaN: training has diverged";
+    assert_eq!(ran.err.matches(back).count(), 3, "{ran:?}");
+    assert_eq!(
+        ran.err.matches("Rolled back to step 2").count(),
+        2,
+        "{ran:?}"
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_checkpoint_that_does_not_fit_leaves_the_one_before() {

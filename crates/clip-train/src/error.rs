@@ -94,13 +94,13 @@ pub enum TrainError {
         /// Samples of an epoch now.
         got: u64,
     },
-    /// Loss or gradient stopped being a number.
+    /// Loss, gradient or what the model gives stopped being a number.
     #[error(
         "the {what} of step {step} is {value}: training has diverged. The last checkpoint is from \
          before it; lower `lr` or lengthen `warmup_steps`, or set `optimizer.grad_clip_norm = 1.0`"
     )]
     Diverged {
-        /// Loss or gradient norm.
+        /// Loss, gradient norm or evaluation.
         what: &'static str,
         /// The step, counted from 1.
         step: u64,

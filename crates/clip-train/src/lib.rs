@@ -20,9 +20,9 @@ pub mod tensorboard;
 pub use ema::Ema;
 pub use error::TrainError;
 pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
-pub use optimizer::{Optimizer, OptimizerConfig};
+pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
 pub use run::{
-    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, RunDir, Trained, Training,
+    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, Trained, Training,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{

@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
 use clip_model::{Clip, ClipConfig, Preprocess};
 use clip_train::{
-    Evaluate, EvaluateError, checkpoint::RunState, config::RunConfig, progress::EvalOutput,
+    Evaluate, EvaluateError, NotFinite, checkpoint::RunState, config::RunConfig,
+    progress::EvalOutput,
 };
 use clip_zeroshot::{
     Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, LabelSource,
@@ -167,7 +168,10 @@ impl Evaluate for Validation {
     }
 
     fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError> {
-        let found = self.find(model)?;
+        let found = self.find(model).map_err(|error| match error {
+            ZeroShotError::NotFinite { .. } => NotFinite(error.to_string()).into(),
+            other => EvaluateError::from(other),
+        })?;
         let output = found.output();
         *self.latest.get() = found;
         Ok(output)

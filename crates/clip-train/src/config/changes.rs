@@ -12,11 +12,12 @@ pub struct Changes {
 }
 
 /// Keys that decide which samples a position means, or what the weights are.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 15] = [
     "preset",
     "init",
     "preprocess",
     "loss",
+    "optimizer.kind",
     "seed",
     "batch",
     "data.train",

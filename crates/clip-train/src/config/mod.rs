@@ -83,7 +83,7 @@ pub struct RunConfig {
     pub ema: Option<f64>,
     /// How the learning rate goes on after the warm-up. `{ kind = "cosine" }`: CLIP, section 2.5.
     pub schedule: Decay,
-    /// AdamW.
+    /// What turns gradients into steps.
     pub optimizer: OptimizerConfig,
     /// How images are resized in evaluation, and normalised; as for `init`, or OpenAI's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -313,6 +313,13 @@ impl RunConfig {
                 "optimizer.grad_clip_norm",
                 optimizer.grad_clip_norm.is_none_or(positive),
                 "must be above 0",
+            ),
+            (
+                "optimizer.layer_decay",
+                optimizer
+                    .layer_decay
+                    .is_none_or(|decay| decay > 0.0 && decay <= 1.0),
+                "must be in (0, 1]",
             ),
         ];
         match checks.into_iter().find(|(_, good, _)| !good) {

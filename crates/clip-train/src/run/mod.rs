@@ -2,6 +2,8 @@
 
 mod dir;
 mod learner;
+mod plan;
+mod records;
 mod restore;
 mod strategy;
 mod train;
@@ -9,4 +11,4 @@ mod unlogged;
 
 pub use dir::RunDir;
 pub use learner::{ContrastiveLearner, NamedDevice};
-pub use train::{Evaluate, EvaluateError, Trained, Training};
+pub use train::{Evaluate, EvaluateError, NotFinite, Trained, Training};

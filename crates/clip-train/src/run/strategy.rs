@@ -1,8 +1,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use burn::{
@@ -17,46 +16,16 @@ use burn::{
 use clip_data::{Cursor, FaultReport, ImageTextBatch, TrainLoader};
 use clip_model::weights::weights_bytes;
 
-use super::{ContrastiveLearner, Evaluate, Trained, restore::restore};
+use super::{
+    ContrastiveLearner, Evaluate, EvaluateError, NotFinite, Trained, plan::Plan, records::Records,
+    restore::restore,
+};
 use crate::{
-    Ema, Optimizer, Schedule, TrainError,
+    Ema, Optimizer, TrainError,
     checkpoint::{Best, Contents, RunState, Writer},
     guard::Guards,
-    progress::{EvalOutput, MetricsLog, Notes, StepOutput},
-    tensorboard::EventWriter,
+    progress::{EvalOutput, Notes, StepOutput},
 };
-
-/// When things happen in a run, in steps.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) total_steps: u64,
-    pub(super) schedule: Schedule,
-    pub(super) eval_every: u64,
-    pub(super) checkpoint_every: u64,
-    pub(super) checkpoint_after: Option<Duration>,
-    /// The evaluation whose highest value has its checkpoint kept.
-    pub(super) best: Option<String>,
-    pub(super) rollbacks: u32,
-    pub(super) samples_per_epoch: u64,
-    /// Samples of a step.
-    pub(super) batch: u64,
-}
-
-impl Plan {
-    /// Passes over the data that the run begins.
-    pub(super) fn epochs(&self) -> usize {
-        let samples = self.total_steps * self.batch;
-        samples.div_ceil(self.samples_per_epoch.max(1)) as usize
-    }
-
-    fn is_done(&self, step: u64) -> bool {
-        step >= self.total_steps
-    }
-
-    fn is_due(&self, every: u64, step: u64) -> bool {
-        step.is_multiple_of(every) || self.is_done(step)
-    }
-}
 
 /// What the loop changes as it goes.
 pub(super) struct Work {
@@ -69,38 +38,6 @@ pub(super) struct Work {
     pub(super) writer: Writer,
     pub(super) guards: Guards,
     pub(super) records: Records,
-}
-
-/// What is written of every step and evaluation.
-pub(super) struct Records {
-    /// The run's directory.
-    folder: PathBuf,
-    path: PathBuf,
-    metrics: MetricsLog,
-    events: EventWriter,
-}
-
-impl Records {
-    /// Opens the records of a run, from which those after `resume_step` vanish.
-    pub(super) fn open(
-        folder: PathBuf,
-        path: PathBuf,
-        resume_step: Option<u64>,
-    ) -> Result<Self, TrainError> {
-        let (metrics, _) = MetricsLog::open(&path, resume_step)?;
-        let events = EventWriter::create(&folder, resume_step)?;
-        Ok(Self {
-            folder,
-            path,
-            metrics,
-            events,
-        })
-    }
-
-    fn rewind(&mut self, step: u64) -> Result<(), TrainError> {
-        *self = Self::open(self.folder.clone(), self.path.clone(), Some(step))?;
-        Ok(())
-    }
 }
 
 /// The loop over steps, in place of Burn's over epochs.
@@ -234,7 +171,13 @@ impl Steps<'_> {
                 .checkpoint_after
                 .is_some_and(|limit| self.saved.elapsed() >= limit);
             if self.plan.is_due(self.plan.eval_every, step) && !stop {
-                due |= self.evaluate(model)?;
+                match self.evaluate(model) {
+                    Err(error @ TrainError::Diverged { .. }) => {
+                        self.roll_back(model, cursor, error)?;
+                        continue;
+                    }
+                    found => due |= found?,
+                }
             }
             if due {
                 self.save(model)?;
@@ -385,7 +328,13 @@ impl Steps<'_> {
             return Ok(false);
         };
         let RunState { step, samples, .. } = self.work.state;
-        let failed = |source| TrainError::Evaluation { step, source };
+        let failed = |source: EvaluateError| {
+            if source.is::<NotFinite>() {
+                let (what, value) = ("evaluation", f64::NAN);
+                return TrainError::Diverged { what, step, value };
+            }
+            TrainError::Evaluation { step, source }
+        };
         // The averaged weights first: what the evaluator keeps of its last call is the model's own.
         let averaged = match &self.work.ema {
             Some(ema) => Some(evaluator.evaluate(ema.model()).map_err(failed)?),

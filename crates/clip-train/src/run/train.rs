@@ -16,8 +16,10 @@ use clip_model::{Clip, ClipConfig, ImageNorm, weights::Checkpoint};
 use super::{
     ContrastiveLearner, NamedDevice, RunDir,
     learner::NoBatches,
+    plan::Plan,
+    records::Records,
     restore::restore,
-    strategy::{ContrastiveStrategy, Plan, Records, Work},
+    strategy::{ContrastiveStrategy, Work},
     unlogged::Unlogged,
 };
 use crate::{
@@ -40,7 +42,8 @@ pub trait Evaluate: Send {
     /// Evaluates `model`, which is on a device without autodiff.
     ///
     /// # Errors
-    /// Whatever stops the evaluation, which stops the run.
+    /// [`NotFinite`] where the model gives no numbers, which counts as divergence; whatever else stops the evaluation
+    /// stops the run.
     fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError>;
 
     /// Told after an evaluation, when the run's metrics have it.
@@ -49,6 +52,11 @@ pub trait Evaluate: Send {
     /// Whatever should stop the run.
     fn recorded(&mut self, state: &RunState) -> Result<(), EvaluateError>;
 }
+
+/// An evaluation found that the model gives no numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotFinite(pub String);
 
 /// Why an evaluation failed.
 pub type EvaluateError = Box<dyn std::error::Error + Send + Sync>;

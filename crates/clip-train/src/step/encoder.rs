@@ -14,7 +14,7 @@ use clip_model::{
 use super::{
     batch::PairBatch,
     captions::Buckets,
-    gradients::{collect, scaled, trains},
+    gradients::{collect, moved, scaled, trains},
     recompute::Tape,
 };
 
@@ -42,6 +42,7 @@ pub(super) struct Encoder<'a> {
     inference: Clip,
     /// The main device, which gets all that comes of a chunk.
     main: Device,
+    is_elsewhere: bool,
     options: Options,
     image_trains: bool,
     text_trains: bool,
@@ -85,6 +86,7 @@ impl<'a> Encoder<'a> {
             inference: options.precision.copy(&model).valid(),
             image_trains: trains(&model.visual),
             text_trains: trains(&model.text),
+            is_elsewhere: elsewhere.is_some(),
             model,
             main,
             batch,
@@ -226,7 +228,11 @@ impl<'a> Encoder<'a> {
         scale: f64,
     ) -> GradientsParams {
         let grads = encoded.back(found, scale);
-        grads.to_device(&self.main, &self.model)
+        if self.is_elsewhere {
+            moved(grads, &self.model, &self.main)
+        } else {
+            grads
+        }
     }
 }
 

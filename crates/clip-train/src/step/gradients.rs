@@ -1,7 +1,7 @@
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::GradientsParams,
-    tensor::{DType, Gradients, Tensor},
+    tensor::{DType, Device, Gradients, Tensor},
 };
 
 /// Moves what a backward pass found for a module's parameters to `sum`, and adds it to what is there.
@@ -50,6 +50,56 @@ pub(crate) fn scaled(grads: GradientsParams, module: &impl Module, factor: f64) 
     scale.grads
 }
 
+/// The same gradients on another device, brought there as one tensor: between machines each tensor that is read takes the
+/// way there and back.
+pub(super) fn moved(grads: GradientsParams, module: &impl Module, to: &Device) -> GradientsParams {
+    struct Pack<'a> {
+        grads: &'a GradientsParams,
+        flat: Vec<Tensor<1>>,
+    }
+    impl ModuleVisitor for Pack<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.grads.get::<D>(param.id) {
+                self.flat.push(grad.reshape([-1]));
+            }
+        }
+    }
+    struct Unpack<'a> {
+        from: GradientsParams,
+        packed: &'a Tensor<1>,
+        at: usize,
+        grads: GradientsParams,
+    }
+    impl ModuleVisitor for Unpack<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let Some(grad) = self.from.remove::<D>(param.id) else {
+                return;
+            };
+            let shape = grad.dims();
+            let length = shape.iter().product();
+            let grad = self.packed.clone().narrow(0, self.at, length);
+            self.grads.register(param.id, grad.reshape(shape));
+            self.at += length;
+        }
+    }
+    let mut pack = Pack {
+        grads: &grads,
+        flat: Vec::new(),
+    };
+    module.visit(&mut pack);
+    if pack.flat.is_empty() {
+        return grads;
+    }
+    let mut unpack = Unpack {
+        packed: &Tensor::cat(pack.flat, 0).to_device(to),
+        from: grads,
+        at: 0,
+        grads: GradientsParams::new(),
+    };
+    module.visit(&mut unpack);
+    unpack.grads
+}
+
 /// The Euclidean norm of all gradients together. Waits for the device.
 pub(crate) fn global_norm(grads: &GradientsParams, module: &impl Module) -> f64 {
     struct SquaredNorm<'a> {
@@ -84,4 +134,40 @@ pub(super) fn trains<M: Module>(module: &M) -> bool {
     let mut visitor = Trains(false);
     module.visit(&mut visitor);
     visitor.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::nn::{Linear, LinearConfig};
+
+    #[test]
+    fn gradients_come_out_of_the_pack_as_they_went_in() {
+        let device = Device::flex().autodiff();
+        let module: Vec<Linear> = [(3, 2), (2, 5)]
+            .map(|(rows, columns)| LinearConfig::new(rows, columns).init(&device))
+            .into();
+        let input = Tensor::<2>::ones([4, 3], &device);
+        let sum = module.iter().fold(input, |x, layer| layer.forward(x).sin());
+        let mut grads = GradientsParams::from_grads(sum.sum().backward(), &module);
+        // As a layer that is locked has none.
+        grads.remove::<1>(module[0].bias.as_ref().unwrap().id);
+        let of = |grads: &GradientsParams| {
+            let weights = module.iter().map(|layer| grads.get::<2>(layer.weight.id));
+            let biases = module
+                .iter()
+                .map(|layer| grads.get::<1>(layer.bias.as_ref().unwrap().id));
+            let data = |grad: Option<Tensor<2>>| grad.map(|grad| grad.into_data());
+            let biases = biases.map(|grad| grad.map(|grad| grad.into_data()));
+            (
+                weights.map(data).collect::<Vec<_>>(),
+                biases.collect::<Vec<_>>(),
+            )
+        };
+        let before = of(&grads);
+        let after = of(&moved(grads, &module, &device.inner()));
+        assert_eq!(before, after);
+        assert!(before.0.iter().all(Option::is_some));
+        assert_eq!(before.1[0], None);
+    }
 }

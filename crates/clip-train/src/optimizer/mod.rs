@@ -1,0 +1,180 @@
+//! Gradients become steps.
+
+mod config;
+mod groups;
+#[cfg(test)]
+mod tests;
+
+use burn::{
+    module::Module,
+    module::ParamGroup,
+    optim::{
+        AdamWConfig, GradientsParams, LambConfig, LearningRate, LionConfig, ModuleOptimizer,
+        Optimizer as Rule, OptimizerRecord,
+    },
+    tensor::{Bytes, Device, Tensor},
+};
+use clip_model::{Clip, MAX_LOGIT_SCALE};
+use sha2::Digest;
+
+pub use config::{OptimizerConfig, OptimizerKind};
+use groups::Parameters;
+
+use crate::{
+    TrainError,
+    step::{global_norm, scaled},
+};
+
+/// An optimizer as CLIP uses it: no decay of gains, biases and `logit_scale`, which stays within `[0, ln 100]`.
+#[derive(Clone)]
+pub struct Optimizer {
+    inner: ModuleOptimizer,
+    grad_clip_norm: Option<f64>,
+    /// Of the optimizer's kind and the parameters' order and shapes: saved state is theirs alone.
+    shapes: [u8; 32],
+}
+
+impl Optimizer {
+    /// Fresh state for `model`.
+    pub fn new(config: &OptimizerConfig, model: &Clip) -> Self {
+        let mut parameters = Parameters::default();
+        model.visit(&mut parameters);
+        let decay = |is_matrix| if is_matrix { config.weight_decay } else { 0.0 };
+        let inner = match config.kind {
+            OptimizerKind::AdamW => grouped(config, &parameters, |is_matrix| {
+                AdamWConfig::new()
+                    .with_beta_1(config.beta_1)
+                    .with_beta_2(config.beta_2)
+                    .with_epsilon(config.epsilon)
+                    .with_weight_decay(decay(is_matrix))
+                    .build()
+            }),
+            OptimizerKind::Lamb => grouped(config, &parameters, |is_matrix| {
+                LambConfig::new()
+                    .with_beta_1(config.beta_1)
+                    .with_beta_2(config.beta_2)
+                    .with_epsilon(config.epsilon)
+                    .with_weight_decay(decay(is_matrix))
+                    .with_use_trust_ratio(is_matrix)
+                    .build()
+            }),
+            OptimizerKind::Lion => grouped(config, &parameters, |is_matrix| {
+                LionConfig::new()
+                    .with_beta_1(config.beta_1)
+                    .with_beta_2(config.beta_2)
+                    .with_weight_decay(decay(is_matrix))
+                    .build()
+            }),
+        };
+        let mut shapes = parameters.shapes;
+        // The usual kind goes without saying.
+        if config.kind != OptimizerKind::AdamW {
+            shapes.update(format!("{:?}", config.kind));
+        }
+        Self {
+            inner,
+            grad_clip_norm: config.grad_clip_norm,
+            shapes: shapes.finalize().into(),
+        }
+    }
+
+    /// Applies the gradients at learning rate `lr`; returns the model and the Euclidean norm that all
+    /// gradients had together before clipping. Waits for the device.
+    pub fn step(&mut self, lr: f64, model: Clip, grads: GradientsParams) -> (Clip, f64) {
+        let norm = global_norm(&grads, &model);
+        let grads = match self.grad_clip_norm {
+            // The reference's `clip_grad_norm_` adds the same 1e-6.
+            Some(limit) if norm > limit => scaled(grads, &model, limit / (norm + 1e-6)),
+            _ => grads,
+        };
+        let mut model = self.inner.step(lr, model, grads);
+        model.logit_scale = model.logit_scale.map(|scale| {
+            Tensor::from_inner(scale.inner().clamp(0.0, MAX_LOGIT_SCALE)).require_grad()
+        });
+        (model, norm)
+    }
+
+    /// The state as bytes: a digest of the parameters' shapes, then Burn's record.
+    ///
+    /// # Errors
+    /// [`TrainError::OptimizerState`] if Burn can't write its record.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, TrainError> {
+        let record = self
+            .inner
+            .into_bytes()
+            .map_err(|error| state(error.to_string()))?;
+        Ok([&self.shapes[..], &record[..]].concat())
+    }
+
+    /// Takes up a state that [`to_bytes`](Self::to_bytes) made for a model of the same parameters.
+    ///
+    /// # Errors
+    /// [`TrainError::OptimizerState`] if the bytes are no such state, are cut off, or are another model's.
+    pub fn load_bytes(self, bytes: &[u8]) -> Result<Self, TrainError> {
+        let (shapes, record) = bytes
+            .split_at_checked(self.shapes.len())
+            .ok_or_else(|| state("it is too short".to_owned()))?;
+        if shapes != self.shapes {
+            return Err(state(
+                "it belongs to another kind of optimizer, or a model with other parameters"
+                    .to_owned(),
+            ));
+        }
+        let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(record.to_vec()))
+            .map_err(|error| state(error.to_string()))?;
+        let saved = record.len();
+        let inner = self.inner.load_record(record);
+        // Burn leaves out what it can't read, which would restart those moments at zero.
+        if inner.to_record().len() != saved {
+            return Err(state("some parameters' state can't be read".to_owned()));
+        }
+        Ok(Self { inner, ..self })
+    }
+}
+
+fn state(reason: String) -> TrainError {
+    TrainError::OptimizerState { reason }
+}
+
+/// One rule for all parameters, each group with a learning rate of its own.
+fn grouped<R: Rule>(
+    config: &OptimizerConfig,
+    parameters: &Parameters,
+    rule: impl Fn(bool) -> R,
+) -> ModuleOptimizer {
+    let scaled = |is_matrix, lr_scale| Scaled {
+        rule: rule(is_matrix),
+        lr_scale,
+    };
+    let mut optimizer = ModuleOptimizer::from(scaled(true, 1.0));
+    for group in parameters.groups(config.layer_decay) {
+        let rule = scaled(group.is_matrix, group.lr_scale);
+        optimizer = optimizer.with_group(ParamGroup::from_ids(group.ids), rule, None);
+    }
+    optimizer
+}
+
+/// A rule at a multiple of the learning rate.
+#[derive(Clone)]
+struct Scaled<R> {
+    rule: R,
+    lr_scale: f64,
+}
+
+impl<R: Rule> Rule for Scaled<R> {
+    type State<const D: usize> = R::State<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        self.rule.step(lr * self.lr_scale, tensor, grad, state)
+    }
+
+    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        R::to_device(state, device)
+    }
+}

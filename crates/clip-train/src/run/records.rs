@@ -1,0 +1,36 @@
+use std::path::PathBuf;
+
+use crate::{TrainError, progress::MetricsLog, tensorboard::EventWriter};
+
+/// What is written of every step and evaluation.
+pub(super) struct Records {
+    /// The run's directory.
+    folder: PathBuf,
+    path: PathBuf,
+    pub(super) metrics: MetricsLog,
+    pub(super) events: EventWriter,
+}
+
+impl Records {
+    /// Opens the records of a run, from which those after `resume_step` vanish.
+    pub(super) fn open(
+        folder: PathBuf,
+        path: PathBuf,
+        resume_step: Option<u64>,
+    ) -> Result<Self, TrainError> {
+        let (metrics, _) = MetricsLog::open(&path, resume_step)?;
+        let events = EventWriter::create(&folder, resume_step)?;
+        Ok(Self {
+            folder,
+            path,
+            metrics,
+            events,
+        })
+    }
+
+    /// Forgets what comes after a step.
+    pub(super) fn rewind(&mut self, step: u64) -> Result<(), TrainError> {
+        *self = Self::open(self.folder.clone(), self.path.clone(), Some(step))?;
+        Ok(())
+    }
+}
