@@ -1,6 +1,6 @@
 //! A GPU against the processor: the same features, and the same training up to rounding.
 //!
-//! Mesa's software Vulkan is a GPU too: `apt-get install mesa-vulkan-drivers`, and XDG_RUNTIME_DIR set. Then
+//! Mesa's software Vulkan is a GPU too: `apt-get install mesa-vulkan-drivers`, and `XDG_RUNTIME_DIR` set. Then
 //! `cargo test --release -p clip-cli -p clip-tests --features clip-cli/wgpu --bin clip --test end_to_end gpu -- --ignored`.
 
 use safetensors::SafeTensors;

@@ -2,9 +2,9 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::ZeroShotError;
 
-/// Prompts encoded at once. Large enough that a matrix product fills a CPU, small enough that ViT-B/32's text
-/// tower stays under 1 GB of activations.
-pub const PROMPT_BATCH: usize = 256;
+/// Prompts encoded at once, each as far as the longest of them. Enough that a matrix product fills a CPU, and few enough
+/// that their lengths are alike: 128 captions of Flickr8k are encoded about 1.6 times as fast in two batches as in one.
+pub const PROMPT_BATCH: usize = 64;
 
 /// Turns texts into features. The one thing this crate asks of a model.
 pub trait TextEncoder {

@@ -251,11 +251,7 @@ fn verify(path: &Path) -> Result<()> {
     let mut hasher = Sha256::new();
     let mut file = fs::File::open(&copy).with_context(read)?;
     io::copy(&mut file, &mut hasher).with_context(read)?;
-    let found: String = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let found = format!("{:x}", hasher.finalize());
     if found == digest {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Summary;
 use crate::FaultKind;
 
-/// What [`examine`](super::examine) found.
+/// What [`examine`](fn@super::examine) found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diagnosis {
     /// Samples, good and bad.

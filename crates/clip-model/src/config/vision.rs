@@ -73,6 +73,7 @@ pub enum VisionPool {
 }
 
 impl VisionPool {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference.
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
