@@ -8,9 +8,13 @@ mod devices;
 mod evaluation;
 mod gpu;
 mod hub;
+#[cfg(all(unix, feature = "remote"))]
+mod machines;
 mod mistakes;
 mod pretrain;
 mod process;
+#[cfg(all(unix, feature = "remote"))]
+mod remote;
 mod runs;
 mod search;
 mod support;

@@ -34,13 +34,14 @@ pub(crate) fn run_with(mut args: Vec<String>, environment: &[(&str, String)]) ->
 
 /// Features beside the backend that the arguments make use of: each costs minutes to build, and most runs need none.
 fn features_for(args: &[String]) -> Vec<&'static str> {
-    const FEATURES: [(&str, &[&str]); 3] = [
+    const FEATURES: [(&str, &[&str]); 4] = [
         (
             "object-store",
             &["http://", "https://", "s3://", "gs://", "az://"],
         ),
         ("parquet", &[".parquet"]),
         ("hub", &["hf-hub:"]),
+        ("remote", &["remote://", "serve-device"]),
     ];
     let used = FEATURES.iter().filter(|(_, marks)| {
         marks
@@ -153,5 +154,10 @@ mod tests {
             ["object-store", "parquet"]
         );
         assert_eq!(features(&["weights", "import", "hf-hub:org/name"]), ["hub"]);
+        assert_eq!(
+            features(&["pretrain", "--devices", "cpu,remote://gpu:7861"]),
+            ["remote"]
+        );
+        assert_eq!(features(&["serve-device"]), ["remote"]);
     }
 }

@@ -185,6 +185,27 @@ pub(crate) fn open(name: Option<DeviceName>) -> Result<Started> {
     start(name, device)
 }
 
+/// Starts those of a list, or the one that was asked for in another way.
+///
+/// # Errors
+/// As [`open`].
+#[cfg(feature = "remote")]
+pub(crate) fn open_listed(list: &[DeviceName], one: Option<DeviceName>) -> Result<Vec<Started>> {
+    if list.is_empty() {
+        return Ok(vec![open(one)?]);
+    }
+    list.iter().map(|name| open(Some(*name))).collect()
+}
+
+/// `cuda:0 (NVIDIA H100), cuda:1 (NVIDIA H100)`.
+#[cfg(feature = "remote")]
+pub(crate) fn described(devices: &[Started]) -> String {
+    let all = devices
+        .iter()
+        .map(|started| format!("{} ({})", started.name, started.what));
+    all.collect::<Vec<_>>().join(", ")
+}
+
 /// Starts every device of this build; of those that fail, the reasons.
 pub(crate) fn open_all() -> (Vec<Started>, Vec<anyhow::Error>) {
     let (mut started, mut failed) = (Vec::new(), Vec::new());

@@ -19,8 +19,10 @@ mod logger;
 mod memory;
 mod model;
 mod output;
+mod panics;
 mod pictures;
 mod pretrain;
+mod remote;
 mod runs;
 mod search;
 mod ui;
@@ -68,6 +70,7 @@ enum Command {
     Data(data::Data),
     /// Start each device of this build and list it; fails where there is none.
     Devices(devices::Args),
+    ServeDevice(remote::Args),
     /// Evaluate a model on shards.
     #[command(subcommand)]
     Eval(eval::Eval),
@@ -92,7 +95,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logger::init(cli.global.verbose, cli.global.quiet);
     let trains = match &cli.command {
-        Command::Pretrain(_) => true,
+        Command::Pretrain(_) | Command::ServeDevice(_) => true,
         Command::BenchWorker(args) => args.training,
         _ => false,
     };
@@ -120,6 +123,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Runs(args) => runs::run(&args),
         Command::Data(data) => data::run(&data),
         Command::Devices(args) => devices::run(&args),
+        Command::ServeDevice(args) => remote::run(&args, device),
         Command::Eval(eval) => eval::run(&eval, device),
         Command::Classify(args) => classify::run(&args, device),
         Command::Search(search) => search::run(&search, device),

@@ -109,8 +109,9 @@ pub enum TrainError {
     },
     /// A device stopped computing, as one does whose machine is gone.
     #[error(
-        "device {device} stopped in step {step}: {reason}. The last checkpoint is whole: see to the device and resume, \
-         or resume with other `--devices`"
+        "device {device} stopped in step {step}: {reason}. The last checkpoint is whole: see to the device and go on \
+         with `--resume`, or with other `--devices`, or with `--elastic`, which goes on by itself when one of several \
+         devices stops"
     )]
     DeviceStopped {
         /// Its name.
@@ -119,6 +120,8 @@ pub enum TrainError {
         step: u64,
         /// What Burn said.
         reason: String,
+        /// Whether the model and its optimizer were there.
+        has_model: bool,
     },
     /// A setting that training doesn't support here.
     #[error("`{key}` = {value} can't be trained with: {reason}")]

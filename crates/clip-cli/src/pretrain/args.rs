@@ -6,7 +6,8 @@ use clip_train::{
     config::{ConfigLayers, RunConfig},
 };
 
-use crate::device::DeviceName;
+use super::devices::AnyDevice;
+use crate::remote::TokenArgs;
 
 /// Train a model from image-caption shards.
 ///
@@ -54,14 +55,20 @@ pub(crate) struct PretrainArgs {
     /// The highest learning rate
     #[arg(long)]
     lr: Option<f64>,
-    /// Several devices that encode parts of each batch, such as `cuda:0,cuda:1`; the first has the model
+    /// Several devices that encode parts of each batch, such as `cuda:0,cuda:1,remote://10.0.0.2:7861` (`clip
+    /// serve-device` there); the first of this machine has the model
     #[arg(
         long,
         value_name = "LIST",
         value_delimiter = ',',
         conflicts_with = "device"
     )]
-    pub(crate) devices: Vec<DeviceName>,
+    pub(crate) devices: Vec<AnyDevice>,
+    #[command(flatten)]
+    pub(crate) token: TokenArgs,
+    /// Go on with the other devices when one of several stops, instead of stopping with a checkpoint
+    #[arg(long)]
+    pub(crate) elastic: bool,
     /// Steps from one checkpoint to the next
     #[arg(long, value_name = "N")]
     checkpoint_steps: Option<u64>,

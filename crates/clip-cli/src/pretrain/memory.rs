@@ -3,7 +3,7 @@ use std::fs;
 use clip_model::{ClipConfig, Precision};
 use clip_train::{KeptByBlocks, StepMemory, config::RunConfig, progress::human_count};
 
-use crate::device::{Backend, Started};
+use super::devices::Devices;
 
 /// What this machine or its container has free, in bytes; `None` where the system doesn't tell it as a file.
 fn free_bytes() -> Option<u64> {
@@ -24,21 +24,18 @@ fn free_bytes() -> Option<u64> {
 }
 
 /// Sets the run's chunk, where it isn't set, by what memory is predicted to hold, and says so.
-pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: &[Started]) {
+pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: &Devices) {
     if config.chunk > 0 {
         return;
     }
     config.chunk = config.batch;
-    let on_cpu = devices
-        .iter()
-        .filter(|device| device.name.backend == Backend::Cpu)
-        .count();
-    // What a GPU has free isn't known to Burn.
+    let shared = devices.are_this_cpu();
+    // What a GPU or another machine has free isn't known to Burn.
     let limit = match config.memory {
         Some(limit) => Some(limit.bytes),
-        None => free_bytes().filter(|_| on_cpu == devices.len()),
+        None => free_bytes().filter(|_| shared),
     };
-    let kept = if on_cpu == devices.len() && config.precision == Precision::F32 {
+    let kept = if shared && config.precision == Precision::F32 {
         KeptByBlocks::FUSED
     } else {
         KeptByBlocks::COMPOSED
@@ -48,10 +45,10 @@ pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: 
         return;
     };
     // Processors share the machine's memory; other devices have their own.
-    let together = if on_cpu == devices.len() {
+    let together = if shared {
         config.threads
     } else {
-        config.threads.div_ceil(devices.len())
+        config.threads.div_ceil(devices.count())
     };
     let plan = memory.plan(config.batch, config.threads, together, limit);
     config.chunk = plan.chunk;

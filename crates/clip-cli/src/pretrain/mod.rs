@@ -1,6 +1,7 @@
 //! `clip pretrain`: from shards to a trained, evaluated model directory and its report.
 
 mod args;
+mod devices;
 mod memory;
 mod prepare;
 mod report;
@@ -14,16 +15,17 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
-use clip_model::ClipConfig;
-use clip_train::{NamedDevice, RunDir, Trained, Training, config::RunConfig, progress::Display};
+use clip_train::{RunDir, Trained, Training, config::RunConfig, progress::Display};
 use clip_zeroshot::ClipEncoders;
 
 use crate::{
-    device::{self, DeviceName, Started},
+    device::DeviceName,
     interrupt::{self, Interrupted},
+    panics,
 };
 
 pub(crate) use args::PretrainArgs as Args;
+use devices::Devices;
 use report::Page;
 use validation::Validation;
 
@@ -39,8 +41,8 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     if choice.own_data {
         ShardSet::parse(&config.data.train).context("training data")?;
     }
-    let devices = open_devices(&args.devices, name)?;
-    divide(&mut config, &model, &devices);
+    let devices = Devices::open(&args.devices, name, &args.token)?;
+    devices.divide(&mut config, &model);
     let resumed = choice.resume.then(|| RunDir::open(&choice.out));
     let resumed = resumed.transpose()?;
     // A checkpoint has all that a run goes on with.
@@ -49,7 +51,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         None => true,
     };
     let initial = match &config.init {
-        Some(source) if begins => Some(prepare::initial(source, &model, &devices[0].device)?),
+        Some(source) if begins => Some(prepare::initial(source, &model, &devices.main.device)?),
         _ => None,
     };
     if let Some(weights) = &initial {
@@ -67,30 +69,27 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let preprocess = config.preprocess.unwrap_or_default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
     let total_steps = config.total_steps(loader.samples_per_epoch());
-    let page = Page::new(&run, &config, &model, total_steps, described(&devices));
+    let page = Page::new(&run, &config, &model, total_steps, devices.described());
     let page = Arc::new(Mutex::new(page));
     let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
         .context("validation data")?;
     for change in run.save_config(&config)?.harmless {
         log::info!("changed since the run began: {change}");
     }
-    summary::announce(&config, &model, &run, &described(&devices), &loader);
+    summary::announce(&config, &model, &run, &devices.described(), &loader);
 
     let latest = validation.latest();
     let retrieval_loader = validation.retrieval_loader();
     let interrupter = interrupt::training_begins();
+    panics::leave_those_of_devices_to_errors();
     let trained = Training {
         config: &config,
         model: &model,
         initial,
         norm: preprocess.norm(),
-        devices: devices
-            .iter()
-            .map(|started| NamedDevice {
-                name: started.name.to_string(),
-                device: started.device.clone(),
-            })
-            .collect(),
+        device: devices.main.device.clone(),
+        devices: devices.named(),
+        elastic: args.elastic,
         run: &run,
         loader,
         evaluator: Some(Box::new(validation)),
@@ -130,35 +129,6 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         images_per_s: report.facts.images_per_s,
     };
     summary::tell(&end, &found, args.json)
-}
-
-/// Sets into how many parts batches are cut, where the settings leave that to the devices.
-fn divide(config: &mut RunConfig, model: &ClipConfig, devices: &[Started]) {
-    config.threads = match (config.threads, devices) {
-        (0, [one]) => one.threads(),
-        // Each device that is named gets a part of every batch, in a run that began with fewer too.
-        (threads, all) => threads.max(all.len()),
-    };
-    if config.text_buckets == 0 {
-        config.text_buckets = devices[0].text_buckets();
-    }
-    memory::choose_chunk(config, model, devices);
-}
-
-/// Those of a list, or the one that was asked for in another way.
-fn open_devices(list: &[DeviceName], one: Option<DeviceName>) -> Result<Vec<Started>> {
-    if list.is_empty() {
-        return Ok(vec![device::open(one)?]);
-    }
-    list.iter().map(|name| device::open(Some(*name))).collect()
-}
-
-/// `cuda:0 (NVIDIA H100), cuda:1 (NVIDIA H100)`.
-fn described(devices: &[Started]) -> String {
-    let all = devices
-        .iter()
-        .map(|started| format!("{} ({})", started.name, started.what));
-    all.collect::<Vec<_>>().join(", ")
 }
 
 /// A run that reached its last step.

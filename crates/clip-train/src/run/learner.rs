@@ -8,7 +8,11 @@ use burn::{
 };
 use clip_data::ImageTextBatch;
 use clip_model::{Clip, ImageNorm, loss::Groups};
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use crate::{
     Captions, ContrastiveStep, Images, Optimizer, PairBatch, PatchDropout,
@@ -41,7 +45,22 @@ pub struct ContrastiveLearner {
     duplicates: Duplicates,
     /// Those of the step, if any.
     #[module(skip)]
-    device_names: Vec<String>,
+    devices: Vec<NamedDevice>,
+}
+
+/// The device that stopped computing in a step, and why.
+pub(super) struct StoppedDevice {
+    /// Its place among the learner's; `None` if it is the model's own.
+    place: Option<usize>,
+    pub(super) name: String,
+    /// What Burn said.
+    pub(super) reason: String,
+}
+
+impl StoppedDevice {
+    pub(super) fn has_model(&self) -> bool {
+        self.place.is_none()
+    }
 }
 
 impl ContrastiveLearner {
@@ -53,15 +72,15 @@ impl ContrastiveLearner {
             norm,
             patch_dropout: None,
             duplicates: Duplicates::Negatives,
-            device_names: Vec::new(),
+            devices: Vec::new(),
         }
     }
 
-    /// Encodes on all of these devices. The model is on the first.
-    pub fn with_devices(mut self, devices: &[NamedDevice]) -> Self {
+    /// Encodes on all of these devices, of which the model's may be one.
+    pub fn with_devices(mut self, devices: Vec<NamedDevice>) -> Self {
         let handles = devices.iter().map(|device| device.device.clone());
         self.step = self.step.with_devices(handles.collect());
-        self.device_names = devices.iter().map(|device| device.name.clone()).collect();
+        self.devices = devices;
         self
     }
 
@@ -77,14 +96,87 @@ impl ContrastiveLearner {
         self
     }
 
-    /// The name of the device that a panic of a step came from (the first, unless it says otherwise), and the reason.
-    pub(super) fn stopped(&self, panic: &(dyn Any + Send)) -> (String, String) {
-        let (place, reason) = match panic.downcast_ref::<Stopped>() {
-            Some(stopped) => (stopped.device, stopped.reason.clone()),
-            None => (0, reason(panic)),
+    /// Goes on without a device; `false` if it can't, because the device has the model, or because no other is left.
+    pub(super) fn leave_out(&mut self, stopped: &StoppedDevice) -> bool {
+        let Some(place) = stopped.place.filter(|_| self.devices.len() > 1) else {
+            return false;
         };
-        let name = self.device_names.get(place).cloned();
-        (name.unwrap_or_default(), reason)
+        let mut devices = std::mem::take(&mut self.devices);
+        devices.remove(place);
+        *self = self.clone().with_devices(devices);
+        true
+    }
+
+    /// The gradients of a batch. Burn's operations can only panic when a device stops, which here becomes an error.
+    pub(super) fn gradients(
+        &self,
+        batch: &PairBatch,
+    ) -> Result<TrainOutput<StepOutput>, StoppedDevice> {
+        catch_unwind(AssertUnwindSafe(|| self.output(batch))).map_err(|panic| self.stopped(&*panic))
+    }
+
+    fn stopped(&self, panic: &(dyn Any + Send)) -> StoppedDevice {
+        let main = self.clip.device().inner();
+        let (place, reason) = match panic.downcast_ref::<Stopped>() {
+            Some(stopped) => (Some(stopped.device), stopped.reason.clone()),
+            // Between the parts of a step it is the model's that computes.
+            None => (None, reason(panic)),
+        };
+        let at = |place: usize| self.devices.get(place);
+        let name = match place.and_then(at) {
+            Some(device) => device.name.clone(),
+            None => self
+                .devices
+                .iter()
+                .find(|device| device.device.clone().inner() == main)
+                .map_or_else(|| "of the model".to_owned(), |device| device.name.clone()),
+        };
+        let elsewhere = |device: &NamedDevice| device.device.clone().inner() != main;
+        StoppedDevice {
+            place: place.filter(|place| at(*place).is_some_and(elsewhere)),
+            name,
+            reason,
+        }
+    }
+
+    fn output(&self, batch: &PairBatch) -> TrainOutput<StepOutput> {
+        let found = self.step.gradients(&self.clip, batch);
+        TrainOutput {
+            grads: found.grads,
+            item: StepOutput {
+                loss: f64::from(found.loss),
+                logit_scale: f64::from(found.temperature_factor),
+                lr: f64::NAN,
+                images_per_s: f64::NAN,
+                data_wait: f64::NAN,
+                grad_norm: f64::NAN,
+                batch: batch.images.count(),
+            },
+        }
+    }
+
+    /// What a step makes of a batch of the loader.
+    pub(super) fn pairs(&self, batch: ImageTextBatch) -> PairBatch {
+        let images = Images::new(batch.images, batch.image_size, self.norm);
+        let captions = Captions::new(batch.tokens, batch.tokens_per_caption);
+        let groups = match self.duplicates {
+            Duplicates::Negatives => None,
+            Duplicates::Positives => {
+                let groups = Groups::alone(batch.batch)
+                    .join_equal(captions.rows())
+                    .join_equal(batch.image_ids);
+                (!groups.are_alone()).then_some(groups)
+            }
+        };
+        let patches = self
+            .patch_dropout
+            .map(|dropout| dropout.draw(batch.cursor, batch.batch));
+        PairBatch {
+            images,
+            captions,
+            patches,
+            groups,
+        }
     }
 
     /// Takes one optimizer step; returns the norm that all gradients had together before clipping.
@@ -106,39 +198,7 @@ impl TrainStep for ContrastiveLearner {
 
     /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
-        let images = Images::new(batch.images, batch.image_size, self.norm);
-        let captions = Captions::new(batch.tokens, batch.tokens_per_caption);
-        let groups = match self.duplicates {
-            Duplicates::Negatives => None,
-            Duplicates::Positives => {
-                let groups = Groups::alone(batch.batch)
-                    .join_equal(captions.rows())
-                    .join_equal(batch.image_ids);
-                (!groups.are_alone()).then_some(groups)
-            }
-        };
-        let patches = self
-            .patch_dropout
-            .map(|dropout| dropout.draw(batch.cursor, batch.batch));
-        let pairs = PairBatch {
-            images,
-            captions,
-            patches,
-            groups,
-        };
-        let found = self.step.gradients(&self.clip, &pairs);
-        TrainOutput {
-            grads: found.grads,
-            item: StepOutput {
-                loss: f64::from(found.loss),
-                logit_scale: f64::from(found.temperature_factor),
-                lr: f64::NAN,
-                images_per_s: f64::NAN,
-                data_wait: f64::NAN,
-                grad_norm: f64::NAN,
-                batch: batch.batch,
-            },
-        }
+        self.output(&self.pairs(batch))
     }
 }
 

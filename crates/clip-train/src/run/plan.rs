@@ -13,6 +13,8 @@ pub(super) struct Plan {
     /// The evaluation whose highest value has its checkpoint kept.
     pub(super) best: Option<String>,
     pub(super) rollbacks: u32,
+    /// Whether the run goes on without a device that stops.
+    pub(super) elastic: bool,
     pub(super) samples_per_epoch: u64,
     /// Samples of a step.
     pub(super) batch: u64,

@@ -1,5 +1,4 @@
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -9,7 +8,7 @@ use burn::{
     module::Module,
     train::{
         EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
-        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainOutput, TrainStep,
+        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainOutput,
         TrainingComponents, TrainingItem, ValidLoader,
     },
 };
@@ -155,6 +154,14 @@ impl Steps<'_> {
                     self.roll_back(model, cursor, error)?;
                     continue;
                 }
+                Err(
+                    error @ TrainError::DeviceStopped {
+                        has_model: false, ..
+                    },
+                ) => {
+                    self.keep(model)?;
+                    return Err(error);
+                }
                 other => other?,
             };
             let seconds = began.elapsed().as_secs_f64();
@@ -242,22 +249,45 @@ impl Steps<'_> {
         Ok(output)
     }
 
-    /// The gradients of a batch. Burn's operations can only panic when a device stops, which here becomes an error.
+    /// The gradients of a batch. An elastic run takes them again from the devices that are left when one stops; a step
+    /// changes nothing before all its gradients are there, so it is as if that device had not been in this one.
     fn gradients(
         &self,
-        model: &ContrastiveLearner,
+        model: &mut ContrastiveLearner,
         batch: ImageTextBatch,
     ) -> Result<TrainOutput<StepOutput>, TrainError> {
-        let step = AssertUnwindSafe(|| TrainStep::step(model, batch));
-        catch_unwind(step).map_err(|panic| {
-            let (device, reason) = model.stopped(&*panic);
+        let batch = model.pairs(batch);
+        loop {
+            let stopped = match model.gradients(&batch) {
+                Ok(found) => return Ok(found),
+                Err(stopped) => stopped,
+            };
             let step = self.work.state.step + 1;
-            TrainError::DeviceStopped {
-                device,
-                step,
-                reason,
+            if !(self.plan.elastic && model.leave_out(&stopped)) {
+                return Err(TrainError::DeviceStopped {
+                    has_model: stopped.has_model(),
+                    device: stopped.name,
+                    step,
+                    reason: stopped.reason,
+                });
             }
-        })
+            self.notes.say(format!(
+                "device {} stopped in step {step}: {}. The step is done again and the run goes on without it",
+                stopped.name, stopped.reason
+            ));
+        }
+    }
+
+    /// Writes a checkpoint of the steps done, to stop at.
+    fn keep(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
+        if self.work.state.step > 0 {
+            self.save(model)?;
+        }
+        if let Some(path) = self.work.writer.finish()? {
+            self.notes
+                .say(format!("stopped; checkpoint {}", path.display()));
+        }
+        Ok(())
     }
 
     /// Goes back to the last checkpoint, and on with the data after `cursor`: `PaLM`'s way past a batch that a model

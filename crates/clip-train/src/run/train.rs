@@ -6,6 +6,7 @@ use std::{
 use burn::{
     module::Module,
     optim::AdamWConfig,
+    tensor::Device,
     train::{
         Interrupter, Learner, SupervisedTraining, TrainingStrategy, renderer::MetricsRenderer,
     },
@@ -71,8 +72,12 @@ pub struct Training<'a> {
     pub initial: Option<Checkpoint>,
     /// How images are normalised.
     pub norm: ImageNorm,
-    /// Where to train: the first has the model, its optimizer and the loss, and all of them encode. At least one.
+    /// Where the model, its optimizer and the loss are; without autodiff.
+    pub device: Device,
+    /// All that encode, of which `device` may be one. At least one.
     pub devices: Vec<NamedDevice>,
+    /// Whether the run goes on with the other devices when one that hasn't the model stops.
+    pub elastic: bool,
     /// Where everything goes.
     pub run: &'a RunDir,
     /// The training data, at its beginning.
@@ -110,10 +115,10 @@ impl Training<'_> {
     pub fn train(mut self) -> Result<Trained, TrainError> {
         self.config.validate()?;
         let precision = self.config.precision;
-        if !self
-            .devices
-            .iter()
-            .all(|device| precision.is_supported(&device.device))
+        let devices = self.devices.iter().map(|device| &device.device);
+        if !devices
+            .chain([&self.device])
+            .all(|device| precision.is_supported(device))
         {
             return Err(TrainError::Unsupported {
                 key: "precision",
@@ -155,7 +160,7 @@ impl Training<'_> {
         )
         .with_patch_dropout(PatchDropout::new(&self.model.vision_cfg, self.config.seed))
         .with_duplicates(self.config.duplicates)
-        .with_devices(&self.devices);
+        .with_devices(std::mem::take(&mut self.devices));
         let loader = self.loader.starting_at(resumed.state.cursor)?;
         let keys = self
             .evaluator
@@ -170,6 +175,7 @@ impl Training<'_> {
                 checkpoint_after: minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
                 best: self.config.checkpoint.best.clone(),
                 rollbacks: self.config.checkpoint.rollbacks,
+                elastic: self.elastic,
                 eval_every: self.config.eval_every(total_steps),
                 checkpoint_every: self.config.checkpoint_every(total_steps),
                 samples_per_epoch,
@@ -208,7 +214,7 @@ impl Training<'_> {
         checkpoints: &Checkpoints,
         samples_per_epoch: u64,
     ) -> Result<Resumed, TrainError> {
-        let device = self.devices[0].device.clone().autodiff();
+        let device = self.device.clone().autodiff();
         let Some((found, damaged)) = checkpoints.latest()? else {
             let model = match self.initial.take() {
                 Some(weights) => weights.model(&device),

@@ -10,11 +10,7 @@ mod recompute;
 mod tests;
 mod workers;
 
-use std::{
-    ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{ops::Range, sync::Arc};
 
 use burn::{
     optim::{GradientsAccumulator, GradientsParams},
@@ -33,6 +29,7 @@ use encoder::{Encoder, Features, Options};
 pub(crate) use gradients::{global_norm, scaled};
 pub use patches::{KeptPatches, PatchDropout};
 use workers::Workers;
+pub use workers::computes_on_device;
 pub(crate) use workers::{Stopped, reason};
 
 /// Gradients of the whole batch's contrastive loss, the batch encoded in chunks that fit in memory.
@@ -173,8 +170,7 @@ impl ContrastiveStep {
         let encoder = |device| Encoder::new(model, device, batch, self.options);
         let mut encoders = Vec::with_capacity(self.devices.len().max(1));
         for (place, device) in self.devices.iter().enumerate().take(self.threads) {
-            let copied = catch_unwind(AssertUnwindSafe(|| encoder(Some(device))));
-            encoders.push(copied.unwrap_or_else(|panic| workers::stopped(place, &*panic)));
+            encoders.push(workers::named(place, || encoder(Some(device))));
         }
         if encoders.is_empty() {
             encoders.push(encoder(None));

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, mpsc},
@@ -163,15 +164,29 @@ impl Workers<'_> {
     fn on_device<T>(&self, worker: usize, work: impl FnOnce(&Encoder<'_>) -> T) -> T {
         let device = worker % self.encoders.len();
         let encoder = &self.encoders[device];
-        catch_unwind(AssertUnwindSafe(|| work(encoder)))
-            .unwrap_or_else(|panic| stopped(device, &*panic))
+        named(device, || work(encoder))
     }
 }
 
-/// Lets a panic on a device go on with the device's place in the list.
-pub(super) fn stopped<T>(device: usize, panic: &(dyn Any + Send)) -> T {
-    let reason = reason(panic);
-    resume_unwind(Box::new(Stopped { device, reason }))
+thread_local! {
+    static COMPUTES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread computes on a device for a contrastive step, so that a panic here ends as an error that names
+/// the device. A panic hook can leave it to that error to tell.
+pub fn computes_on_device() -> bool {
+    COMPUTES.get()
+}
+
+/// Does something on a device. A panic goes on with the device's place in the list.
+pub(super) fn named<T>(device: usize, work: impl FnOnce() -> T) -> T {
+    let before = COMPUTES.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    COMPUTES.set(before);
+    done.unwrap_or_else(|panic| {
+        let reason = reason(&*panic);
+        resume_unwind(Box::new(Stopped { device, reason }))
+    })
 }
 
 /// The first line of what a panic said.
