@@ -1,7 +1,7 @@
 //! Devices of other machines: `clip serve-device` offers them, `clip pretrain --devices remote://HOST:PORT` uses them.
 //!
 //! Burn's remote backend does the work, over WebSocket. What is added here: a token is asked for on both sides, nothing
-//! listens beyond this machine unless told to, and a machine that goes silent is noticed ([`link`]).
+//! listens beyond this machine unless told to, and a machine that goes silent is noticed (`link.rs`).
 
 mod address;
 #[cfg(feature = "remote")]
