@@ -1,4 +1,4 @@
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// Mean and deviation of each colour channel, in units of full intensity.
@@ -23,7 +23,8 @@ impl Default for ImageNorm {
 }
 
 impl ImageNorm {
-    /// Turns decoded pixels into the encoder's input. The bytes travel; the arithmetic is the device's.
+    /// Turns decoded pixels into the encoder's input. The bytes travel, if the device knows bytes; the arithmetic is its
+    /// own.
     ///
     /// # Shapes
     /// - `pixels`: `batch * size * size * 3` bytes, row by row, channels innermost
@@ -31,12 +32,16 @@ impl ImageNorm {
     pub fn to_tensor(&self, pixels: Vec<u8>, size: usize, device: &Device) -> Tensor<4> {
         let batch = pixels.len() / (size * size * 3);
         let data = TensorData::new(pixels, [batch, size, size, 3]);
-        let pixels =
-            Tensor::<4, burn::tensor::Int>::from_data(data, (device, burn::tensor::DType::U8));
+        // WGSL has no bytes: there, pixels travel as the numbers that they become.
+        let pixels = if device.supports_dtype(DType::U8) {
+            Tensor::<4, Int>::from_data(data, (device, DType::U8)).float()
+        } else {
+            Tensor::from_data(data.convert::<f32>(), device)
+        };
         let scale = Tensor::<1>::from_floats(self.std.map(|std| 1.0 / (255.0 * std)), device);
         let [r, g, b] = [0, 1, 2].map(|channel| -self.mean[channel] / self.std[channel]);
         let shift = Tensor::<1>::from_floats([r, g, b], device);
-        (pixels.float() * scale.unsqueeze() + shift.unsqueeze()).permute([0, 3, 1, 2])
+        (pixels * scale.unsqueeze() + shift.unsqueeze()).permute([0, 3, 1, 2])
     }
 }
 
