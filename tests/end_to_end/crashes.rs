@@ -2,7 +2,7 @@ use std::{
     fs,
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::runs::{checkpoint, checkpoints, folder, metrics, model_weights, pretrain, weights};
@@ -10,7 +10,8 @@ use crate::runs::{checkpoint, checkpoints, folder, metrics, model_weights, pretr
 #[test]
 fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
     let folder = folder();
-    let mut more = vec!["--set", "threads=2", "--set", "ema=0.9"];
+    // Far more steps than are taken until the first checkpoint is seen.
+    let mut more = vec!["--steps", "40", "--set", "threads=2", "--set", "ema=0.9"];
     more.extend(["--val", "a.tar", "--set", "eval.steps=2"]);
     let straight = folder.clip(&pretrain("straight", &more));
     assert_eq!(straight.code, Some(0), "{straight:?}");
@@ -180,8 +181,19 @@ fn twenty_kills_at_any_moment_and_damaged_checkpoints_change_nothing() {
     let more = "threads=1 checkpoint.keep=3 ema=0.9";
     let more: Vec<&str> = more.split(' ').flat_map(|set| ["--set", set]).collect();
     let more = [&more[..], &["--steps", "60"]].concat();
+    let begun = Instant::now();
     let straight = folder.clip(&pretrain("straight", &more));
+    let whole = begun.elapsed();
     assert_eq!(straight.code, Some(0), "{straight:?}");
+
+    // A run at its end has only its beginning left: what is more in the whole are steps. An eighth of them a round is too
+    // little to reach the end by in the first rounds, however fast the machine.
+    let begun = Instant::now();
+    let nothing_left =
+        folder.clip(&[&pretrain("straight", &more)[..], &["--resume", "auto"]].concat());
+    let start = begun.elapsed().min(whole);
+    assert_eq!(nothing_left.code, Some(0), "{nothing_left:?}");
+    let latest = (start + (whole - start) / 8).as_micros() as u64;
 
     let killed = [&pretrain("killed", &more)[..], &["--resume", "auto"]].concat();
     // Any spread of moments will do; this one is the same each time.
@@ -200,7 +212,7 @@ fn twenty_kills_at_any_moment_and_damaged_checkpoints_change_nothing() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_millis(30 + below(400)));
+        thread::sleep(Duration::from_micros(below(latest)));
         interrupted += u32::from(clip.try_wait().unwrap().is_none());
         clip.kill().unwrap();
         clip.wait().unwrap();

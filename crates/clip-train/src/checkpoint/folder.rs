@@ -10,7 +10,10 @@ use super::{
 use crate::TrainError;
 
 const PREFIX: &str = "step-";
-const PARTIAL: &str = ".partial";
+/// Being written.
+const PARTIAL: &str = "partial";
+/// Being removed.
+const DISCARDED: &str = "discarded";
 
 /// The checkpoints of a run, of which the newest few are kept, and the best.
 #[derive(Clone, Debug)]
@@ -25,21 +28,19 @@ impl Checkpoints {
         Self { folder, keep }
     }
 
-    /// Writes a checkpoint, then removes those that are too old. Until the new one is whole and on the disk, the old
-    /// ones stand.
+    /// Writes a checkpoint, then removes those that are too old, and those of later steps: a run that comes by here
+    /// again could not use them. Until the new one is whole and on the disk, the old ones stand.
     ///
     /// # Errors
     /// [`TrainError::Io`], for example when the disk is full; nothing half-written is left then.
     pub fn save(&self, state: &RunState, contents: &Contents) -> Result<PathBuf, TrainError> {
         fs::create_dir_all(&self.folder).map_err(TrainError::io("create", &self.folder))?;
-        let name = format!("{PREFIX}{:08}", state.step);
-        let path = self.folder.join(&name);
-        let partial = self.folder.join(format!("{name}{PARTIAL}"));
-        // What a killed process left there is no checkpoint.
-        remove(&partial)?;
+        self.sweep()?;
+        let path = self.path(state.step);
+        let partial = path.with_extension(PARTIAL);
         let written = write(&partial, state, contents).and_then(|()| {
             // The same step again: it was damaged, or is about to be replaced by what equals it.
-            remove(&path)?;
+            discard(&path)?;
             fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
         });
         if written.is_err() {
@@ -50,10 +51,10 @@ impl Checkpoints {
         sync_folder(&self.folder);
         let best = state.best.as_ref().map(|best| best.step);
         let steps = self.steps()?;
-        for old in steps.iter().rev().skip(self.keep) {
-            if best != Some(*old) {
-                remove(&self.path(*old))?;
-            }
+        let (until_here, later) = steps.split_at(steps.partition_point(|step| *step <= state.step));
+        let old = until_here.iter().rev().skip(self.keep);
+        for step in later.iter().chain(old.filter(|step| best != Some(**step))) {
+            discard(&self.path(*step))?;
         }
         Ok(path)
     }
@@ -95,20 +96,50 @@ impl Checkpoints {
 
     /// Steps with a checkpoint, rising.
     fn steps(&self) -> Result<Vec<u64>, TrainError> {
+        let names = self.names()?;
+        let steps = names.iter().filter_map(|name| name.strip_prefix(PREFIX));
+        let mut steps: Vec<u64> = steps.filter_map(|step| step.parse().ok()).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// Removes what a killed process left half-written or half-removed: it is no checkpoint.
+    fn sweep(&self) -> Result<(), TrainError> {
+        for name in self.names()? {
+            let remains = Path::new(&name).extension();
+            if name.starts_with(PREFIX)
+                && remains.is_some_and(|kind| kind == PARTIAL || kind == DISCARDED)
+            {
+                remove(&self.folder.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, TrainError> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(TrainError::io("read", &self.folder)(error)),
         };
-        let mut steps = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(TrainError::io("read", &self.folder))?;
-            let name = entry.file_name();
-            let step = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-            steps.extend(step.and_then(|step| step.parse::<u64>().ok()));
-        }
-        steps.sort_unstable();
-        Ok(steps)
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        let names: Vec<_> = names
+            .collect::<Result<_, _>>()
+            .map_err(TrainError::io("read", &self.folder))?;
+        Ok(names
+            .into_iter()
+            .flat_map(|name| name.into_string())
+            .collect())
+    }
+}
+
+/// Removes a checkpoint under another name: a process killed meanwhile leaves no half of one.
+fn discard(checkpoint: &Path) -> Result<(), TrainError> {
+    let discarded = checkpoint.with_extension(DISCARDED);
+    match fs::rename(checkpoint, &discarded) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(TrainError::io("remove", checkpoint)(error)),
+        Ok(()) => remove(&discarded),
     }
 }
 
@@ -230,15 +261,30 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_writers_remains_are_no_checkpoint() {
+    fn a_killed_processs_remains_are_no_checkpoint() {
         let (_dir, checkpoints) = checkpoints(2);
         checkpoints.save(&state(1), &contents()).unwrap();
-        let remains = checkpoints.folder.join("step-00000002.partial");
-        fs::create_dir(&remains).unwrap();
-        fs::write(remains.join("model.safetensors"), b"wei").unwrap();
+        let remains = ["step-00000002.partial", "step-00000000.discarded"];
+        let remains = remains.map(|name| checkpoints.folder.join(name));
+        for remains in &remains {
+            fs::create_dir(remains).unwrap();
+            fs::write(remains.join("model.safetensors"), b"wei").unwrap();
+        }
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 1);
         checkpoints.save(&state(2), &contents()).unwrap();
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 2);
-        assert!(!remains.exists());
+        assert!(!remains.iter().any(|remains| remains.exists()));
+    }
+
+    #[test]
+    fn a_damaged_one_of_a_later_step_costs_no_whole_one() {
+        let (_dir, checkpoints) = checkpoints(1);
+        let newest = checkpoints.save(&state(6), &contents()).unwrap();
+        fs::write(newest.join("optimizer.bin"), b"mom").unwrap();
+        // The run went on from an earlier one, and comes to its next checkpoint before step 6.
+        checkpoints.save(&state(4), &contents()).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [4]);
+        let (found, damaged) = checkpoints.latest().unwrap().unwrap();
+        assert_eq!((found.state.step, damaged.len()), (4, 0));
     }
 }
