@@ -123,8 +123,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts: a whole number times the first is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = LN_2_REST;
-    const LN_2_REST: f32 = -2.121_944_4e-4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
     const _: () = assert!((LN_2_HIGH + LN_2_LOW - LN_2).abs() < 1e-7);
     let within = x.clamp(-87.0, 88.0);
     let shifted = within * LOG2_E + ROUND;

@@ -22,7 +22,11 @@ use crate::{
     norm::Norm,
 };
 
-/// How many parameters a block has.
+/// A block's parameters two by two: gain and bias of a norm, weights and bias of a layer, in the order of the forward
+/// pass.
+type Pairs<T> = [[T; 2]; 6];
+
+/// How many they are.
 const PARAMETERS: usize = 12;
 
 /// A residual block's parameters, where `hidden` is its MLP's width.
@@ -111,37 +115,27 @@ pub fn residual_block(
         Tensor::from_primitive::<Autodiff<Flex>>(on_graph(x, parameters, settings))
     } else {
         let x = contiguous(primitive::<3, Flex>(x));
-        let parameters = parameters.primitives::<Flex>().map(contiguous);
+        let parameters = parameters.primitives::<Flex>();
+        let parameters = parameters.map(|pair| pair.map(contiguous));
         let y = settings.block(&parameters).forward(x.storage());
         Tensor::from_primitive::<Flex>(settings.output(y, &x))
     }
 }
 
 impl BlockParameters {
-    fn primitives<B: Backend>(self) -> [B::FloatTensorPrimitive; PARAMETERS]
+    fn primitives<B: Backend>(self) -> Pairs<B::FloatTensorPrimitive>
     where
         DispatchTensor: DispatchKindConversion<B>,
     {
-        let [ln_1_gamma, ln_1_beta] = self.ln_1.map(primitive::<1, B>);
-        let [ln_2_gamma, ln_2_beta] = self.ln_2.map(primitive::<1, B>);
-        let linear = |(weight, bias)| (primitive::<2, B>(weight), primitive::<1, B>(bias));
-        let (in_proj, in_proj_bias) = linear(self.in_proj);
-        let (out_proj, out_proj_bias) = linear(self.out_proj);
-        let (c_fc, c_fc_bias) = linear(self.c_fc);
-        let (c_proj, c_proj_bias) = linear(self.c_proj);
+        let norm = |norm: [Tensor<1>; 2]| norm.map(primitive::<1, B>);
+        let linear = |(weight, bias)| [primitive::<2, B>(weight), primitive::<1, B>(bias)];
         [
-            ln_1_gamma,
-            ln_1_beta,
-            in_proj,
-            in_proj_bias,
-            out_proj,
-            out_proj_bias,
-            ln_2_gamma,
-            ln_2_beta,
-            c_fc,
-            c_fc_bias,
-            c_proj,
-            c_proj_bias,
+            norm(self.ln_1),
+            linear(self.in_proj),
+            linear(self.out_proj),
+            norm(self.ln_2),
+            linear(self.c_fc),
+            linear(self.c_proj),
         ]
     }
 }
@@ -166,33 +160,22 @@ impl Settings {
     }
 
     /// Over contiguous parameters.
-    fn block<'a>(&'a self, parameters: &'a [FlexTensor; PARAMETERS]) -> Block<'a> {
-        let [
-            ln_1_gamma,
-            ln_1_beta,
-            in_proj,
-            in_proj_bias,
-            out_proj,
-            out_proj_bias,
-            ln_2_gamma,
-            ln_2_beta,
-            c_fc,
-            c_fc_bias,
-            c_proj,
-            c_proj_bias,
-        ] = parameters.each_ref().map(FlexTensor::storage::<f32>);
-        let norm = |gamma, beta| Norm {
+    fn block<'a>(&'a self, parameters: &'a Pairs<FlexTensor>) -> Block<'a> {
+        let numbers = |pair: &'a [FlexTensor; 2]| pair.each_ref().map(FlexTensor::storage::<f32>);
+        let [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj] = parameters.each_ref().map(numbers);
+        let norm = |[gamma, beta]: [&'a [f32]; 2]| Norm {
             gamma,
             beta,
             epsilon: self.epsilon,
         };
+        let linear = |[weight, bias]: [&'a [f32]; 2]| Linear::new(weight, bias);
         Block {
-            ln_1: norm(ln_1_gamma, ln_1_beta),
-            in_proj: Linear::new(in_proj, in_proj_bias),
-            out_proj: Linear::new(out_proj, out_proj_bias),
-            ln_2: norm(ln_2_gamma, ln_2_beta),
-            c_fc: Linear::new(c_fc, c_fc_bias),
-            c_proj: Linear::new(c_proj, c_proj_bias),
+            ln_1: norm(ln_1),
+            in_proj: linear(in_proj),
+            out_proj: linear(out_proj),
+            ln_2: norm(ln_2),
+            c_fc: linear(c_fc),
+            c_proj: linear(c_proj),
             heads: self.heads,
             activation: self.activation,
             mask: self.mask.as_ref().map(FlexTensor::storage),
@@ -210,7 +193,7 @@ struct ResidualBlock;
 #[derive(Clone, Debug)]
 struct Forward {
     x: FlexTensor,
-    parameters: [FlexTensor; PARAMETERS],
+    parameters: Pairs<FlexTensor>,
     settings: Settings,
     kept: Vec<Vec<Kept>>,
 }
@@ -234,8 +217,8 @@ impl Backward<Flex, { 1 + PARAMETERS }> for ResidualBlock {
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let block = settings.block(&parameters);
         let (dx, by_parameters) = block.backward(x.storage(), kept, dy.storage());
-        let found =
-            iter::once((dx, &x)).chain(by_parameters.into_parts().into_iter().zip(&parameters));
+        let by_parameters = by_parameters.into_parts().zip(parameters.iter().flatten());
+        let found = iter::once((dx, &x)).chain(by_parameters);
         for (parent, (gradient, like)) in ops.parents.into_iter().zip(found) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, shaped(gradient, like));
@@ -246,17 +229,18 @@ impl Backward<Flex, { 1 + PARAMETERS }> for ResidualBlock {
 
 fn on_graph(
     x: AutodiffTensor,
-    parameters: [AutodiffTensor; PARAMETERS],
+    parameters: Pairs<AutodiffTensor>,
     settings: Settings,
 ) -> AutodiffTensor {
     let (x, x_node) = x.into_parts();
     let x = contiguous(x);
     let mut nodes = vec![x_node];
-    let parameters = parameters.map(|parameter| {
+    let mut off_graph = |parameter: AutodiffTensor| {
         let (parameter, node) = parameter.into_parts();
         nodes.push(node);
         contiguous(parameter)
-    });
+    };
+    let parameters = parameters.map(|pair| pair.map(&mut off_graph));
     let Ok(nodes) = <[NodeGuard; 1 + PARAMETERS]>::try_from(nodes) else {
         unreachable!("invariant: one node for the input and for each parameter")
     };

@@ -23,7 +23,7 @@ pub(crate) struct Gradients {
 /// Memory that tile after tile uses: `rows` are those of its tokens, `queries` of those that come out.
 #[derive(Default)]
 struct Scratch {
-    /// `[rows, width]`, or `[queries, width]`.
+    /// `[rows, width]`, of which the MLP uses `[queries, width]`.
     normed: Vec<f32>,
     dnormed: Vec<f32>,
     /// `[queries, width]`.
@@ -31,8 +31,9 @@ struct Scratch {
     outgoing: Vec<f32>,
     /// `[queries, hidden]`.
     active: Vec<f32>,
-    /// `[queries, hidden]`, and later `[queries, width]`.
     slopes: Vec<f32>,
+    /// `[queries, width]`.
+    dq: Vec<f32>,
     /// `[rows, 2 * width]`.
     dkv: Vec<f32>,
 }
@@ -53,27 +54,18 @@ impl Gradients {
     }
 
     /// In the order of a block's parameters.
-    pub(crate) fn into_parts(self) -> [Vec<f32>; 12] {
-        let [ln_1_gamma, ln_1_beta] = self.ln_1;
-        let [in_proj_weight, in_proj_bias] = self.in_proj;
-        let [out_proj_weight, out_proj_bias] = self.out_proj;
-        let [ln_2_gamma, ln_2_beta] = self.ln_2;
-        let [c_fc_weight, c_fc_bias] = self.c_fc;
-        let [c_proj_weight, c_proj_bias] = self.c_proj;
-        [
-            ln_1_gamma,
-            ln_1_beta,
-            in_proj_weight,
-            in_proj_bias,
-            out_proj_weight,
-            out_proj_bias,
-            ln_2_gamma,
-            ln_2_beta,
-            c_fc_weight,
-            c_fc_bias,
-            c_proj_weight,
-            c_proj_bias,
-        ]
+    pub(crate) fn into_parts(self) -> impl Iterator<Item = Vec<f32>> {
+        let Self {
+            ln_1,
+            in_proj,
+            out_proj,
+            ln_2,
+            c_fc,
+            c_proj,
+        } = self;
+        [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj]
+            .into_iter()
+            .flatten()
     }
 
     fn parts_mut(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
@@ -192,6 +184,7 @@ impl Block<'_> {
             dmiddle,
             active,
             slopes,
+            dq,
             outgoing,
             dkv,
         } = scratch;
@@ -206,18 +199,21 @@ impl Block<'_> {
         let dhidden = active;
         self.c_proj.back(dy, dhidden, Place::Replaced);
         multiply_each(dhidden, slopes);
-        normed.resize(dy.len(), 0.0);
-        self.ln_2.normalize(&kept.middle, &kept.moments_2, normed);
+        normed.resize(x.len(), 0.0);
+        dnormed.resize(x.len(), 0.0);
+        let queries_normed = &mut normed[..dy.len()];
+        self.ln_2
+            .normalize(&kept.middle, &kept.moments_2, queries_normed);
         let to = Adding::all(&mut gradients.c_fc);
-        self.c_fc.add_gradient(normed, dhidden, to);
-        dnormed.resize(dy.len(), 0.0);
-        self.c_fc.back(dhidden, dnormed, Place::Replaced);
+        self.c_fc.add_gradient(queries_normed, dhidden, to);
+        let queries_dnormed = &mut dnormed[..dy.len()];
+        self.c_fc.back(dhidden, queries_dnormed, Place::Replaced);
         dmiddle.clear();
         dmiddle.extend_from_slice(dy);
         self.ln_2.back(
             &kept.middle,
             &kept.moments_2,
-            dnormed,
+            queries_dnormed,
             dmiddle,
             &mut gradients.ln_2,
         );
@@ -225,20 +221,17 @@ impl Block<'_> {
         // The attention.
         let to = Adding::all(&mut gradients.out_proj);
         self.out_proj.add_gradient(&kept.mixed, dmiddle, to);
-        let dmixed = &mut *dnormed;
+        let dmixed = queries_dnormed;
         self.out_proj.back(dmiddle, dmixed, Place::Replaced);
-        let dq = slopes;
         dq.resize(kept.q.len(), 0.0);
         dkv.resize(kept.kv.len(), 0.0);
         self.attend_back((&kept.q, &kept.kv), &kept.attention, dmixed, (dq, dkv));
-        normed.resize(x.len(), 0.0);
         self.ln_1.normalize(x, &kept.moments_1, normed);
         let [queries, keys_and_values] = self.projections();
         let to = Adding::columns(&mut gradients.in_proj, 0..width);
         queries.add_gradient(self.outgoing(normed, outgoing), dq, to);
         let to = Adding::columns(&mut gradients.in_proj, width..3 * width);
         keys_and_values.add_gradient(normed, dkv, to);
-        dnormed.resize(x.len(), 0.0);
         keys_and_values.back(dkv, dnormed, Place::Replaced);
         if self.only.is_some() {
             outgoing.resize(dq.len(), 0.0);

@@ -119,7 +119,7 @@ impl Block<'_> {
         }
         self.out_proj.add_product(&mixed, &mut middle);
 
-        normed.resize(y.len(), 0.0);
+        let normed = &mut normed[..y.len()];
         let moments_2 = self.ln_2.moments(&middle);
         self.ln_2.normalize(&middle, &moments_2, normed);
         let hidden = self.c_fc.forward(normed);
