@@ -3,8 +3,6 @@
 //! Mesa's software Vulkan is a GPU too: `apt-get install mesa-vulkan-drivers`, and `XDG_RUNTIME_DIR` set. Then
 //! `cargo test --release -p clip-cli -p clip-tests --features clip-cli/wgpu --bin clip --test end_to_end gpu -- --ignored`.
 
-use safetensors::SafeTensors;
-
 use crate::{
     runs::{folder, metrics, pretrain},
     support::Folder,
@@ -35,20 +33,9 @@ fn features(folder: &Folder, device: &str) -> Vec<Vec<f32>> {
     ];
     let ran = folder.clip(&args);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    let bytes = std::fs::read(folder.path(&out)).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
     ["image_features", "text_features"]
         .iter()
-        .flat_map(|name| {
-            let tensor = file.tensor(name).unwrap();
-            let (values, _) = tensor.data().as_chunks::<4>();
-            let values: Vec<f32> = values.iter().map(|v| f32::from_le_bytes(*v)).collect();
-            let width = tensor.shape()[1];
-            values
-                .chunks(width)
-                .map(<[f32]>::to_vec)
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|name| folder.rows(&out, name))
         .collect()
 }
 

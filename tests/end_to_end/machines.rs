@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Folder, Ran};
+use crate::support::{Folder, Ran, ran};
 
 /// What runs and machines share.
 pub(crate) const TOKEN: &str = "4b1d-a-token-of-the-tests";
@@ -100,15 +100,7 @@ impl Network {
 
     /// Runs `clip` at the run's place.
     pub(crate) fn trains(&self, folder: &Folder, args: &[&str]) -> Ran {
-        let output = self.command(folder, 0, args).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let ran = Ran {
-            code: output.status.code(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        };
-        assert!(!ran.err.contains("panicked"), "{args:?}: {ran:?}");
-        ran
+        ran(&mut self.command(folder, 0, args))
     }
 
     fn address(&self, place: usize) -> String {

@@ -1,6 +1,7 @@
 //! A folder with a tiny random model, shards and images, and a way to run `clip` in it.
 
 use std::{
+    fs,
     io::Cursor,
     path::{Path, PathBuf},
     process::Command,
@@ -10,6 +11,7 @@ use burn::tensor::Device;
 use clip_data::Tokenizer;
 use clip_model::{ClipConfig, ImageNorm};
 use clip_zeroshot::ClipEncoders;
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 pub(crate) const NAMES: [&str; 3] = ["red", "green", "blue"];
@@ -112,18 +114,36 @@ impl Folder {
         command
     }
 
+    /// The rows of a matrix in a safetensors file.
+    pub(crate) fn rows(&self, file: &str, tensor: &str) -> Vec<Vec<f32>> {
+        let bytes = fs::read(self.path(file)).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let matrix = tensors.tensor(tensor).unwrap();
+        let numbers = matrix.data().as_chunks::<4>().0.iter();
+        let numbers: Vec<f32> = numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        numbers
+            .chunks(matrix.shape()[1])
+            .map(<[f32]>::to_vec)
+            .collect()
+    }
+
     /// Runs `clip`. It must not panic, whatever else happens.
     pub(crate) fn clip(&self, args: &[&str]) -> Ran {
-        let output = self.command(args).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let ran = Ran {
-            code: output.status.code(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        };
-        assert!(!ran.err.contains("panicked"), "{args:?}: {ran:?}");
-        ran
+        ran(&mut self.command(args))
     }
+}
+
+/// Runs a command of `clip` to its end. It must not panic, whatever else happens.
+pub(crate) fn ran(command: &mut Command) -> Ran {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let ran = Ran {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    };
+    assert!(!ran.err.contains("panicked"), "{command:?}: {ran:?}");
+    ran
 }
 
 /// Runs each command, which must fail with 1, print nothing and say all of the words.

@@ -1,5 +1,4 @@
 use clip_zeroshot::TextEncoder;
-use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::support::{Folder, encoders, picture};
@@ -125,16 +124,7 @@ fn embed_writes_normalised_features() {
     let shapes = ran.json();
     assert_eq!(shapes["image_features"], serde_json::json!([2, 16]));
     assert_eq!(shapes["text_features"], serde_json::json!([3, 16]));
-    let bytes = std::fs::read(folder.path("x.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let values = |name: &str| -> Vec<f32> {
-        let (numbers, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
-        numbers
-            .iter()
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect()
-    };
-    for row in values("image_features").chunks(16) {
+    for row in folder.rows("x.safetensors", "image_features") {
         let norm: f32 = row.iter().map(|value| value * value).sum();
         assert!((norm - 1.0).abs() < 1e-5, "{norm}");
     }
@@ -143,7 +133,8 @@ fn embed_writes_normalised_features() {
     let expected = clip_model::l2_normalize(expected)
         .try_into_vec_as::<f32>()
         .unwrap();
-    for (got, expected) in values("text_features").iter().zip(&expected) {
+    let got = folder.rows("x.safetensors", "text_features").concat();
+    for (got, expected) in got.iter().zip(&expected) {
         // Sums in another order, as texts are encoded by length.
         assert!((got - expected).abs() < 1e-5, "{got} {expected}");
     }

@@ -197,12 +197,10 @@ pub(crate) fn open_listed(list: &[DeviceName], one: Option<DeviceName>) -> Resul
     list.iter().map(|name| open(Some(*name))).collect()
 }
 
-/// `cuda:0 (NVIDIA H100), cuda:1 (NVIDIA H100)`.
-#[cfg(feature = "remote")]
-pub(crate) fn described(devices: &[Started]) -> String {
-    let all = devices
-        .iter()
-        .map(|started| format!("{} ({})", started.name, started.what));
+/// `cuda:0 (NVIDIA H100), cuda:1 (NVIDIA H100)`, of names and what they are.
+pub(crate) fn described<N: fmt::Display>(devices: impl IntoIterator<Item = (N, String)>) -> String {
+    let all = devices.into_iter();
+    let all = all.map(|(name, what)| format!("{name} ({what})"));
     all.collect::<Vec<_>>().join(", ")
 }
 

@@ -93,11 +93,8 @@ impl Devices {
 
     /// `cuda:0 (NVIDIA H100), remote://10.0.0.2:7861 (another machine)`.
     pub(super) fn described(&self) -> String {
-        let all = self
-            .encoding
-            .iter()
-            .map(|encoding| format!("{} ({})", encoding.name, encoding.what));
-        all.collect::<Vec<_>>().join(", ")
+        let all = self.encoding.iter();
+        device::described(all.map(|encoding| (&encoding.name, encoding.what.clone())))
     }
 
     pub(super) fn count(&self) -> usize {

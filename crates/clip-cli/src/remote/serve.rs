@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     if !address.ip().is_loopback() {
         log::warn!("{}", exposed(address));
     }
-    let described = device::described(&devices);
+    let described = device::described(devices.iter().map(|one| (one.name, one.what.clone())));
     let server = RemoteServer::new(devices.into_iter().map(|started| started.device))
         .with_authorizer(authorizer::Told::new(&token)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
