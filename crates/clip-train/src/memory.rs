@@ -64,6 +64,8 @@ pub struct ChunkPlan {
 }
 
 impl StepMemory {
+    /// With blocks that keep so much for the backward pass; which they do is the device's and the precision's affair.
+    ///
     /// `None` for image encoders other than `OpenCLIP`'s vision transformer: nothing was measured for timm's, and a
     /// residual network's batch norms make chunks part of what is learned.
     pub fn predict(config: &RunConfig, model: &ClipConfig, kept: KeptByBlocks) -> Option<Self> {

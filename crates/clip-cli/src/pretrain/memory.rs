@@ -35,7 +35,9 @@ pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: 
         Some(limit) => Some(limit.bytes),
         None => free_bytes().filter(|_| shared),
     };
-    let kept = if shared && config.precision == Precision::F32 {
+    // A block with layer scales is composed of Burn's operations anywhere.
+    let fused = config.precision == Precision::F32 && model.vision_cfg.ls_init_value.is_none();
+    let kept = if shared && fused {
         KeptByBlocks::FUSED
     } else {
         KeptByBlocks::COMPOSED
