@@ -1,7 +1,10 @@
-//! CLIP's own vocabulary against OpenCLIP's `SimpleTokenizer`.
+//! CLIP's own vocabulary against OpenCLIP's `SimpleTokenizer`, and tokenizers of other kinds against its `HFTokenizer`.
+
+use std::{collections::BTreeMap, fs, path::Path};
 
 use clip_data::{Tokenizer, clean_caption};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// CLIP's context length, in tokens.
 const CONTEXT: usize = 77;
@@ -134,4 +137,110 @@ fn any_text_has_the_ids_that_the_tokenizers_crate_gives_it() {
             "{text:?}"
         );
     }
+}
+
+/// What `tests/reference/hugging_face_goldens.py` recorded of one tokenizer.
+#[derive(Deserialize)]
+struct OtherKind {
+    name: String,
+    context: usize,
+    kwargs: Value,
+    files: BTreeMap<String, Value>,
+    texts: Vec<Padded>,
+}
+
+/// A text as the row that its model sees.
+#[derive(Deserialize)]
+struct Padded {
+    text: String,
+    ids: Vec<i32>,
+}
+
+impl OtherKind {
+    fn all() -> Vec<Self> {
+        serde_json::from_str(include_str!("reference/hugging_face_goldens.json")).unwrap()
+    }
+
+    fn write(&self, folder: &Path) {
+        for (file, content) in &self.files {
+            fs::write(folder.join(file), content.to_string()).unwrap();
+        }
+    }
+
+    fn check(&self, tokenizer: &Tokenizer) {
+        let texts = self.texts.iter();
+        let encoded: Vec<_> = texts
+            .map(|golden| tokenizer.encode(&golden.text, self.context))
+            .collect();
+        let ids = encoded.iter().map(|encoded| &encoded.ids[..]);
+        let (rows, length) = tokenizer.pad(ids, self.context);
+        for (golden, row) in self.texts.iter().zip(rows.chunks(length)) {
+            let (seen, unseen) = golden.ids.split_at(length);
+            assert_eq!(row, seen, "{}: {}", self.name, golden.text);
+            // What is left out is what a model adds by itself.
+            assert!(unseen.iter().all(|id| *id == 0), "{}", self.name);
+        }
+    }
+}
+
+#[test]
+fn tokenizers_of_other_kinds_have_the_ids_of_openclip() {
+    for golden in OtherKind::all() {
+        let dir = tempfile::tempdir().unwrap();
+        golden.write(dir.path());
+        let tokenizer = Tokenizer::load_with(dir.path(), Some(&golden.kwargs)).unwrap();
+        golden.check(&tokenizer);
+        assert_eq!(tokenizer.start_and_end(), None);
+        assert!(tokenizer.is_blank(&tokenizer.encode(" ", golden.context)));
+        assert!(!tokenizer.is_blank(&tokenizer.encode("a", golden.context)));
+        let cut = |text| tokenizer.encode(text, golden.context).truncated;
+        assert!(cut("dogs dogs dogs dogs dogs dogs") && !cut("a photo of a dog"));
+        let rows = tokenizer.vocab_size();
+        assert!(tokenizer.fits(rows) && tokenizer.fits(rows + 1) && !tokenizer.fits(rows - 1));
+
+        // What is saved makes the same tokenizer, the file alone too.
+        let saved = tempfile::tempdir().unwrap();
+        tokenizer.save_dir(saved.path()).unwrap();
+        let keys = tokenizer.open_clip_text_cfg();
+        assert_eq!(keys["tokenizer_kwargs"], golden.kwargs);
+        golden.check(&Tokenizer::load_with(saved.path(), Some(&golden.kwargs)).unwrap());
+        fs::remove_file(saved.path().join("tokenizer_config.json")).unwrap();
+        golden.check(&Tokenizer::load_with(saved.path(), Some(&golden.kwargs)).unwrap());
+    }
+}
+
+#[test]
+fn what_openclip_would_do_otherwise_is_refused() {
+    let golden = OtherKind::all().swap_remove(0);
+    let refused = |config: Value, kwargs: Value, expected: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        golden.write(dir.path());
+        fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        let error = Tokenizer::load_with(dir.path(), Some(&kwargs)).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains(expected) && error.contains("tokenizer.json"),
+            "{error}"
+        );
+    };
+    let padded = json!({"pad_token": "</s>"});
+    refused(json!({}), json!({}), "no `pad_token` is named");
+    refused(
+        json!({"pad_token": "<gone>"}),
+        json!({}),
+        "no token `<gone>`",
+    );
+    let left = json!({"pad_token": "</s>", "padding_side": "left"});
+    refused(left, json!({}), "`padding_side` = left");
+    refused(
+        padded.clone(),
+        json!({"clean": "nothing"}),
+        "no `clean` is called nothing",
+    );
+    refused(
+        padded.clone(),
+        json!({"language": "de"}),
+        "`language` = \"de\" is not implemented",
+    );
+    refused(padded, json!({"strip_sep_token": true}), "no token `[SEP]`");
 }

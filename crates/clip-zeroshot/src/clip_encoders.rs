@@ -54,7 +54,7 @@ impl ClipEncoders {
         tokenizer: Arc<Tokenizer>,
         preprocess: Preprocess,
     ) -> Result<Self, ZeroShotError> {
-        if tokenizer.vocab_size() != config.text_cfg.vocab_size {
+        if !tokenizer.fits(config.text_cfg.vocab_size) {
             return Err(ZeroShotError::WrongTokenizer {
                 origin: origin.to_owned(),
                 tokenizer: tokenizer.vocab_size(),
@@ -187,17 +187,12 @@ impl TextEncoder for ClipEncoders {
             .iter()
             .map(|text| self.tokenizer.encode(text, self.context_length()).ids)
             .collect();
-        let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
-        if longest == 0 {
+        let rows = encoded.iter().map(Vec::as_slice);
+        let (tokens, length) = self.tokenizer.pad(rows, self.context_length());
+        if tokens.is_empty() {
             return Err(ZeroShotError::NoSamples);
         }
-        let mut tokens = vec![0i32; texts.len() * longest];
-        for (row, ids) in tokens.chunks_exact_mut(longest).zip(&encoded) {
-            for (place, &id) in row.iter_mut().zip(ids) {
-                *place = id as i32;
-            }
-        }
-        let tokens = TensorData::new(tokens, [texts.len(), longest]);
+        let tokens = TensorData::new(tokens, [texts.len(), length]);
         let tokens = Tensor::<2, Int>::from_data(tokens, &self.device);
         Ok(self.model.encode_text(tokens))
     }

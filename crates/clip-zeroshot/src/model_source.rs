@@ -50,7 +50,8 @@ impl ClipEncoders {
         let dir = ModelDir::open(path)?;
         let text = &dir.config.text_cfg;
         let tokenizer = if has(TOKENIZER_FILE) {
-            Tokenizer::load(&path.join(TOKENIZER_FILE))?
+            let kwargs = text.tokenizer_kwargs.as_ref();
+            Tokenizer::load_with(&path.join(TOKENIZER_FILE), kwargs)?
         } else if text.vocab_size == CLIP_VOCAB_SIZE && text.hf_tokenizer_name.is_none() {
             Tokenizer::clip()
         } else {

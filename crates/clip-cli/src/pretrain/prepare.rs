@@ -45,10 +45,12 @@ pub(super) fn tokenizer(
     shards: &ShardSet,
 ) -> Result<Arc<Tokenizer>> {
     let path = run.tokenizer();
+    let text = &model.text_cfg;
     if path.exists() {
-        return Ok(Arc::new(Tokenizer::load(&path)?));
+        let kwargs = text.tokenizer_kwargs.as_ref();
+        return Ok(Arc::new(Tokenizer::load_with(&path, kwargs)?));
     }
-    let vocab_size = model.text_cfg.vocab_size;
+    let vocab_size = text.vocab_size;
     let tokenizer = match initial {
         Some(weights) => weights::tokenizer::of(weights)?.with_context(|| {
             format!(
@@ -59,7 +61,7 @@ pub(super) fn tokenizer(
         None if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip(),
         None => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?,
     };
-    tokenizer.save(&path)?;
+    tokenizer.save_dir(run.path())?;
     Ok(Arc::new(tokenizer))
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clip_data::Tokenizer;
 use clip_model::weights::{
     Checkpoint, FloatType, ReadOptions, TextTokens, create_directory, refuse_existing,
@@ -89,10 +89,10 @@ fn export_hugging_face(
     dtype: Dtype,
     folder: &Path,
 ) -> Result<()> {
-    let tokens = TextTokens {
-        start: tokenizer.sot(),
-        end: tokenizer.eot(),
-    };
+    let [start, end] = tokenizer.start_and_end().context(
+        "transformers' CLIPModel has a tokenizer of CLIP's kind, and this model another",
+    )?;
+    let tokens = TextTokens { start, end };
     checkpoint.save_hugging_face(folder, dtype.into(), tokens)?;
     let context_length = checkpoint.config.text_cfg.context_length;
     tokenizer::save_for_transformers(tokenizer, context_length, folder)

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use clip_data::TOKENIZER_CONFIG_FILE;
 use clip_model::weights::{LAYOUTS, TOKENIZER_FILE};
 use hf_hub::{
     Cache, Repo, RepoType,
@@ -94,7 +95,9 @@ impl<'a> Download<'a> {
                 files.join(", ")
             );
         };
-        for name in [config, "preprocessor_config.json", TOKENIZER_FILE] {
+        let beside = ["preprocessor_config.json", "special_tokens_map.json"];
+        let tokenizer = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE];
+        for name in [config].into_iter().chain(beside).chain(tokenizer) {
             if has(name) {
                 self.file(&info.sha, name)?;
             }

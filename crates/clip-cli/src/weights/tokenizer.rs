@@ -19,7 +19,8 @@ pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
         return Ok(Some(Tokenizer::clip()));
     }
     if beside.is_file() {
-        return Ok(Some(Tokenizer::load(&beside)?));
+        let kwargs = text.tokenizer_kwargs.as_ref();
+        return Ok(Some(Tokenizer::load_with(&beside, kwargs)?));
     }
     log::warn!(
         "the vocabulary of {} tokens is not CLIP's own, and there is no {}: texts can't be encoded without it",

@@ -9,8 +9,8 @@ use super::{
     summary::Histogram,
 };
 use crate::{
-    DataError, FaultKind, RawSample, ShardItem, ShardSet, Tokenizer, decode, faults::FaultLog,
-    scan::Chunks,
+    DataError, Encoded, FaultKind, RawSample, ShardItem, ShardSet, Tokenizer, decode,
+    faults::FaultLog, scan::Chunks,
 };
 
 /// Encoded sizes are counted in steps of so many bytes, so that there are few different ones.
@@ -197,12 +197,14 @@ fn examine_sample(
     tokenizer: &Tokenizer,
     resizer: &mut Resizer,
 ) -> Result<Good, FaultKind> {
-    let length = |caption: &String| tokenizer.encode(caption, usize::MAX).ids.len();
-    let tokens: Vec<usize> = sample.captions.iter().map(length).collect();
-    // Only start and end: the caption was nothing but what cleaning takes away.
-    if tokens.iter().any(|length| *length <= 2) {
+    let captions = sample.captions.iter();
+    let captions: Vec<Encoded> = captions
+        .map(|caption| tokenizer.encode(caption, usize::MAX))
+        .collect();
+    if captions.iter().any(|caption| tokenizer.is_blank(caption)) {
         return Err(FaultKind::EmptyCaption);
     }
+    let tokens = captions.iter().map(|caption| caption.ids.len()).collect();
     let image = decode(&sample.image)?;
     let sha: [u8; 32] = Sha256::digest(&sample.image).into();
     let (half, _) = sha.split_at(16);

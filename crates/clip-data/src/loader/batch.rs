@@ -7,14 +7,15 @@ pub struct ImageTextBatch {
     pub images: Vec<u8>,
     /// Side of the images in pixels.
     pub image_size: usize,
-    /// `[batch, tokens_per_caption]`: start, words, end, then zeros.
+    /// `[batch, tokens_per_caption]`: start, words, end, then padding.
     pub tokens: Vec<i32>,
     /// A number for each image, equal for equal files whatever part of them was cut out: tells images that are twice in
     /// a batch.
     pub image_ids: Vec<u64>,
     /// Images, and captions.
     pub batch: usize,
-    /// Length of the batch's longest caption: positions after it change nothing in a causal text tower.
+    /// Length of the batch's longest caption: positions after it change nothing in a causal text tower. The context's
+    /// where the tokenizer's padding is something else than zero.
     pub tokens_per_caption: usize,
     /// The position after this batch: a stream that starts there continues with the next.
     pub cursor: Cursor,

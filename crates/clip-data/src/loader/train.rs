@@ -116,6 +116,8 @@ impl TrainLoader {
         };
         let assembler = Assembler {
             shards: self.plan.shards.clone(),
+            tokenizer: Arc::clone(&self.tokenizer),
+            context_length: config.context_length,
             size: config.batch,
             image_size: config.image_size,
             log: FaultLog::new(config.max_bad_share),
@@ -222,8 +224,7 @@ impl Worker {
         let mut rng = stream(self.seed, epoch, Purpose::Caption, id);
         let caption = &captions[below(&mut rng, captions.len() as u64) as usize];
         let mut caption = self.tokenizer.encode(caption, self.context_length);
-        // Only start and end: nothing of the text was left.
-        if caption.ids.len() <= 2 {
+        if self.tokenizer.is_blank(&caption) {
             return Err(FaultKind::EmptyCaption);
         }
         caption.ids.truncate(self.context_length);
@@ -245,6 +246,8 @@ impl Worker {
 
 struct Assembler {
     shards: ShardSet,
+    tokenizer: Arc<Tokenizer>,
+    context_length: usize,
     size: usize,
     image_size: usize,
     log: FaultLog,
@@ -297,12 +300,12 @@ impl Assembler {
     }
 
     fn batch(&self, pairs: &mut Vec<Pair>, cursor: Cursor) -> ImageTextBatch {
-        let longest = pairs.iter().map(|pair| pair.caption.ids.len()).max();
-        let tokens_per_caption = longest.unwrap_or(0);
+        let captions = pairs.iter().map(|pair| &pair.caption.ids[..]);
+        let (tokens, tokens_per_caption) = self.tokenizer.pad(captions, self.context_length);
         let mut batch = ImageTextBatch {
             images: Vec::with_capacity(pairs.len() * self.image_size * self.image_size * 3),
             image_size: self.image_size,
-            tokens: Vec::with_capacity(pairs.len() * tokens_per_caption),
+            tokens,
             image_ids: pairs.iter().map(|pair| pair.image_id).collect(),
             batch: pairs.len(),
             tokens_per_caption,
@@ -310,11 +313,6 @@ impl Assembler {
         };
         for pair in pairs.drain(..) {
             batch.images.extend_from_slice(&pair.pixels);
-            let end = batch.tokens.len() + tokens_per_caption;
-            batch
-                .tokens
-                .extend(pair.caption.ids.iter().map(|id| *id as i32));
-            batch.tokens.resize(end, 0);
         }
         batch
     }

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::hugging_face::{HuggingFaceTokenizer, Options};
 use super::save::TOKENIZER_FILE;
-use super::text::Tokenizer;
+use super::text::{Kind, Tokenizer};
 use super::vocabulary::{ALPHABET, EOT, SOT, Vocabulary, WORD_END, alphabet_tokens};
 use crate::DataError;
 
@@ -18,19 +20,25 @@ const MERGES_FILE: &str = "merges.txt";
 const CLIP_MERGES: usize = 49_152 - 256 - 2;
 
 impl Tokenizer {
-    /// Reads a tokenizer of CLIP's kind, which is byte-level BPE with `</w>` and the end of text as its last token, from
+    /// Reads a tokenizer from
     ///
-    /// - a `tokenizer.json`,
-    /// - a folder with a `tokenizer.json`, or with `vocab.json` and `merges.txt`,
+    /// - a `tokenizer.json`: of CLIP's kind, which is byte-level BPE with `</w>` and the end of text as its last token, or
+    ///   any other that Hugging Face's `tokenizers` runs, with what `tokenizer_config.json` and `special_tokens_map.json`
+    ///   beside it say,
+    /// - a folder with a `tokenizer.json`, or with `vocab.json` and `merges.txt` of CLIP's kind,
     /// - OpenAI's `bpe_simple_vocab_16e6.txt.gz`, unpacked or not.
     ///
+    /// `kwargs` are OpenCLIP's `tokenizer_kwargs`, of which `clean` and `strip_sep_token` are known. A tokenizer of CLIP's
+    /// kind has its own way.
+    ///
     /// # Errors
-    /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is of another kind.
-    pub fn load(path: &Path) -> Result<Self, DataError> {
+    /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is none of these, or of a keyword argument that
+    /// isn't implemented.
+    pub fn load_with(path: &Path, kwargs: Option<&Value>) -> Result<Self, DataError> {
         let origin = path.display().to_string();
         let vocabulary = if path.is_dir() {
             if path.join(TOKENIZER_FILE).exists() {
-                return Self::load(&path.join(TOKENIZER_FILE));
+                return Self::load_with(&path.join(TOKENIZER_FILE), kwargs);
             }
             from_vocab_and_merges(path, &origin)?
         } else {
@@ -44,11 +52,33 @@ impl Tokenizer {
                     from_merges(&text, &origin)?
                 }
                 Some("txt") => from_merges(&String::from_utf8_lossy(&bytes), &origin)?,
-                _ => from_json(&bytes, &origin)?,
+                _ if is_of_clips_kind(&bytes) => from_json(&bytes, &origin)?,
+                _ => {
+                    let folder = path.parent().unwrap_or(Path::new(""));
+                    let options = Options::read(kwargs, &origin)?;
+                    let other = HuggingFaceTokenizer::new(&bytes, folder, options, &origin)?;
+                    return Ok(Self {
+                        kind: Kind::HuggingFace(Box::new(other)),
+                    });
+                }
             }
         };
         Self::from_vocabulary(vocabulary, &origin)
     }
+}
+
+/// Whether the model's words end as CLIP's do. What is no JSON at all is for others to say.
+fn is_of_clips_kind(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Json {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        end_of_word_suffix: Option<String>,
+    }
+    let json: Result<Json, _> = serde_json::from_slice(bytes);
+    json.is_ok_and(|json| json.model.end_of_word_suffix.as_deref() == Some(WORD_END))
 }
 
 /// The parts of a `tokenizer.json` that make a vocabulary. The rest are CLIP's rules, which are known.
@@ -69,7 +99,6 @@ struct AddedToken {
 struct ModelJson {
     vocab: BTreeMap<String, u32>,
     merges: Vec<Merge>,
-    end_of_word_suffix: Option<String>,
 }
 
 /// Merges are written as two strings, and were once written as one.
@@ -85,10 +114,6 @@ fn from_json(bytes: &[u8], origin: &str) -> Result<Vocabulary, DataError> {
         let reason = format!("it is not the tokenizer.json of a byte-level BPE: {error}");
         wrong(origin, reason)
     })?;
-    if json.model.end_of_word_suffix.as_deref() != Some(WORD_END) {
-        let reason = format!("its words don't end in `{WORD_END}`, as those of CLIP's kind do");
-        return Err(wrong(origin, reason));
-    }
     let merges = json.model.merges.iter().map(|merge| match merge {
         Merge::Pair(first, second) => Ok((first.clone(), second.clone())),
         Merge::Line(line) => parse_merge(line, origin, "a merge"),
@@ -186,9 +211,17 @@ mod tests {
 
     const TEXT: &str = "A red circle and 2 dogs' bones, 日本 😀 <end_of_text>!";
 
+    fn vocabulary_of(tokenizer: &Tokenizer) -> &Vocabulary {
+        match &tokenizer.kind {
+            Kind::Clip(clip) => &clip.vocabulary,
+            Kind::HuggingFace(_) => panic!("not of CLIP's kind"),
+        }
+    }
+
     /// CLIP's vocabulary in OpenAI's format, with lines after the last that CLIP uses.
     fn openai_lines() -> String {
-        let vocabulary = Tokenizer::clip().vocabulary;
+        let clip = Tokenizer::clip();
+        let vocabulary = vocabulary_of(&clip);
         let lines = vocabulary
             .merges
             .iter()
@@ -213,8 +246,8 @@ mod tests {
         let loaded = |name: &str| Tokenizer::load(&path(name)).unwrap();
         for name in ["own.json", "merges.txt", "bpe.txt.gz"] {
             assert_eq!(
-                loaded(name).vocabulary.tokens,
-                clip.vocabulary.tokens,
+                vocabulary_of(&loaded(name)).tokens,
+                vocabulary_of(&clip).tokens,
                 "{name}"
             );
             assert_eq!(
@@ -227,7 +260,7 @@ mod tests {
         // Hugging Face's folder, which names the special tokens otherwise.
         let mut ids = serde_json::Map::new();
         let names = ["<|startoftext|>", "<|endoftext|>"].map(String::from);
-        let tokens = clip.vocabulary.tokens[..49_406]
+        let tokens = vocabulary_of(&clip).tokens[..49_406]
             .iter()
             .cloned()
             .chain(names);
@@ -258,11 +291,11 @@ mod tests {
         let trained = Tokenizer::train(["red", "red"].map(String::from).into_iter(), 530).unwrap();
         let json = trained.to_json();
         for (name, text, expected) in [
-            ("a.json", "{}", "not the tokenizer.json"),
+            ("a.json", "{}", "it is not a tokenizer.json"),
             (
                 "b.json",
-                r#"{"model": {"vocab": {"a": 0}, "merges": [], "end_of_word_suffix": null}}"#,
-                "`</w>`",
+                r#"{"model": {"end_of_word_suffix": "</w>"}}"#,
+                "not the tokenizer.json of a byte-level BPE",
             ),
             (
                 "c.json",

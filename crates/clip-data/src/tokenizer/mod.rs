@@ -1,7 +1,10 @@
-//! Captions to token ids, by CLIP's rules: text cleaning, the reference's word pattern, byte-level BPE.
+//! Captions to token ids: by CLIP's rules, which are text cleaning, the reference's word pattern and byte-level BPE, or by
+//! those of a file in Hugging Face's format.
 
 mod clean;
+mod clip;
 mod html;
+mod hugging_face;
 mod load;
 mod mojibake;
 mod openai;

@@ -3,7 +3,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::text::Tokenizer;
+use super::text::{Kind, Tokenizer};
+use super::vocabulary::Vocabulary;
 use crate::{DataError, output::write_atomically};
 
 /// The tokenizer in Hugging Face's format.
@@ -23,7 +24,10 @@ impl Tokenizer {
 
     /// What [`Tokenizer::save`] writes: all that decides the ids of a text.
     pub fn to_json(&self) -> String {
-        self.vocabulary.to_json()
+        match &self.kind {
+            Kind::Clip(clip) => clip.vocabulary.to_json(),
+            Kind::HuggingFace(other) => other.to_json(),
+        }
     }
 
     /// Writes the files from which OpenCLIP makes this tokenizer for a model directory: `tokenizer.json` and
@@ -37,38 +41,48 @@ impl Tokenizer {
     pub fn save_dir(&self, dir: &Path) -> Result<(), DataError> {
         fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
         self.save(&dir.join(TOKENIZER_FILE))?;
-        let name = |id: u32| &self.vocabulary.tokens[id as usize];
-        let config = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": name(self.sot()),
-            "eos_token": name(self.eot()),
-            "pad_token": if self.has_padding_token() { name(0) } else { name(self.eot()) },
-            "clean_up_tokenization_spaces": false,
-        });
+        let config = match &self.kind {
+            Kind::Clip(clip) => {
+                let vocabulary = &clip.vocabulary;
+                let name = |id: u32| &vocabulary.tokens[id as usize];
+                let end = name(vocabulary.eot());
+                json!({
+                    "tokenizer_class": "PreTrainedTokenizerFast",
+                    "bos_token": name(vocabulary.sot()),
+                    "eos_token": end,
+                    "pad_token": if vocabulary.padded() { name(0) } else { end },
+                    "clean_up_tokenization_spaces": false,
+                })
+            }
+            Kind::HuggingFace(other) => json!(other.config()),
+        };
         write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
     }
 
     /// What `text_cfg` in `open_clip_config.json` must hold for OpenCLIP to use the tokenizer of [`Tokenizer::save_dir`].
     ///
     /// Nothing for CLIP's own vocabulary, which OpenCLIP uses by itself. For any other, `hf_tokenizer_name` makes OpenCLIP
-    /// load the directory's own tokenizer (what the name says doesn't matter there), and `clean` makes it treat
-    /// captions as it does with CLIP's own.
+    /// load the directory's own tokenizer (what the name says doesn't matter there), and `tokenizer_kwargs` make it treat
+    /// captions as this tokenizer does.
     pub fn open_clip_text_cfg(&self) -> Map<String, Value> {
+        let kwargs = match &self.kind {
+            Kind::Clip(clip) if is_clips_own(&clip.vocabulary) => return Map::new(),
+            Kind::Clip(_) => Map::from_iter([("clean".to_owned(), json!("lower"))]),
+            Kind::HuggingFace(other) => other.options().to_json(),
+        };
         let mut keys = Map::new();
-        if !self.is_clips_own() {
-            keys.insert("hf_tokenizer_name".to_owned(), json!("tokenizer.json"));
-            keys.insert("tokenizer_kwargs".to_owned(), json!({"clean": "lower"}));
+        keys.insert("hf_tokenizer_name".to_owned(), json!("tokenizer.json"));
+        if !kwargs.is_empty() {
+            keys.insert("tokenizer_kwargs".to_owned(), Value::Object(kwargs));
         }
         keys
     }
+}
 
-    fn is_clips_own(&self) -> bool {
-        // The last merge of CLIP's vocabulary, at its place, is a sign that no trained one has.
-        self.vocabulary
-            .tokens
-            .get(49_405)
-            .is_some_and(|token| token == "jekyll</w>")
-    }
+fn is_clips_own(vocabulary: &Vocabulary) -> bool {
+    // The last merge of CLIP's vocabulary, at its place, is a sign that no trained one has.
+    let token = vocabulary.tokens.get(49_405);
+    token.is_some_and(|token| token == "jekyll</w>")
 }
 
 #[cfg(test)]

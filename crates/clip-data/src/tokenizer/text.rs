@@ -1,39 +1,30 @@
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
+use std::path::Path;
 
-use foldhash::fast::RandomState;
-use tokenizers::{Model, models::bpe::BPE};
-
-use super::clean::clean_caption;
+use super::clip::ClipTokenizer;
+use super::hugging_face::HuggingFaceTokenizer;
 use super::openai::clip_vocabulary;
-use super::split::words;
 use super::train::train_vocabulary;
-use super::vocabulary::{Vocabulary, byte_characters, character_bytes};
+use super::vocabulary::Vocabulary;
 use crate::DataError;
 
-/// Words whose tokens are kept. English captions by the million use fewer than 65,536 words more than once.
-const MAX_CACHED_WORDS: usize = 1 << 16;
-/// Longer words don't come again.
-const MAX_CACHED_BYTES: usize = 32;
-
-/// CLIP's tokenizer: text cleaning, the reference's word pattern, byte-level BPE.
+/// A model's tokenizer.
 ///
-/// [`Tokenizer::clip`] has CLIP's own 49,408 tokens, [`Tokenizer::train`] a vocabulary of any size learned from
-/// captions. In both, start and end of text are the last two ids, so that OpenCLIP's `argmax` finds the end; texts are
-/// padded with 0. Ids are those of OpenCLIP's tokenizers over the same vocabulary.
+/// Those of CLIP's kind clean a text, split it by the reference's word pattern and apply byte-level BPE:
+/// [`Tokenizer::clip`] has CLIP's own 49,408 tokens, [`Tokenizer::train`] a vocabulary of any size learned from captions.
+/// In both, start and end of text are the last two ids, so that OpenCLIP's `argmax` finds the end; texts are padded with 0.
+/// [`Tokenizer::load`] reads besides what Hugging Face's `tokenizers` runs, such as SigLIP's and BERT's. Ids are those of
+/// OpenCLIP's tokenizers over the same files.
 ///
 /// # References
-/// Radford et al. 2021, section 2.4; `SimpleTokenizer` in `open_clip/tokenizer.py`.
+/// Radford et al. 2021, section 2.4; `SimpleTokenizer` and `HFTokenizer` in `open_clip/tokenizer.py`.
 pub struct Tokenizer {
-    pub(super) vocabulary: Vocabulary,
-    bpe: BPE,
-    /// The padding token where the vocabulary has one of its own, start and end.
-    special: Vec<String>,
-    special_ids: Vec<u32>,
-    characters: [char; 256],
-    /// Asked for every word, so with a cheap hash; it is bounded, so that words chosen to collide can't fill it.
-    cache: RwLock<HashMap<Box<str>, Box<[u32]>, RandomState>>,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    Clip(Box<ClipTokenizer>),
+    HuggingFace(Box<HuggingFaceTokenizer>),
 }
 
 /// A caption as token ids.
@@ -70,113 +61,100 @@ impl Tokenizer {
     }
 
     pub(super) fn from_vocabulary(vocabulary: Vocabulary, origin: &str) -> Result<Self, DataError> {
-        let special_ids = vocabulary.special_ids();
-        let name = |id: &u32| vocabulary.tokens[*id as usize].clone();
+        let tokenizer = ClipTokenizer::new(vocabulary, origin)?;
         Ok(Self {
-            bpe: vocabulary.bpe(origin)?,
-            special: special_ids.iter().map(name).collect(),
-            special_ids,
-            characters: byte_characters(),
-            cache: RwLock::default(),
-            vocabulary,
+            kind: Kind::Clip(Box::new(tokenizer)),
         })
     }
 
-    /// Tokens of the vocabulary, the special ones included: rows of the model's token embedding.
+    /// Reads a tokenizer, to be used as OpenCLIP does without keyword arguments. See [`Tokenizer::load_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(path: &Path) -> Result<Self, DataError> {
+        Self::load_with(path, None)
+    }
+
+    /// Tokens of the vocabulary, the special ones included: rows that the model's token embedding needs.
     pub fn vocab_size(&self) -> usize {
-        self.vocabulary.tokens.len()
+        match &self.kind {
+            Kind::Clip(clip) => clip.vocabulary.tokens.len(),
+            Kind::HuggingFace(other) => other.vocab_size(),
+        }
     }
 
-    /// Id of the start of text.
-    pub fn sot(&self) -> u32 {
-        self.vocabulary.sot()
+    /// Whether a model with a token embedding of `rows` can use it. Of CLIP's kind, the last id has a meaning for the
+    /// model; other vocabularies may be smaller than the embedding, as BERT's is than CLIPA's.
+    pub fn fits(&self, rows: usize) -> bool {
+        match &self.kind {
+            Kind::Clip(_) => self.vocab_size() == rows,
+            Kind::HuggingFace(_) => self.vocab_size() <= rows,
+        }
     }
 
-    /// Id of the end of text: the highest.
-    pub fn eot(&self) -> u32 {
-        self.vocabulary.eot()
+    /// Ids of start and end of text, the highest two, of a tokenizer of CLIP's kind.
+    pub fn start_and_end(&self) -> Option<[u32; 2]> {
+        match &self.kind {
+            Kind::Clip(clip) => Some([clip.vocabulary.sot(), clip.vocabulary.eot()]),
+            Kind::HuggingFace(_) => None,
+        }
     }
 
     /// Whether id 0 is a padding token, as in trained vocabularies; in CLIP's own, it is also `!`.
     pub fn has_padding_token(&self) -> bool {
-        self.vocabulary.padded()
+        match &self.kind {
+            Kind::Clip(clip) => clip.vocabulary.padded(),
+            Kind::HuggingFace(other) => other.pad_id() == 0,
+        }
     }
 
-    /// The ids of a caption, from start to end of text. A caption of more than `context_length` tokens is cut, and ends
-    /// with the end of text all the same.
+    /// The ids of a caption, with those that stand around every text. A caption of more than `context_length` tokens is
+    /// cut, and ends as every text does all the same.
     pub fn encode(&self, text: &str, context_length: usize) -> Encoded {
-        let clean = clean_caption(text);
-        let mut ids = Vec::with_capacity(context_length.min(2 + clean.len()));
-        ids.push(self.sot());
-        let mut unknown = Vec::new();
-        {
-            let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
-            for word in words(&clean, &self.special) {
-                // One token too many already tells that the caption is cut.
-                if ids.len() >= context_length {
-                    break;
-                }
-                if let Some(known) = cache.get(word) {
-                    ids.extend_from_slice(known);
-                } else {
-                    let tokens = self.encode_word(word);
-                    ids.extend_from_slice(&tokens);
-                    if word.len() <= MAX_CACHED_BYTES {
-                        unknown.push((word, tokens));
-                    }
-                }
-            }
+        match &self.kind {
+            Kind::Clip(clip) => clip.encode(text, context_length),
+            Kind::HuggingFace(other) => other.encode(text, context_length),
         }
-        if !unknown.is_empty() {
-            let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-            for (word, tokens) in unknown {
-                if cache.len() < MAX_CACHED_WORDS {
-                    cache.insert(word.into(), tokens.into());
-                }
-            }
-        }
-        let truncated = ids.len() >= context_length;
-        ids.truncate(context_length.saturating_sub(1));
-        if context_length > 0 {
-            ids.push(self.eot());
-        }
-        Encoded { ids, truncated }
     }
 
-    fn encode_word(&self, word: &str) -> Vec<u32> {
-        if word.starts_with('<')
-            && let Some(at) = self.special.iter().position(|token| token == word)
-        {
-            return vec![self.special_ids[at]];
-        }
-        let symbols: String = word
-            .bytes()
-            .map(|byte| self.characters[usize::from(byte)])
-            .collect();
-        self.bpe
-            .tokenize(&symbols)
-            .map(|tokens| tokens.into_iter().map(|token| token.id).collect())
-            // invariant: a `Vocabulary` has a token for every byte, so there is no word that can't be encoded.
-            .expect("every byte has a token")
+    /// Whether nothing of a text was left in its ids but what stands around every text.
+    pub fn is_blank(&self, encoded: &Encoded) -> bool {
+        let around = match &self.kind {
+            Kind::Clip(_) => 2,
+            Kind::HuggingFace(other) => other.around(),
+        };
+        encoded.ids.len() <= around
     }
 
-    /// The text of token ids, in lower case and with a space after each word, as [`Tokenizer::encode`] saw it. Special
-    /// and unknown ids are left out.
+    /// Texts as rows of equal length, `[texts, length]`, and that length: the longest text's.
+    ///
+    /// It is the whole context where texts aren't padded with 0, which is what a model adds by itself if the padding
+    /// counts for it.
+    pub fn pad<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a [u32]> + Clone,
+        context_length: usize,
+    ) -> (Vec<i32>, usize) {
+        let longest = texts.clone().map(<[u32]>::len).max().unwrap_or(0);
+        let (id, length) = match &self.kind {
+            Kind::HuggingFace(other) if other.pad_id() != 0 => (other.pad_id(), context_length),
+            _ => (0, longest),
+        };
+        let mut rows = Vec::new();
+        for text in texts {
+            let end = rows.len() + length;
+            rows.extend(text.iter().map(|id| *id as i32));
+            rows.resize(end, id as i32);
+        }
+        (rows, length)
+    }
+
+    /// The text of token ids, as [`Tokenizer::encode`] saw it once it was cleaned. Special and unknown ids are left out.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let bytes = character_bytes();
-        let mut text = Vec::new();
-        for id in ids.iter().filter(|id| !self.special_ids.contains(id)) {
-            let Some(token) = self.vocabulary.tokens.get(*id as usize) else {
-                continue;
-            };
-            let (part, space) = match token.strip_suffix("</w>") {
-                Some(part) => (part, &b" "[..]),
-                None => (token.as_str(), &b""[..]),
-            };
-            text.extend(part.chars().filter_map(|c| bytes.get(&c)));
-            text.extend_from_slice(space);
+        match &self.kind {
+            Kind::Clip(clip) => clip.decode(ids),
+            Kind::HuggingFace(other) => other.decode(ids),
         }
-        String::from_utf8_lossy(&text).trim_end().to_owned()
     }
 }
 
@@ -185,59 +163,5 @@ impl fmt::Debug for Tokenizer {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn trained() -> Tokenizer {
-        let captions = ["a red circle", "a red square", "a blue circle", "wow!"].map(String::from);
-        Tokenizer::train(captions.into_iter(), 530).unwrap()
-    }
-
-    #[test]
-    fn a_truncated_caption_ends_with_the_end() {
-        let tokenizer = trained();
-        let whole = tokenizer.encode("a red circle", 32);
-        assert!(!whole.truncated);
-        assert_eq!((whole.ids[0], whole.ids.last().copied()), (528, Some(529)));
-        let length = whole.ids.len();
-        assert_eq!(tokenizer.encode("a red circle", length), whole);
-        let cut = tokenizer.encode("a red circle", length - 1);
-        assert!(cut.truncated);
-        assert_eq!(cut.ids.len(), length - 1);
-        assert_eq!(cut.ids[..length - 2], whole.ids[..length - 2]);
-        assert_eq!(cut.ids.last(), Some(&529));
-        for (context, expected) in [(0, vec![]), (1, vec![529]), (2, vec![528, 529])] {
-            assert_eq!(tokenizer.encode("a red circle", context).ids, expected);
-        }
-    }
-
-    #[test]
-    fn padding_never_occurs_in_text() {
-        let tokenizer = trained();
-        let ids = tokenizer.encode("wow! !!! ! what?!", 77).ids;
-        assert!(tokenizer.has_padding_token());
-        assert!(!ids.contains(&0), "{ids:?}");
-    }
-
-    #[test]
-    fn decoding_gives_the_cleaned_text_back() {
-        let tokenizer = trained();
-        for text in ["a red circle", "日本 😀 naïve", "it 's <b>"] {
-            assert_eq!(
-                tokenizer.decode(&tokenizer.encode(text, 77).ids),
-                text.replace("<b>", "< b >")
-            );
-        }
-    }
-
-    #[test]
-    fn words_from_the_cache_are_those_of_the_model() {
-        let tokenizer = trained();
-        let first = tokenizer.encode("a red square blue", 77);
-        assert_eq!(tokenizer.encode("a red square blue", 77), first);
     }
 }

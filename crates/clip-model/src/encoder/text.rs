@@ -134,6 +134,11 @@ impl TextTransformer {
         self.head(x, &tokens)
     }
 
+    /// Whether a text is over at its token of the highest id, so that what follows changes nothing.
+    pub fn ends_at_highest(&self) -> bool {
+        self.causal && self.pool == TextPool::Argmax
+    }
+
     /// The tokens, brought up to the context where padding counts.
     fn padded(&self, tokens: &Tensor<2, Int>) -> Tensor<2, Int> {
         let [batch, length] = tokens.dims();

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 /// The token ids of a batch's captions, on the host, where their lengths are known.
 #[derive(Clone, Debug)]
 pub struct Captions {
-    /// `[captions, length]`: start, words, end, then zeros.
+    /// `[captions, length]`: start, words, end, then padding.
     ids: Vec<i32>,
     length: usize,
 }
@@ -41,7 +41,21 @@ impl Captions {
         self.ids.chunks(self.length)
     }
 
-    /// Captions of a range, in at most `buckets` tensors.
+    /// Captions of a range as they are, for a text tower to which more of them counts than the highest id and what is
+    /// before it.
+    pub(super) fn whole(&self, range: Range<usize>, device: &Device) -> Buckets {
+        let ids = self.ids[range.start * self.length..range.end * self.length].to_vec();
+        let place: Vec<i32> = (0..range.len() as i32).collect();
+        Buckets {
+            tokens: vec![Tensor::from_data(
+                TensorData::new(ids, [range.len(), self.length]),
+                device,
+            )],
+            place: Tensor::from_data(TensorData::new(place, [range.len()]), device),
+        }
+    }
+
+    /// Captions of a range, in at most `buckets` tensors, without what follows their ends.
     pub(super) fn buckets(&self, range: Range<usize>, buckets: usize, device: &Device) -> Buckets {
         let row = |at: usize| &self.ids[at * self.length..(at + 1) * self.length];
         // The end of a text is its highest id, as for the text tower, which is causal: the rest changes nothing.

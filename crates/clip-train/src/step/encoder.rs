@@ -107,7 +107,11 @@ impl<'a> Encoder<'a> {
             patches: patches
                 .as_ref()
                 .map(|patches| patches.rows(rows.clone(), &device)),
-            captions: captions.buckets(rows.clone(), self.options.text_buckets, &device),
+            captions: if self.model.text.ends_at_highest() {
+                captions.buckets(rows.clone(), self.options.text_buckets, &device)
+            } else {
+                captions.whole(rows.clone(), &device)
+            },
             rows,
         }
     }

@@ -74,13 +74,9 @@ fn tokenize(
         .iter()
         .map(|text| tokenizer.encode(text, context_length).ids)
         .collect();
-    let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
-    let padded = ids.iter().flat_map(|ids| {
-        let padding = std::iter::repeat_n(0, longest - ids.len());
-        ids.iter().map(|id| *id as i32).chain(padding)
-    });
+    let (rows, longest) = tokenizer.pad(ids.iter().map(Vec::as_slice), context_length);
     let lengths = ids.iter().map(|ids| ids.len() as u64).collect();
-    (Captions::new(padded.collect(), longest), lengths)
+    (Captions::new(rows, longest), lengths)
 }
 
 impl Task for Step {
