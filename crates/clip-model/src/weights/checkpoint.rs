@@ -65,6 +65,7 @@ impl Checkpoint {
         };
         let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
         let (beside, preprocess) = beside(&path, is_hugging_face)?;
+        let is_told = options.config.is_none() && beside.is_some();
         let mut config = match (&options.config, beside) {
             (Some(config), _) => config.clone(),
             (None, Some(config)) => config,
@@ -83,7 +84,7 @@ impl Checkpoint {
             config.vision_cfg.image_size = image_size;
             config.validate(&format!("image size {image_size}"))?;
         }
-        notes.push(activation_note(config.quick_gelu, is_openai));
+        notes.push(activation_note(config.quick_gelu, is_openai, is_told));
         refuse_absurd(&config, &state, &path)?;
         let expected = parameter_shapes(&config.init_blank(device));
         let state = fit::fit(state, &expected, &path, &mut notes)?;
@@ -173,10 +174,12 @@ fn beside(
     ))
 }
 
-fn activation_note(quick_gelu: bool, is_openai: bool) -> String {
+/// `is_told`: by a configuration beside the weights.
+fn activation_note(quick_gelu: bool, is_openai: bool, is_told: bool) -> String {
     match (quick_gelu, is_openai) {
         (true, true) => "its activation is QuickGELU, as in all of OpenAI's models",
         (true, false) => "its activation is QuickGELU",
+        (false, false) if is_told => "its activation is GELU",
         (false, true) => {
             "its activation is GELU by the configuration, but OpenAI's weights need QuickGELU: features will be off"
         }
