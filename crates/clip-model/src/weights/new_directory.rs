@@ -3,6 +3,7 @@ use std::{
     path::Path,
 };
 
+use super::safetensors::sync_rename;
 use crate::ModelError;
 
 /// Makes a folder of files so that it is there whole or not at all: `fill` writes into a temporary folder beside it,
@@ -58,14 +59,7 @@ fn publish(partial: &Path, path: &Path) -> Result<(), ModelError> {
         fs::remove_dir(path).map_err(ModelError::io("replace", path))?;
     }
     fs::rename(partial, path).map_err(ModelError::io("rename", path))?;
-    // The rename lasts once its folder is on disk. Not every system lets a folder be opened, and the
-    // content is safe already, so a refusal is no failure.
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
-        let _ = folder.sync_all();
-    }
+    sync_rename(path);
     Ok(())
 }
 

@@ -173,15 +173,19 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
             source,
         }
     })?;
-    // The rename lasts once its folder is on disk. Not every system lets a folder be opened, and the
-    // file's content is safe already, so a refusal is no failure.
+    sync_rename(path);
+    Ok(())
+}
+
+/// Makes what was renamed to `path` last: it does once its folder is on disk. Not every system lets a folder be opened,
+/// and the content is safe already, so a refusal is no failure.
+pub(super) fn sync_rename(path: &Path) {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
         let _ = folder.sync_all();
     }
-    Ok(())
 }
 
 /// A scalar may be stored as `[]` or `[1]`.
