@@ -23,6 +23,8 @@ pub(super) struct HuggingFaceTokenizer {
     /// Its padding holds the id to pad with; a text alone is never padded by it.
     inner: Inner,
     pad_id: u32,
+    /// What is replaced by 0.
+    stripped: Option<u32>,
     /// `tokenizer_config.json`, as far as it was there.
     config: Map<String, Value>,
     options: Options,
@@ -101,19 +103,17 @@ impl HuggingFaceTokenizer {
         inner
             .with_truncation(None)
             .map_err(|error| wrong(error.to_string()))?;
-        let config = object(&folder.join(TOKENIZER_CONFIG_FILE))?;
-        let special = object(&folder.join(SPECIAL_TOKENS_FILE))?;
+        let mut config = object(&folder.join(TOKENIZER_CONFIG_FILE))?;
         for side in ["padding_side", "truncation_side"] {
             if config.get(side).is_some_and(|side| side == "left") {
                 return Err(wrong(format!("`{side}` = left is not implemented")));
             }
         }
+        let special = object(&folder.join(SPECIAL_TOKENS_FILE))?;
         let named = |key: &str| {
-            let entry = [&config, &special]
-                .into_iter()
-                .find_map(|file| file.get(key));
-            let name = entry.map(|entry| entry.get("content").unwrap_or(entry));
-            name.and_then(Value::as_str).map(str::to_owned)
+            let entry = config.get(key).or_else(|| special.get(key))?;
+            let name = entry.get("content").unwrap_or(entry);
+            name.as_str().map(str::to_owned)
         };
         let own = inner.get_padding().map(|padding| padding.pad_token.clone());
         let usual = || {
@@ -125,25 +125,26 @@ impl HuggingFaceTokenizer {
                 "no `pad_token` is named in {TOKENIZER_CONFIG_FILE} beside it"
             ))
         })?;
+        let separator = named("sep_token").unwrap_or_else(|| USUAL_SEPARATOR.to_owned());
         let id = |token: &str| {
-            let id = inner.token_to_id(token);
-            id.ok_or_else(|| {
+            let missing = || {
                 wrong(format!(
                     "it has no token `{token}`, which is named as special"
                 ))
-            })
+            };
+            inner.token_to_id(token).ok_or_else(missing)
         };
         let pad_id = id(&pad_token)?;
-        let separator = named("sep_token").unwrap_or_else(|| USUAL_SEPARATOR.to_owned());
-        let mut config = config;
+        let stripped = options.strip_separator.then(|| id(&separator));
+        let stripped = stripped.transpose()?;
+        // For those who read what is saved, which names these in no other file.
         config.insert("pad_token".to_owned(), json!(pad_token));
+        if stripped.is_some() {
+            config.insert("sep_token".to_owned(), json!(separator));
+        }
         config
             .entry("tokenizer_class")
             .or_insert_with(|| json!("PreTrainedTokenizerFast"));
-        if options.strip_separator {
-            id(&separator)?;
-            config.insert("sep_token".to_owned(), json!(separator));
-        }
         inner.with_padding(Some(PaddingParams {
             strategy: PaddingStrategy::BatchLongest,
             pad_id,
@@ -160,6 +161,7 @@ impl HuggingFaceTokenizer {
             around: blank.get_ids().len(),
             inner,
             pad_id,
+            stripped,
             config,
             options,
         })
@@ -201,19 +203,12 @@ impl HuggingFaceTokenizer {
             ids.truncate(context_length - ending);
             ids.extend(end);
         }
-        if self.options.strip_separator
-            && let Some(separator) = self.separator()
-        {
-            for id in ids.iter_mut().filter(|id| **id == separator) {
+        if let Some(stripped) = self.stripped {
+            for id in ids.iter_mut().filter(|id| **id == stripped) {
                 *id = 0;
             }
         }
         Encoded { ids, truncated }
-    }
-
-    fn separator(&self) -> Option<u32> {
-        let name = self.config.get("sep_token").and_then(Value::as_str)?;
-        self.inner.token_to_id(name)
     }
 
     pub(super) fn decode(&self, ids: &[u32]) -> String {
