@@ -174,6 +174,11 @@ pub(crate) fn encoders() -> ClipEncoders {
     let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32,
         "head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 12, "vocab_size": 540,
         "width": 16, "heads": 2, "layers": 1}}"#;
+    encoders_of(json)
+}
+
+/// A model of random weights, with a vocabulary learned from names.
+pub(crate) fn encoders_of(json: &str) -> ClipEncoders {
     let config = ClipConfig::from_json(json, "test").unwrap();
     let captions = NAMES.map(|name| format!("a {name} square"));
     let tokenizer = Tokenizer::train(captions.into_iter(), 540).unwrap();

@@ -141,6 +141,8 @@ pub(crate) struct Started {
     pub(crate) device: Device,
     /// What it is, in words.
     pub(crate) what: String,
+    /// Whether it is a processor that plays a GPU, as Mesa's llvmpipe does.
+    in_software: bool,
 }
 
 impl Started {
@@ -163,16 +165,49 @@ impl Started {
     }
 }
 
-/// Starts a device: the one that is named, or the first of the strongest backend of this build.
+/// Starts a device: the one that is named, or the first of the strongest backend of this build that works here. A
+/// processor that plays a GPU comes last: its kernels take many times as long as the CPU backend's.
 ///
 /// # Errors
 /// When its backend is not part of this build or has no such device, with the remedy.
 pub(crate) fn open(name: Option<DeviceName>) -> Result<Started> {
-    let Some(name) = name.or_else(default_name) else {
-        bail!(
+    match name {
+        Some(name) => open_named(name),
+        None => first_that_works(Backend::compiled_in().map(|backend| {
+            open_named(DeviceName {
+                backend,
+                index: None,
+            })
+        })),
+    }
+}
+
+/// The first device that is none in software, or else the first in software, or else why the first backend has none.
+fn first_that_works(tried: impl Iterator<Item = Result<Started>>) -> Result<Started> {
+    let (mut in_software, mut failed) = (None, Vec::new());
+    for tried in tried {
+        match tried {
+            Ok(started) if started.in_software => _ = in_software.get_or_insert(started),
+            Ok(started) => {
+                for error in failed {
+                    log::warn!("{error:#}. {} takes its place", started.name);
+                }
+                return Ok(started);
+            }
+            Err(error) => failed.push(error),
+        }
+    }
+    if let Some(started) = in_software {
+        return Ok(started);
+    }
+    Err(failed.into_iter().next().unwrap_or_else(|| {
+        anyhow!(
             "this build of clip has no backend: build it with one of the features cpu, wgpu, vulkan, metal, cuda"
-        );
-    };
+        )
+    }))
+}
+
+fn open_named(name: DeviceName) -> Result<Started> {
     let found = devices_of(name.backend)?;
     let place = name.index.unwrap_or(0);
     let count = found.len();
@@ -223,14 +258,6 @@ pub(crate) fn open_all() -> (Vec<Started>, Vec<anyhow::Error>) {
     (started, failed)
 }
 
-fn default_name() -> Option<DeviceName> {
-    let backend = Backend::compiled_in().next()?;
-    Some(DeviceName {
-        backend,
-        index: None,
-    })
-}
-
 /// The devices of a backend, at least one.
 fn devices_of(backend: Backend) -> Result<Vec<Device>> {
     let name = backend.name();
@@ -268,7 +295,12 @@ fn start(name: DeviceName, device: Device) -> Result<Started> {
             })
     });
     match tried.and_then(|tried| tried) {
-        Ok(what) => Ok(Started { name, device, what }),
+        Ok((what, in_software)) => Ok(Started {
+            name,
+            device,
+            what,
+            in_software,
+        }),
         Err(reason) => bail!(
             "device `{name}` does not work ({reason}): {}, or take another with --device",
             name.backend.remedy()
@@ -276,16 +308,21 @@ fn start(name: DeviceName, device: Device) -> Result<Started> {
     }
 }
 
+/// What a device is, and whether it is a GPU in software.
 #[cfg(any(
     feature = "cuda",
     feature = "metal",
     feature = "vulkan",
     feature = "wgpu"
 ))]
-fn describe(device: &Device) -> String {
-    device
-        .identity()
-        .map_or_else(processor, |identity| identity.name)
+fn describe(device: &Device) -> (String, bool) {
+    match device.identity() {
+        Some(identity) if identity.physical.is_none() => {
+            (format!("{}, a GPU in software", identity.name), true)
+        }
+        Some(identity) => (identity.name, false),
+        None => (processor(), false),
+    }
 }
 
 #[cfg(not(any(
@@ -294,8 +331,8 @@ fn describe(device: &Device) -> String {
     feature = "vulkan",
     feature = "wgpu"
 )))]
-fn describe(_device: &Device) -> String {
-    processor()
+fn describe(_device: &Device) -> (String, bool) {
+    (processor(), false)
 }
 
 fn processor() -> String {
@@ -359,6 +396,39 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    fn started(backend: Backend, in_software: bool) -> Result<Started> {
+        let name = DeviceName {
+            backend,
+            index: None,
+        };
+        Ok(Started {
+            name,
+            device: Device::flex(),
+            what: String::new(),
+            in_software,
+        })
+    }
+
+    #[test]
+    fn a_gpu_is_the_default_unless_it_is_none() {
+        let first = |tried: Vec<Result<Started>>| {
+            let first = first_that_works(tried.into_iter())?;
+            anyhow::Ok(first.name.backend)
+        };
+        let (gpu, llvmpipe) = (started(Backend::Wgpu, false), started(Backend::Wgpu, true));
+        let cpu = || started(Backend::Cpu, false);
+        assert_eq!(first(vec![gpu, cpu()]).unwrap(), Backend::Wgpu);
+        assert_eq!(first(vec![llvmpipe, cpu()]).unwrap(), Backend::Cpu);
+        let alone = vec![Err(anyhow!("no driver")), started(Backend::Wgpu, true)];
+        assert_eq!(first(alone).unwrap(), Backend::Wgpu);
+        let broken = vec![Err(anyhow!("no driver")), cpu()];
+        assert_eq!(first(broken).unwrap(), Backend::Cpu);
+        let none = vec![Err(anyhow!("no driver")), Err(anyhow!("no device"))];
+        assert_eq!(first(none).unwrap_err().to_string(), "no driver");
+        let error = first(Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("features cpu, wgpu"), "{error}");
     }
 
     #[test]

@@ -50,7 +50,7 @@ struct Cli {
 #[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Where to compute: cpu, wgpu, vulkan, metal or cuda, and `:N` for the N-th of several from 0; by default
-    /// the strongest backend of this build. `clip devices` lists them.
+    /// the strongest backend of this build that works here, a GPU in software last. `clip devices` lists them.
     #[arg(long, global = true, value_name = "NAME[:N]")]
     device: Option<DeviceName>,
     /// Say more on stderr; twice, for searching defects.

@@ -55,7 +55,7 @@ mod tests {
         let images = norm.to_tensor(
             vec![0, 128, 255, 255, 0, 0, 10, 20, 30, 1, 2, 3],
             2,
-            &Device::flex(),
+            &Device::default(),
         );
         assert_eq!(images.dims(), [1, 3, 2, 2]);
         let values: Vec<f32> = images.into_data().try_to_vec().unwrap();

@@ -1,4 +1,5 @@
-//! Features, loss and every gradient against OpenCLIP's (`tests/reference/small_*.py`).
+//! Features, loss and every gradient against OpenCLIP's (`tests/reference/small_*.py`), on Burn's default device: the
+//! processor, or a GPU's in a build with its backend, where the environment variable `BURN_DEVICE` chooses.
 
 use std::collections::HashMap;
 
@@ -173,7 +174,7 @@ fn vision_transformer_agrees(prefix: &'static str, quick_gelu: bool) {
         "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}}, "text_cfg":
         {{"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 2}}}}"#
     );
-    let device = Device::flex().autodiff();
+    let device = Device::default().autodiff();
     let model = golden.load(
         ClipConfig::from_json(&json, "test")
             .unwrap()
@@ -210,7 +211,7 @@ fn resnet_agrees_with_open_clip_in_training_and_after() {
     let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 2,
         "head_width": 16, "patch_size": null}, "text_cfg": {"context_length": 4, "vocab_size": 10,
         "width": 8, "heads": 2, "layers": 1}}"#;
-    let device = Device::flex().autodiff();
+    let device = Device::default().autodiff();
     let config = ClipConfig::from_json(json, "test").unwrap();
     let model = golden.load(config.init(0, &device));
     let images = pixels(4, 64, &device);
@@ -251,7 +252,7 @@ fn siglip_agrees_with_open_clip() {
         mlp_width: 56,
         activation: Activation::Gelu,
     };
-    let device = Device::flex().autodiff();
+    let device = Device::default().autodiff();
     let init = &mut Init::new(0, &device);
     let mut model = Clip::init(&ClipConfig::from_json(json, "test").unwrap(), init);
     model.visual = ImageEncoder::Siglip(SiglipVisionTransformer::init(&shape, init));

@@ -21,7 +21,7 @@ fn values(name: &str, count: usize) -> Vec<f32> {
 
 #[test]
 fn vision_transformers_of_every_kind_give_open_clips_features() {
-    let device = Device::flex();
+    let device = Device::default();
     let golden = include_str!("../tests/reference/vision_variants.json");
     let golden: Value = serde_json::from_str(golden).unwrap();
     for variant in golden["variants"].as_array().unwrap() {

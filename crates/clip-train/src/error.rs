@@ -131,7 +131,7 @@ pub enum TrainError {
         /// Its value.
         value: String,
         /// Why, and what would work.
-        reason: &'static str,
+        reason: String,
     },
     /// The model.
     #[error(transparent)]

@@ -119,7 +119,7 @@ mod tests {
         let groups = Groups::alone(4).join_equal([7, 8, 7, 7]);
         let features = Tensor::from_floats(
             [[1.0, 0.0], [9.0, 9.0], [2.0, 3.0], [6.0, 0.0]],
-            &Device::flex(),
+            &Device::default(),
         );
         let means: Vec<f32> = groups.mean(&features).into_data().try_to_vec().unwrap();
         assert_eq!(means, [3.0, 1.0, 9.0, 9.0, 3.0, 1.0, 3.0, 1.0]);

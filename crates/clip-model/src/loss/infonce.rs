@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_uniform_batch_loses_the_logarithm_of_its_size() {
-        let device = Device::flex();
+        let device = Device::default();
         let same = Tensor::<2>::ones([64, 8], &device);
         let batch = ContrastiveBatch::new(same.clone(), same, Tensor::from_floats([4.6], &device));
         let loss: f32 = InfoNce::with_tile(16)
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn images_of_a_group_are_no_negatives_of_its_captions() {
-        let device = Device::flex();
+        let device = Device::default();
         // Two kinds, twice each, that the model tells apart for certain.
         let kinds =
             Tensor::<2>::from_floats([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]], &device);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn far_apart_logits_stay_finite() {
-        let device = Device::flex();
+        let device = Device::default();
         let image = Tensor::<2>::random([8, 8], Distribution::Normal(0.0, 1.0), &device);
         let text = image.clone().neg();
         let scale = Tensor::from_floats([crate::MAX_LOGIT_SCALE], &device);

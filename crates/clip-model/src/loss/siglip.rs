@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn logits_of_zero_lose_a_bit_for_every_caption() {
-        let device = Device::flex();
+        let device = Device::default();
         let image = Tensor::<2>::from_floats([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], &device);
         let text = Tensor::<2>::from_floats([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], &device);
         let batch = ContrastiveBatch::new(image, text, Tensor::from_floats([2.0], &device));
@@ -146,7 +146,7 @@ mod tests {
     fn the_loss_and_its_gradients_are_open_clips() {
         let bytes = include_bytes!("../../tests/reference/siglip_loss.safetensors");
         let file = SafeTensors::deserialize(bytes).unwrap();
-        let device = Device::flex();
+        let device = Device::default();
         let data = |name: &str| {
             let view = file.tensor(name).unwrap();
             let values: Vec<f32> = view

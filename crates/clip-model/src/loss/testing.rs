@@ -62,7 +62,7 @@ impl Operands {
     }
 
     fn found(&self, loss: ContrastiveLoss, bias: Option<f32>) -> ContrastiveGradients {
-        loss.with_gradients(self.batch(LOGIT_SCALE, bias, &Device::flex()))
+        loss.with_gradients(self.batch(LOGIT_SCALE, bias, &Device::default()))
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn assert_tiles_are_plain(
     operands: &Operands,
     bias: Option<f32>,
 ) {
-    let mut batch = operands.batch(LOGIT_SCALE, bias, &Device::flex().autodiff());
+    let mut batch = operands.batch(LOGIT_SCALE, bias, &Device::default().autodiff());
     batch.image = batch.image.require_grad();
     batch.text = batch.text.require_grad();
     batch.logit_scale = batch.logit_scale.require_grad();
@@ -101,7 +101,7 @@ pub(super) fn assert_tiles_are_plain(
 
 /// Compares every gradient with the slope of the loss itself.
 pub(super) fn assert_is_derivative(loss: ContrastiveLoss, operands: &Operands, bias: Option<f32>) {
-    let device = Device::flex();
+    let device = Device::default();
     let value = |operands: &Operands, logit_scale: f32, bias: Option<f32>| -> f32 {
         let batch = operands.batch(logit_scale, bias, &device);
         loss.with_gradients(batch).loss.into_scalar()

@@ -114,18 +114,7 @@ impl Training<'_> {
     /// What the data, the disk or an evaluation refuses, and [`TrainError::Diverged`]. The checkpoints stay.
     pub fn train(mut self) -> Result<Trained, TrainError> {
         self.config.validate()?;
-        let precision = self.config.precision;
-        let devices = self.devices.iter().map(|device| &device.device);
-        if !devices
-            .chain([&self.device])
-            .all(|device| precision.is_supported(device))
-        {
-            return Err(TrainError::Unsupported {
-                key: "precision",
-                value: format!("{precision:?}").to_lowercase(),
-                reason: "a device doesn't compute in it; take another precision, f32 works everywhere",
-            });
-        }
+        self.supports_precision()?;
         let samples_per_epoch = self.loader.samples_per_epoch();
         let total_steps = self.config.total_steps(samples_per_epoch);
         let checkpoints = self.run.checkpoints(self.config.checkpoint.keep);
@@ -154,7 +143,7 @@ impl Training<'_> {
             ContrastiveStep::new(self.config.loss.into(), chunk)
                 .with_threads(self.config.threads.max(1))
                 .with_text_buckets(self.config.text_buckets.max(1))
-                .with_precision(precision)
+                .with_precision(self.config.precision)
                 .with_recomputed_blocks(self.config.grad_checkpointing),
             self.norm,
         )
@@ -207,6 +196,24 @@ impl Training<'_> {
         );
         notes.release();
         strategy.outcome()
+    }
+
+    /// Refuses a precision before anything is computed in it.
+    fn supports_precision(&self) -> Result<(), TrainError> {
+        let precision = self.config.precision;
+        let encoding = self.devices.iter();
+        let encoding = encoding.map(|device| (device.name.as_str(), &device.device));
+        let mut devices = encoding.chain([("with the model", &self.device)]);
+        match devices.find(|(_, device)| !precision.is_supported(device)) {
+            None => Ok(()),
+            Some((name, _)) => Err(TrainError::Unsupported {
+                key: "precision",
+                value: format!("{precision:?}").to_lowercase(),
+                reason: format!(
+                    "device {name} doesn't compute in it; take another precision (f32 works everywhere) or another device"
+                ),
+            }),
+        }
     }
 
     fn resume(
