@@ -245,7 +245,7 @@ mod tests {
         // Header, features, images and codes; of a feature it is the exponent.
         for part in 0..16 {
             let mut bytes = whole.clone();
-            let at = part * (whole.len() - 4) / 15 | 3;
+            let at = (part * (whole.len() - 4) / 15) | 3;
             bytes[at] ^= 0x40;
             let error = refused(&bytes);
             assert!(error.contains("is not a usable index"), "{at}: {error}");

@@ -10,11 +10,11 @@ const BITS: usize = 2;
 /// What the width of codes is a multiple of; features are filled up with zeros, which change no product.
 const WIDTH_UNIT: usize = 8;
 
-/// The codes of a matrix, by TurboQuant: each row is rotated at random, after which its numbers have a known distribution
+/// The codes of a matrix, by `TurboQuant`: each row is rotated at random, after which its numbers have a known distribution
 /// whatever they were, and so a known best set of four levels. They depend on their row alone.
 ///
 /// # References
-/// Zandieh et al. 2025, *TurboQuant: Online Vector Quantization with Near-optimal Distortion Rate*
+/// Zandieh et al. 2025, `TurboQuant`: *Online Vector Quantization with Near-optimal Distortion Rate*
 #[derive(Debug)]
 pub(crate) struct Codes {
     index: TurboQuantIndex,

@@ -14,7 +14,7 @@ pub(crate) enum Index {
     /// All features in memory.
     Exact(ImageIndex),
     /// Their codes in memory.
-    Approximate(ApproximateIndex),
+    Approximate(Box<ApproximateIndex>),
 }
 
 impl Index {
@@ -23,7 +23,7 @@ impl Index {
         exists(file)?;
         let approximate = (!exact).then(|| ApproximateIndex::open(file)).transpose()?;
         Ok(match approximate.flatten() {
-            Some(index) => Self::Approximate(index),
+            Some(index) => Self::Approximate(Box::new(index)),
             None => Self::Exact(ImageIndex::load(file)?),
         })
     }
