@@ -12,8 +12,8 @@ use crate::{
 
 /// Candidates for each image asked for, and the least number of them. What that finds of the
 /// nearest ten is in docs/benchmarks.md; reading so many takes less time than comparing the codes of 100,000 images.
-const CANDIDATES_PER_RESULT: usize = 20;
-const LEAST_CANDIDATES: usize = 200;
+const CANDIDATES_PER_RESULT: usize = 40;
+const LEAST_CANDIDATES: usize = 400;
 /// How far rounding may take the square of a normalised feature's length from 1.
 const NORM_TOLERANCE: f32 = 1e-3;
 
