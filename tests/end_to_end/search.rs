@@ -1,3 +1,6 @@
+use std::{process::Stdio, thread, time::Duration};
+
+use clip_zeroshot::{ApproximateIndex, ImageIndex};
 use serde_json::Value;
 
 use crate::support::{Folder, picture};
@@ -90,5 +93,117 @@ fn what_cannot_be_searched_says_why() {
     refused(
         &["search", "index", "0.png", "--model", "model"],
         "0.png is no folder",
+    );
+    refused(
+        &["search", "check", "album"],
+        "delete it and make it again with `clip search index`",
+    );
+    std::fs::remove_file(folder.path("album/.clip-index.safetensors")).unwrap();
+    refused(
+        &["search", "check", "album"],
+        "make one with `clip search index`",
+    );
+    let approximate = [
+        "search",
+        "index",
+        "album",
+        "--model",
+        "model",
+        "--approximate",
+    ];
+    assert_eq!(folder.clip(&approximate).code, Some(0));
+    refused(
+        &[&query[..], &["--model", "ViT-Mini-16-96"]].concat(),
+        "was made with another model",
+    );
+}
+
+#[test]
+fn an_approximate_index_follows_its_folder_and_finds_what_an_exact_one_does() {
+    let folder = Folder::new();
+    album(&folder);
+    let update = |flags: &[&str]| -> Value {
+        let args = ["search", "index", "album", "--model", "model", "--json"];
+        folder.clip(&[&args[..], flags].concat()).json()
+    };
+    assert_eq!(update(&[])["approximate"], false);
+    let check = ["search", "check", "album", "--json"];
+    let refused = folder.clip(&check);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("--approximate"), "{refused:?}");
+    let made = update(&["--approximate"]);
+    let counts = |made: &Value| ["images", "kept", "encoded"].map(|key| made[key].as_u64());
+    assert_eq!(counts(&made), [Some(3), Some(3), Some(0)], "{made}");
+    std::fs::remove_file(folder.path("album/red.png")).unwrap();
+    folder.write("album/new.png", &picture(7));
+    folder.write("album/green.png", &picture(11));
+    let made = update(&[]);
+    assert_eq!(counts(&made), [Some(3), Some(1), Some(2)], "{made}");
+    assert_eq!(made["approximate"], true);
+    for query in ["album/green.png", "1.png", "a red square"] {
+        let query = ["search", "query", query, "--dir", "album", "--json"];
+        let found = folder.clip(&query);
+        let exact = folder.clip(&[&query[..], &["--exact"]].concat());
+        assert_eq!(found.out.lines().count(), 3, "{found:?}");
+        assert_eq!(found.out, exact.out);
+    }
+    let checked = folder.clip(&check).json();
+    assert_eq!(
+        (&checked["recall"], &checked["queries"]),
+        (&1.0.into(), &3.into())
+    );
+    assert_eq!(update(&["--exact"])["approximate"], false);
+    assert_eq!(folder.clip(&check).code, Some(1));
+}
+
+#[test]
+fn a_killed_update_leaves_the_old_index_or_the_new_one() {
+    let folder = Folder::new();
+    album(&folder);
+    let update = [
+        "search",
+        "index",
+        "album",
+        "--model",
+        "model",
+        "--approximate",
+    ];
+    assert_eq!(folder.clip(&update).code, Some(0));
+    let file = folder.path("album/.clip-index.safetensors");
+    let mut sizes = Vec::new();
+    for round in 0..24 {
+        // Three images and four by turns, so that every update has something to write.
+        let fourth = folder.path("album/fourth.png");
+        if round % 2 == 0 {
+            folder.write("album/fourth.png", &picture(5));
+        } else {
+            std::fs::remove_file(&fourth).unwrap();
+        }
+        let mut clip = folder.command(&update);
+        let mut clip = clip
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(20 * round));
+        // SIGKILL: nothing in the program can answer it. It may have ended by itself.
+        let _ = clip.kill();
+        clip.wait().unwrap();
+        let exact = ImageIndex::load(&file).unwrap();
+        let approximate = ApproximateIndex::open(&file).unwrap().unwrap();
+        assert!([3, 4].contains(&exact.images().len()));
+        assert_eq!(exact.images(), approximate.images());
+        let query = exact.feature(0);
+        assert_eq!(
+            approximate.search(query, 4).unwrap(),
+            exact.search(query, 4)
+        );
+        sizes.push(exact.images().len());
+    }
+    assert_eq!(folder.clip(&update).code, Some(0));
+    assert_eq!(
+        ImageIndex::load(&file).unwrap().images().len(),
+        3,
+        "{sizes:?}"
     );
 }

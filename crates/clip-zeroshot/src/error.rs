@@ -86,12 +86,18 @@ pub enum ZeroShotError {
     },
     /// An index of images is damaged, or is not one.
     #[error(
-        "{path} is not a usable index of images: {reason}; make it again with `clip search index`"
+        "{path} is not a usable index of images: {reason}; delete it and make it again with `clip search index`"
     )]
     CorruptIndex {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// Features can't be coded for an approximate search.
+    #[error("cannot code the features for an approximate search: {reason}; keep the index exact")]
+    Codes {
+        /// Why.
         reason: String,
     },
     /// An index of images was made with another model.

@@ -107,7 +107,8 @@ fn save(path: &Path, features: &ShardFeatures) -> Result<(), ZeroShotError> {
         matrices.push(Matrix {
             name: name.to_owned(),
             shape: tensor.dims(),
-            values: finite_rows(tensor.clone(), |row| format!("the feature of image {row}"))?,
+            values: finite_rows(tensor.clone(), |row| format!("the feature of image {row}"))?
+                .into(),
         });
     }
     let about = About {
@@ -117,7 +118,7 @@ fn save(path: &Path, features: &ShardFeatures) -> Result<(), ZeroShotError> {
         classes: features.classes.clone(),
         faults: features.faults.clone(),
     };
-    tensor_file::save(path, FORMAT, &matrices, &about)
+    tensor_file::save(path, FORMAT, &matrices, None, &about)
 }
 
 /// `None` for a file that is missing or damaged.
@@ -132,7 +133,7 @@ fn load(path: &Path, device: &Device) -> Option<ShardFeatures> {
     };
     let mut matrices = matrices
         .into_iter()
-        .map(|matrix| from_host(matrix.values, matrix.shape, device));
+        .map(|matrix| from_host(matrix.values.into_owned(), matrix.shape, device));
     Some(ShardFeatures {
         images: matrices.next()?,
         unprojected: matrices.next(),

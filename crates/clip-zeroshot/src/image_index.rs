@@ -1,6 +1,7 @@
 //! Images by their features: exact search, brought up to date by path, size and time of change.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     path::{Path, PathBuf},
 };
@@ -9,11 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ZeroShotError,
+    codes::Codes,
     nearest::{Found, dot, nearest},
     tensor_file::{self, Matrix},
 };
 
-const FORMAT: &str = "clip-image-index-1";
+pub(crate) const FORMAT: &str = "clip-image-index-1";
+/// The name of the matrix in the file.
+pub(crate) const FEATURES: &str = "features";
 
 /// An image file as it was when it was encoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,12 +50,15 @@ pub struct ImageIndex {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct About {
-    model_sha256: String,
+pub(crate) struct About {
+    pub(crate) model_sha256: String,
     /// How the model was named, to name it again.
-    model: String,
-    embed_dim: usize,
-    images: Vec<IndexedImage>,
+    pub(crate) model: String,
+    pub(crate) embed_dim: usize,
+    pub(crate) images: Vec<IndexedImage>,
+    /// Whether the file has codes beside the features.
+    #[serde(default)]
+    pub(crate) approximate: bool,
 }
 
 impl ImageIndex {
@@ -63,6 +70,7 @@ impl ImageIndex {
                 model,
                 embed_dim,
                 images: Vec::new(),
+                approximate: false,
             },
             features: Vec::new(),
         }
@@ -76,6 +84,16 @@ impl ImageIndex {
     /// Whether the features are those of a model, given its hash.
     pub fn is_of(&self, model_sha256: &str) -> bool {
         self.about.model_sha256 == model_sha256
+    }
+
+    /// Whether [`save`](Self::save) writes codes beside the features, for an [`ApproximateIndex`](crate::ApproximateIndex).
+    pub fn is_approximate(&self) -> bool {
+        self.about.approximate
+    }
+
+    /// Says whether to write codes.
+    pub fn set_approximate(&mut self, approximate: bool) {
+        self.about.approximate = approximate;
     }
 
     /// The images, sorted by path.
@@ -150,33 +168,35 @@ impl ImageIndex {
     /// # Panics
     /// If the query has another length than `embed_dim`.
     pub fn search(&self, query: &[f32], k: usize) -> Vec<Found> {
-        let query = self.normalised(query);
+        assert_eq!(query.len(), self.about.embed_dim, "numbers in the query");
+        let query = normalised(query);
         nearest(self.about.images.len(), k, |row| {
             dot(self.feature(row), &query)
         })
     }
 
-    fn feature(&self, row: usize) -> &[f32] {
-        &self.features[row * self.about.embed_dim..][..self.about.embed_dim]
+    /// An image's feature, `[embed_dim]`, normalised.
+    ///
+    /// # Panics
+    /// If there is no image at that position.
+    pub fn feature(&self, position: usize) -> &[f32] {
+        &self.features[position * self.about.embed_dim..][..self.about.embed_dim]
     }
 
-    fn normalised(&self, query: &[f32]) -> Vec<f32> {
-        assert_eq!(query.len(), self.about.embed_dim, "numbers in the query");
-        let norm = dot(query, query).sqrt().max(crate::features::SMALLEST_NORM);
-        query.iter().map(|value| value / norm).collect()
-    }
-
-    /// Writes the index, whole or not at all.
+    /// Writes the index, whole or not at all, with codes if it [is approximate](Self::is_approximate).
     ///
     /// # Errors
-    /// [`ZeroShotError::Model`] when the folder can't be written.
+    /// [`ZeroShotError::Model`] when the folder can't be written, [`ZeroShotError::Codes`] when features can't be coded.
     pub fn save(&self, path: &Path) -> Result<(), ZeroShotError> {
+        let codes = self.about.approximate;
+        let codes = codes.then(|| Codes::new(&self.features, self.about.embed_dim));
+        let codes = codes.transpose()?.map(|codes| codes.to_bytes());
         let features = Matrix {
-            name: "features".to_owned(),
+            name: FEATURES.to_owned(),
             shape: [self.about.images.len(), self.about.embed_dim],
-            values: self.features.clone(),
+            values: Cow::Borrowed(&self.features),
         };
-        tensor_file::save(path, FORMAT, &[features], &self.about)
+        tensor_file::save(path, FORMAT, &[features], codes.as_deref(), &self.about)
     }
 
     /// Reads an index that [`save`](Self::save) wrote.
@@ -194,13 +214,19 @@ impl ImageIndex {
         match matrices.into_iter().next() {
             Some(matrix) if matrix.shape == shape && about.embed_dim > 0 => Ok(Self {
                 about,
-                features: matrix.values,
+                features: matrix.values.into_owned(),
             }),
             _ => Err(corrupt(
                 "its features are not those of its images".to_owned(),
             )),
         }
     }
+}
+
+/// A query of length one.
+pub(crate) fn normalised(query: &[f32]) -> Vec<f32> {
+    let norm = dot(query, query).sqrt().max(crate::features::SMALLEST_NORM);
+    query.iter().map(|value| value / norm).collect()
 }
 
 #[cfg(test)]

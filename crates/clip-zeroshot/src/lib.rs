@@ -10,7 +10,7 @@
 //!
 //! The statistics know no model: a text encoder comes in through [`TextEncoder`], images come in as features.
 //! [`ClipEncoders`] is the bridge to them from a model and from shards ([`ShardFeatures`],
-//! [`evaluate_retrieval`], [`evaluate_zeroshot`]); [`ImageIndex`] searches a folder. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
+//! [`evaluate_retrieval`], [`evaluate_zeroshot`]); [`ImageIndex`] and [`ApproximateIndex`] search a folder. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
 //!
 //! # References
 //! Radford et al. 2021, [Learning Transferable Visual Models From Natural Language
@@ -19,10 +19,12 @@
 #![forbid(unsafe_code)]
 
 mod ablation;
+mod approximate_index;
 mod bootstrap;
 mod calibration;
 mod classify;
 mod clip_encoders;
+mod codes;
 mod corruption;
 mod encoder;
 mod error;
@@ -46,6 +48,7 @@ mod shard_features;
 mod tensor_file;
 
 pub use ablation::{AblationReport, TemplateAblation, TemplateScore};
+pub use approximate_index::ApproximateIndex;
 pub use bootstrap::Bootstrap;
 pub use calibration::{Calibration, CalibrationReport, ConfidenceBin};
 pub use classify::{Classifier, Prediction};

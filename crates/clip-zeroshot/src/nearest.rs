@@ -69,7 +69,7 @@ fn keep(found: &mut Vec<Found>, k: usize) -> Option<f32> {
 }
 
 /// Higher cosines first, then lower positions.
-fn before(a: &Found, b: &Found) -> std::cmp::Ordering {
+pub(crate) fn before(a: &Found, b: &Found) -> std::cmp::Ordering {
     b.cosine
         .total_cmp(&a.cosine)
         .then(a.position.cmp(&b.position))

@@ -26,6 +26,7 @@ pub(crate) fn index_file(dir: &Path, named: Option<&Path>) -> PathBuf {
 /// The index of a file if it is this model's, else a new one. A damaged file is an error: it may be no index at all.
 pub(super) fn open_or_new(file: &Path, encoders: &ClipEncoders, model: &str) -> Result<ImageIndex> {
     let hash = encoders.model_hash();
+    let mut approximate = false;
     if file.exists() {
         let index = ImageIndex::load(file)?;
         if index.is_of(&hash) {
@@ -36,6 +37,7 @@ pub(super) fn open_or_new(file: &Path, encoders: &ClipEncoders, model: &str) -> 
             file.display(),
             index.model()
         );
+        approximate = index.is_approximate();
     }
     // As an absolute path, so that queries find the model from everywhere.
     let path = Path::new(model);
@@ -43,7 +45,9 @@ pub(super) fn open_or_new(file: &Path, encoders: &ClipEncoders, model: &str) -> 
         Ok(path) if path.is_dir() => path.display().to_string(),
         _ => model.to_owned(),
     };
-    Ok(ImageIndex::new(hash, model, encoders.config().embed_dim))
+    let mut index = ImageIndex::new(hash, model, encoders.config().embed_dim);
+    index.set_approximate(approximate);
+    Ok(index)
 }
 
 /// Encodes what is new or changed below a folder. Returns what was done, and how many images could not be read.
@@ -147,18 +151,18 @@ pub(crate) fn unchanged(
     dir: &Path,
     images: &[IndexedImage],
     top: usize,
-    search: impl Fn(usize) -> Vec<Found>,
-) -> (Vec<Found>, usize) {
+    search: impl Fn(usize) -> Result<Vec<Found>>,
+) -> Result<(Vec<Found>, usize)> {
     let mut asked = top;
     loop {
-        let mut found = search(asked);
+        let mut found = search(asked)?;
         let all = found.len() < asked;
         let before = found.len();
         found.retain(|found| resolve(dir, &images[found.position]).is_some());
         let others = before - found.len();
         if all || found.len() >= top {
             found.truncate(top);
-            return (found, others);
+            return Ok((found, others));
         }
         asked = asked.saturating_mul(2);
     }
@@ -226,22 +230,23 @@ mod tests {
         let mut images: Vec<IndexedImage> =
             (0..9).map(|at| image(&format!("gone-{at}.png"))).collect();
         images.push(own);
-        let search = |k: usize| -> Vec<Found> {
+        let search = |k: usize| -> Result<Vec<Found>> {
             let positions = 0..images.len().min(k);
             let found = positions.map(|position| Found {
                 position,
                 cosine: 0.0,
             });
-            found.collect()
+            Ok(found.collect())
         };
-        let (found, others) = unchanged(&dir, &images, 1, search);
+        let (found, others) = unchanged(&dir, &images, 1, search).unwrap();
         assert_eq!((found[0].position, found.len(), others), (9, 1, 9));
         let (found, others) = unchanged(&dir, &images[..9], 20, |k| {
-            let mut found = search(k);
+            let mut found = search(k)?;
             found.truncate(9);
-            found
-        });
+            Ok(found)
+        })
+        .unwrap();
         assert_eq!((found.len(), others), (0, 9));
-        assert!(unchanged(&dir, &images, 0, search).0.is_empty());
+        assert!(unchanged(&dir, &images, 0, search).unwrap().0.is_empty());
     }
 }

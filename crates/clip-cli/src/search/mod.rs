@@ -1,16 +1,21 @@
 //! `clip search`: a folder's images, found by text or by image.
 
+mod check;
 mod folder;
+mod opened;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clip_zeroshot::{ClipEncoders, ImageIndex, TextEncoder, ZeroShotError};
+use clip_zeroshot::{ClipEncoders, TextEncoder};
 use serde_json::json;
 
-pub(crate) use self::folder::{index_file, resolve, unchanged};
+pub(crate) use self::{
+    folder::{index_file, resolve, unchanged},
+    opened::{Index, open},
+};
 use crate::{
-    device::{self, DeviceName},
+    device::DeviceName,
     model::ModelArgs,
     output,
     pictures::{self, Pictures},
@@ -22,6 +27,9 @@ pub(crate) enum Search {
     Index(IndexArgs),
     /// Find the images of an indexed folder that are nearest to a text or an image.
     Query(QueryArgs),
+    /// Compare an approximate index with an exact search of all its features: what share of the nearest it finds, and how
+    /// much faster.
+    Check(check::CheckArgs),
 }
 
 #[derive(clap::Args)]
@@ -34,6 +42,13 @@ pub(crate) struct IndexArgs {
     /// The index file, in place of the one in the folder.
     #[arg(long, value_name = "FILE")]
     index: Option<PathBuf>,
+    /// Keep codes of the features too, a sixteenth of their size: queries compare those, and in full only the likeliest
+    /// images. For hundreds of thousands of images and more. Later updates keep the codes.
+    #[arg(long, conflicts_with = "exact")]
+    approximate: bool,
+    /// Keep no codes: queries compare all features.
+    #[arg(long)]
+    exact: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -56,6 +71,9 @@ pub(crate) struct QueryArgs {
     /// Images shown, the nearest first.
     #[arg(long, value_name = "K", default_value_t = 10)]
     top: usize,
+    /// Compare all features, of an approximate index too.
+    #[arg(long)]
+    exact: bool,
     /// Print one JSON object an image.
     #[arg(long)]
     json: bool,
@@ -65,6 +83,7 @@ pub(crate) fn run(search: &Search, device: Option<DeviceName>) -> Result<()> {
     match search {
         Search::Index(args) => index(args, device),
         Search::Query(args) => query(args, device),
+        Search::Check(args) => check::check(args),
     }
 }
 
@@ -77,6 +96,9 @@ fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
     let file = index_file(&args.dir, args.index.as_deref());
     let encoders = args.model.load(device)?;
     let mut index = folder::open_or_new(&file, &encoders, args.model.name())?;
+    if args.approximate || args.exact {
+        index.set_approximate(args.approximate);
+    }
     let (changes, unreadable) = folder::update(&mut index, &args.dir, &encoders)?;
     index.save(&file)?;
     let images = index.images().len();
@@ -84,6 +106,7 @@ fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
         let object = json!({
             "index": file.display().to_string(), "images": images, "kept": changes.kept,
             "encoded": changes.encoded, "removed": changes.removed, "unreadable": unreadable,
+            "approximate": index.is_approximate(),
         });
         return output::line(&object.to_string());
     }
@@ -96,27 +119,6 @@ fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
     ))
 }
 
-/// Reads an index and loads its model; refuses a model that has changed since.
-pub(crate) fn open(
-    file: &Path,
-    model: Option<&str>,
-    device: Option<DeviceName>,
-) -> Result<(ImageIndex, ClipEncoders)> {
-    ensure!(
-        file.is_file(),
-        "there is no index {}: make one with `clip search index`",
-        file.display()
-    );
-    let index = ImageIndex::load(file)?;
-    let started = device::open(device)?;
-    let encoders = ClipEncoders::load(model.unwrap_or(index.model()), &started.device)?;
-    if !index.is_of(&encoders.model_hash()) {
-        let (path, model) = (file.to_owned(), index.model().to_owned());
-        return Err(ZeroShotError::StaleIndex { path, model }.into());
-    }
-    Ok((index, encoders))
-}
-
 /// A text's feature on the host.
 pub(crate) fn text_feature(encoders: &ClipEncoders, text: &str) -> Result<Vec<f32>> {
     let feature = encoders.encode_texts(&[text.to_owned()])?;
@@ -125,7 +127,7 @@ pub(crate) fn text_feature(encoders: &ClipEncoders, text: &str) -> Result<Vec<f3
 
 fn query(args: &QueryArgs, device: Option<DeviceName>) -> Result<()> {
     let file = index_file(&args.dir, args.index.as_deref());
-    let (index, encoders) = open(&file, args.model.as_deref(), device)?;
+    let (index, encoders) = open(&file, args.exact, args.model.as_deref(), device)?;
     let path = Path::new(&args.query);
     let feature = if path.is_file() && pictures::is_image(path) {
         let pixels = Pictures::new(&encoders).read(path)?;
@@ -142,7 +144,7 @@ fn query(args: &QueryArgs, device: Option<DeviceName>) -> Result<()> {
         "the query's feature is not finite: the model's weights are damaged"
     );
     let search = |k| index.search(&feature, k);
-    let (found, others) = unchanged(&args.dir, index.images(), args.top, search);
+    let (found, others) = unchanged(&args.dir, index.images(), args.top, search)?;
     if others > 0 {
         log::warn!(
             "{others} of the nearest images are gone or have changed since they were indexed: run `clip search index`"

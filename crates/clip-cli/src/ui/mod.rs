@@ -48,7 +48,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let (folder, encoders) = if let Some(dir) = &args.dir {
         let file = search::index_file(dir, args.index.as_deref());
-        let (index, encoders) = search::open(&file, Some(args.model.name()), device)?;
+        let (index, encoders) = search::open(&file, false, Some(args.model.name()), device)?;
         let dir = dir
             .canonicalize()
             .with_context(|| format!("cannot read {}", dir.display()))?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clip_data::{FaultKind, decode};
-use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, ImageIndex, Templates};
+use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, Templates};
 use serde_json::{Value, json};
 
 use crate::{classes, pictures::Pictures, search};
@@ -20,7 +20,7 @@ const MOST_LABELS: usize = 1000;
 pub(super) struct Folder {
     /// Canonical.
     pub(super) dir: PathBuf,
-    pub(super) index: ImageIndex,
+    pub(super) index: search::Index,
 }
 
 /// The model and the folder behind the page.
@@ -135,7 +135,7 @@ impl State {
         let images = folder.index.images();
         let (found, _) = search::unchanged(&folder.dir, images, TOP, |k| {
             folder.index.search(feature, k)
-        });
+        })?;
         let found = found.into_iter().map(|found| {
             let path = &images[found.position].path;
             json!({ "id": found.position, "path": path, "cosine": found.cosine })

@@ -26,6 +26,6 @@ pub use self::{
     locate::LAYOUTS,
     names::{is_buffer, parameter_shapes},
     new_directory::{create_directory, refuse_existing},
-    safetensors::{load_weights, weights_bytes, write_atomically},
+    safetensors::{load_weights, replace_atomically, weights_bytes, write_atomically},
     state_dict::FloatType,
 };

@@ -1,7 +1,6 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -158,11 +157,22 @@ pub(super) fn fill(model: Clip, state: &StateDict) -> Clip {
 /// # Errors
 /// [`ModelError::Io`] when the folder can't be written or the disk is full.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+    replace_atomically(path, |partial| std::fs::write(partial, bytes))
+}
+
+/// As [`write_atomically`], for a file that is too large to be built in memory first: `write` is given the path to write to.
+///
+/// # Errors
+/// [`ModelError::Io`] when `write` fails, the folder can't be written or the disk is full.
+pub fn replace_atomically(
+    path: &Path,
+    write: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<(), ModelError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial: PathBuf = path.with_file_name(name);
-    let written = File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+    let written = write(&partial)
+        .and_then(|()| File::options().write(true).open(&partial)?.sync_all())
         .and_then(|()| std::fs::rename(&partial, path));
     written.map_err(|source| {
         // The error that matters is the one above; a leftover is harmless and overwritten next time.

@@ -1,29 +1,25 @@
-//! A safetensors file of f32 matrices and one JSON object about them, whole or not at all, with a checksum of all.
+use std::{borrow::Cow, collections::HashMap, path::Path};
 
-use std::{collections::HashMap, path::Path};
-
-use clip_model::weights::write_atomically;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use clip_model::weights::replace_atomically;
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::{ABOUT, CHECKSUM, CODES, CODES_CHECKSUM, FORMAT};
 use crate::{Sha256Hex, ZeroShotError};
 
-const ABOUT: &str = "about";
-const CHECKSUM: &str = "sha256";
-const FORMAT: &str = "format";
-
 /// A named matrix, row by row.
-pub(crate) struct Matrix {
+pub(crate) struct Matrix<'a> {
     pub(crate) name: String,
     pub(crate) shape: [usize; 2],
-    pub(crate) values: Vec<f32>,
+    pub(crate) values: Cow<'a, [f32]>,
 }
 
 /// Writes matrices, sorted by name, and what is known about them.
 pub(crate) fn save(
     path: &Path,
     format: &str,
-    matrices: &[Matrix],
+    matrices: &[Matrix<'_>],
+    codes: Option<&[u8]>,
     about: &impl Serialize,
 ) -> Result<(), ZeroShotError> {
     // invariant: strings and numbers always have a JSON form. It is a tensor of bytes because a safetensors header is
@@ -32,11 +28,8 @@ pub(crate) fn save(
     let bytes: Vec<Vec<u8>> = matrices
         .iter()
         .map(|matrix| {
-            matrix
-                .values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect()
+            let values = matrix.values.iter();
+            values.flat_map(|value| value.to_le_bytes()).collect()
         })
         .collect();
     let hash = bytes
@@ -44,37 +37,46 @@ pub(crate) fn save(
         .fold(Sha256Hex::default(), |hash, bytes| hash.part(bytes))
         .part(&about)
         .finish();
-    let views = matrices
-        .iter()
-        .zip(&bytes)
-        .map(|(matrix, bytes)| {
-            (
-                matrix.name.as_str(),
-                Dtype::F32,
-                matrix.shape.to_vec(),
-                bytes,
-            )
-        })
-        .chain([(ABOUT, Dtype::U8, vec![about.len()], &about)])
+    let mut metadata = HashMap::from([
+        (CHECKSUM.to_owned(), hash),
+        (FORMAT.to_owned(), format.to_owned()),
+    ]);
+    if let Some(codes) = codes {
+        let hash = Sha256Hex::default().part(codes).part(&about).finish();
+        metadata.insert(CODES_CHECKSUM.to_owned(), hash);
+    }
+    let matrices = matrices.iter().zip(&bytes).map(|(matrix, bytes)| {
+        let shape = matrix.shape.to_vec();
+        (matrix.name.as_str(), Dtype::F32, shape, bytes.as_slice())
+    });
+    let others = [(ABOUT, Some(about.as_slice())), (CODES, codes)];
+    let others = others.into_iter().filter_map(|(name, bytes)| {
+        let bytes = bytes?;
+        Some((name, Dtype::U8, vec![bytes.len()], bytes))
+    });
+    let views: Vec<_> = matrices
+        .chain(others)
         .map(|(name, dtype, shape, bytes)| {
             // invariant: the bytes were just made from values of that shape.
             let view = TensorView::new(dtype, shape, bytes).expect("invariant: bytes fit");
             (name, view)
-        });
-    let metadata = HashMap::from([
-        (CHECKSUM.to_owned(), hash),
-        (FORMAT.to_owned(), format.to_owned()),
-    ]);
-    // invariant: the header holds a few names and a hash.
-    let file = safetensors::serialize(views, Some(metadata)).expect("invariant: a short header");
-    Ok(write_atomically(path, &file)?)
+        })
+        .collect();
+    let written = replace_atomically(path, |partial| {
+        let written = safetensors::serialize_to_file(views, Some(metadata), partial);
+        written.map_err(|error| match error {
+            SafeTensorError::IoError(error) => error,
+            other => std::io::Error::other(other),
+        })
+    });
+    Ok(written?)
 }
 
-/// The matrices, sorted by name, and what is known about them; or what is wrong with the file's bytes.
+/// The matrices, sorted by name, and what is known about them; or what is wrong with the file's bytes. Codes are passed over.
 pub(crate) fn parse<About: DeserializeOwned>(
     bytes: &[u8],
     format: &str,
-) -> Result<(Vec<Matrix>, About), String> {
+) -> Result<(Vec<Matrix<'static>>, About), String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let entry = |key: &str| {
@@ -86,7 +88,7 @@ pub(crate) fn parse<About: DeserializeOwned>(
     }
     let about = file.tensor(ABOUT).map_err(|error| error.to_string())?;
     let mut names = file.names();
-    names.retain(|name| *name != ABOUT);
+    names.retain(|name| ![ABOUT, CODES].contains(name));
     names.sort_unstable();
     let mut hash = Sha256Hex::default();
     let mut matrices = Vec::new();

@@ -1,0 +1,16 @@
+//! A safetensors file of f32 matrices and one JSON object about them, whole or not at all, with a checksum of all. Beside
+//! them it may hold codes: a coarse form of a matrix, with a checksum of its own, to be read without the matrix.
+
+mod part;
+mod whole;
+
+pub(crate) use self::{
+    part::{Fault, Part, Rows, open},
+    whole::{Matrix, parse, save},
+};
+
+const ABOUT: &str = "about";
+const CODES: &str = "codes";
+const CHECKSUM: &str = "sha256";
+const CODES_CHECKSUM: &str = "codes_sha256";
+const FORMAT: &str = "format";
