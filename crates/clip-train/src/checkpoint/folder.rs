@@ -122,14 +122,12 @@ impl Checkpoints {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(TrainError::io("read", &self.folder)(error)),
         };
-        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
-        let names: Vec<_> = names
-            .collect::<Result<_, _>>()
-            .map_err(TrainError::io("read", &self.folder))?;
-        Ok(names
-            .into_iter()
-            .flat_map(|name| name.into_string())
-            .collect())
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(TrainError::io("read", &self.folder))?;
+            names.extend(entry.file_name().into_string());
+        }
+        Ok(names)
     }
 }
 
