@@ -19,6 +19,9 @@ Usage: cargo xtask TASK [ARGS...]
 
   pretrain [--backend B] [ARGS...]  build `clip` for one backend and run `clip pretrain ARGS...`;
                                     with no arguments: make a dataset, train, evaluate
+  serve-device [--backend B] ARGS...
+                                    build `clip` for one backend and offer this machine's devices to
+                                    runs elsewhere: `clip serve-device ARGS...`
   clip [--backend B] ARGS...        build `clip` for one backend and run `clip ARGS...`
   bench [--backend B] [ARGS...]     `clip bench ARGS...` against OpenCLIP on PyTorch, which is installed
                                     into .venv unless --peer PYTHON names another
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
         args.remove(0)
     };
     let done = match task.as_str() {
-        "pretrain" => {
+        "pretrain" | "serve-device" => {
             args.insert(0, task);
             clip::run(args)
         }
