@@ -28,7 +28,7 @@ fn devices_of_other_processes_give_the_weights_of_devices_here() {
     let network = Network::loopback();
     let [a, b] = [1, 2].map(|place| Machine::serve(&folder, &network, place));
     let (a, b) = (a.address(), b.address());
-    let run = |out: &str, devices: &str, precision: &str| {
+    let run = |out: &str, devices: &str, settings: &[&str]| {
         let args = [
             "pretrain",
             "--train",
@@ -41,33 +41,33 @@ fn devices_of_other_processes_give_the_weights_of_devices_here() {
             "5",
             "--set",
             "warmup_steps=1",
-            "--set",
-            precision,
             "--out",
             out,
             "--devices",
             devices,
         ];
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        let args: Vec<&str> = args.into_iter().chain(settings).collect();
         let ran = network.trains(&folder, &args);
         assert_eq!(ran.code, Some(0), "{ran:?}");
         weights(&folder, out)
     };
-    let elsewhere = format!("{a},{b}");
+    let all = format!("cpu,{a},{b}");
     let both = format!("cpu,{b}");
-    let f32 = "precision=f32";
-    let one = run("one", "cpu", f32);
-    for (out, devices) in [
-        ("two", "cpu,cpu"),
-        ("elsewhere", &elsewhere),
-        ("both", &both),
-    ] {
-        agree(devices, &one, &run(out, devices, f32));
+    let elsewhere = format!("{a},{b}");
+    let one = run("one", "cpu", &["chunk=64", "threads=1"]);
+    for (devices, names) in [(1, a), (2, both.as_str()), (3, all.as_str())] {
+        for chunk in [64, 16, 4] {
+            let out = format!("{devices}-of-{chunk}");
+            let got = run(&out, names, &[&format!("chunk={chunk}")]);
+            agree(&out, &one, &got);
+        }
     }
     // In this precision a block is of the same operations everywhere.
-    let two = run("two-bf16", "cpu,cpu", ALIKE[1]);
+    let two = run("two-bf16", "cpu,cpu", &[ALIKE[1]]);
     for (out, devices) in [("elsewhere-bf16", &elsewhere), ("both-bf16", &both)] {
         assert!(
-            run(out, devices, ALIKE[1]) == two,
+            run(out, devices, &[ALIKE[1]]) == two,
             "{devices} are not two here"
         );
     }
@@ -114,7 +114,7 @@ fn a_machine_that_is_killed_stops_the_run_with_a_checkpoint_to_go_on_from() {
     let devices = format!("{},{}", a.address(), b.address());
     let args = pretrain("killed", &[&LONG[..], &["--devices", &devices]].concat());
     let lost = b.address().to_owned();
-    let ran = interrupted(&folder, &network, "killed", &args, || drop(b));
+    let ran = interrupted(&folder, &network, "killed", &args, |_| drop(b));
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let named = format!("device {lost} stopped in step");
     for words in [
@@ -150,7 +150,7 @@ fn an_elastic_run_goes_on_without_the_machines_that_are_killed_or_go_silent() {
         &network,
         "elastic",
         &pretrain("elastic", &more),
-        || {
+        |_| {
             drop(a);
             // Its connections stay open, and nobody answers.
             signal(b.id(), "STOP");
@@ -164,19 +164,47 @@ fn an_elastic_run_goes_on_without_the_machines_that_are_killed_or_go_silent() {
     assert!(weights(&folder, "elastic") == weights(&folder, "straight"));
 }
 
+#[test]
+fn ctrl_c_stops_a_run_and_leaves_its_machine_to_the_next() {
+    let folder = folder();
+    let network = Network::loopback();
+    let machine = Machine::serve(&folder, &network, 1);
+    let devices = ["--devices", machine.address()];
+    let straight = network.trains(
+        &folder,
+        &pretrain("straight", &[&LONG[..], &devices].concat()),
+    );
+    assert_eq!(straight.code, Some(0), "{straight:?}");
+
+    let args = pretrain("stopped", &[&LONG[..], &devices].concat());
+    let ran = interrupted(&folder, &network, "stopped", &args, |run| {
+        signal(run, "INT");
+    });
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    assert!(
+        ran.err.contains("clip pretrain --resume stopped"),
+        "{ran:?}"
+    );
+
+    let args = [&["pretrain", "--resume", "stopped"], &devices[..]].concat();
+    let resumed = network.trains(&folder, &args);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(weights(&folder, "stopped") == weights(&folder, "straight"));
+}
+
 /// A run to which something happens after its first checkpoint. It must end by itself within minutes.
 fn interrupted(
     folder: &Folder,
     network: &Network,
     out: &str,
     args: &[&str],
-    happens: impl FnOnce(),
+    happens: impl FnOnce(u32),
 ) -> Ran {
     let said = fs::File::create(folder.path("said")).unwrap();
     let mut clip = network.command(folder, 0, args);
     let mut clip = clip.stdout(Stdio::null()).stderr(said).spawn().unwrap();
     checkpoint(folder, out, &mut clip);
-    happens();
+    happens(clip.id());
     let code = Machine::end(&mut clip, Duration::from_mins(5)).code();
     let err = fs::read_to_string(folder.path("said")).unwrap();
     assert!(!err.contains("panicked"), "{err}");
