@@ -189,6 +189,9 @@ pub(super) fn named<T>(device: usize, work: impl FnOnce() -> T) -> T {
     })
 }
 
+/// What Burn puts before the words of a panic in a device's queue, and closes with a parenthesis.
+const IN_QUEUE: &str = "task panicked on device runner thread: ";
+
 /// The first line of what a panic said.
 pub(crate) fn reason(panic: &(dyn Any + Send)) -> String {
     let said = panic
@@ -196,10 +199,31 @@ pub(crate) fn reason(panic: &(dyn Any + Send)) -> String {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied());
     let line = said.and_then(|said| said.lines().next());
-    line.unwrap_or("unknown reason").to_owned()
+    let line = line.unwrap_or("unknown reason");
+    let in_queue = line.split_once(IN_QUEUE).map(|(_, words)| words);
+    let words = in_queue.map(|words| words.strip_suffix(')').unwrap_or(words));
+    words.unwrap_or(line).to_owned()
 }
 
 /// What a thread returned; its panic goes on in this one.
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_first_line_without_what_burn_puts_around_it() {
+        let wrapped = format!("Service call failed: CallError({IN_QUEUE}channel (3) closed)");
+        for (said, told) in [
+            (wrapped.as_str(), "channel (3) closed"),
+            ("no device\nat line 3", "no device"),
+        ] {
+            assert_eq!(reason(&said.to_owned()), told);
+        }
+        assert_eq!(reason(&"static"), "static");
+        assert_eq!(reason(&7), "unknown reason");
+    }
 }
