@@ -1,4 +1,4 @@
-use std::{process::Stdio, thread, time::Duration};
+use std::{process::Stdio, thread, time::Instant};
 
 use clip_zeroshot::{ApproximateIndex, ImageIndex};
 use serde_json::Value;
@@ -168,7 +168,9 @@ fn a_killed_update_leaves_the_old_index_or_the_new_one() {
         "model",
         "--approximate",
     ];
+    let begun = Instant::now();
     assert_eq!(folder.clip(&update).code, Some(0));
+    let whole = begun.elapsed();
     let file = folder.path("album/.clip-index.safetensors");
     let mut sizes = Vec::new();
     for round in 0..24 {
@@ -185,7 +187,8 @@ fn a_killed_update_leaves_the_old_index_or_the_new_one() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(Duration::from_millis(20 * round));
+        // From its beginning to beyond its end.
+        thread::sleep(whole * round / 20);
         // SIGKILL: nothing in the program can answer it. It may have ended by itself.
         let _ = clip.kill();
         clip.wait().unwrap();
