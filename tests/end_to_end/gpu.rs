@@ -6,7 +6,7 @@
 //!
 //! ```sh
 //! BURN_DEVICE=wgpu cargo test --release --no-default-features -p clip-cli -p clip-model -p clip-tests \
-//!     --features clip-cli/cpu,clip-cli/wgpu --lib --bin clip --test end_to_end -- --include-ignored --test-threads 1 \
+//!     --features clip-cli/cpu,clip-cli/wgpu --lib --test version --test end_to_end -- --include-ignored --test-threads 1 \
 //!     gpu:: reference_tests:: vision_variant_tests:: image_norm::
 //! ```
 //!
