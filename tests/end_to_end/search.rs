@@ -5,6 +5,16 @@ use serde_json::Value;
 
 use crate::support::{Folder, picture};
 
+/// Makes the album's index, with codes, or brings it up to date.
+const APPROXIMATE: [&str; 6] = [
+    "search",
+    "index",
+    "album",
+    "--model",
+    "model",
+    "--approximate",
+];
+
 /// A folder `album` of three pictures, one of them in a folder of its own, and its index.
 fn album(folder: &Folder) {
     std::fs::create_dir_all(folder.path("album/deep")).unwrap();
@@ -103,15 +113,7 @@ fn what_cannot_be_searched_says_why() {
         &["search", "check", "album"],
         "make one with `clip search index`",
     );
-    let approximate = [
-        "search",
-        "index",
-        "album",
-        "--model",
-        "model",
-        "--approximate",
-    ];
-    assert_eq!(folder.clip(&approximate).code, Some(0));
+    assert_eq!(folder.clip(&APPROXIMATE).code, Some(0));
     refused(
         &[&query[..], &["--model", "ViT-Mini-16-96"]].concat(),
         "was made with another model",
@@ -160,16 +162,8 @@ fn an_approximate_index_follows_its_folder_and_finds_what_an_exact_one_does() {
 fn a_killed_update_leaves_the_old_index_or_the_new_one() {
     let folder = Folder::new();
     album(&folder);
-    let update = [
-        "search",
-        "index",
-        "album",
-        "--model",
-        "model",
-        "--approximate",
-    ];
     let begun = Instant::now();
-    assert_eq!(folder.clip(&update).code, Some(0));
+    assert_eq!(folder.clip(&APPROXIMATE).code, Some(0));
     let whole = begun.elapsed();
     let file = folder.path("album/.clip-index.safetensors");
     let mut sizes = Vec::new();
@@ -181,7 +175,7 @@ fn a_killed_update_leaves_the_old_index_or_the_new_one() {
         } else {
             std::fs::remove_file(&fourth).unwrap();
         }
-        let mut clip = folder.command(&update);
+        let mut clip = folder.command(&APPROXIMATE);
         let mut clip = clip
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -203,7 +197,7 @@ fn a_killed_update_leaves_the_old_index_or_the_new_one() {
         );
         sizes.push(exact.images().len());
     }
-    assert_eq!(folder.clip(&update).code, Some(0));
+    assert_eq!(folder.clip(&APPROXIMATE).code, Some(0));
     assert_eq!(
         ImageIndex::load(&file).unwrap().images().len(),
         3,
