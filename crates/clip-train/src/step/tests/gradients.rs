@@ -1,0 +1,219 @@
+//! One step: its loss and gradients.
+
+use burn::tensor::TensorData;
+
+use super::*;
+
+#[test]
+fn chunks_threads_and_buckets_change_nothing() {
+    let whole = gradients(BATCH, 1, 1);
+    // All parameters but `logit_bias`, to which a softmax is blind.
+    assert_eq!(whole.1.len(), 6 + 8 + 4 * 12);
+    let cases = [
+        (1, 1, 1),
+        (4, 1, 1),
+        (5, 1, 2),
+        (12, 1, 3),
+        (12, 2, 1),
+        (12, 5, 4),
+        (4, 3, 1),
+        (2, 3, 2),
+    ];
+    for (chunk, threads, buckets) in cases {
+        assert_same(&whole, &gradients(chunk, threads, buckets), ROUNDING);
+    }
+}
+
+#[test]
+fn every_option_agrees_with_itself_in_chunks() {
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let losses = [
+        ContrastiveLoss::default(),
+        ContrastiveLoss::SigLip(SigLip::default()),
+    ];
+    let groups = Groups::alone(BATCH).join_equal((0..BATCH).map(|row| row % 5));
+    let batch = PairBatch {
+        groups: Some(groups),
+        ..batch_of_patches(BATCH, 12)
+    };
+    for loss in losses {
+        let whole = found(ContrastiveStep::new(loss, BATCH), &model, &batch);
+        let has_bias = whole.1.iter().any(|(name, _)| name == "logit_bias");
+        assert_eq!(has_bias, matches!(loss, ContrastiveLoss::SigLip(_)));
+        for (chunk, threads, recompute) in [
+            (1, 1, false),
+            (5, 1, false),
+            (4, 3, false),
+            (12, 1, true),
+            (5, 1, true),
+            (12, 3, true),
+        ] {
+            let step = ContrastiveStep::new(loss, chunk)
+                .with_threads(threads)
+                .with_text_buckets(2)
+                .with_recomputed_blocks(recompute);
+            assert_same(&whole, &found(step, &model, &batch), ROUNDING);
+        }
+    }
+}
+
+#[test]
+fn dropped_patches_and_groups_make_a_difference() {
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let loss = |batch: &PairBatch| step(BATCH).gradients(&model, batch).loss;
+    let plain = loss(&batch(BATCH));
+    let dropped = loss(&batch_of_patches(BATCH, 12));
+    assert!((plain - dropped).abs() > 1e-4, "{plain} {dropped}");
+    let groups = Groups::alone(BATCH).join_equal((0..BATCH).map(|row| row % 5));
+    let grouped = loss(&PairBatch {
+        groups: Some(groups),
+        ..batch(BATCH)
+    });
+    assert!((plain - grouped).abs() > 1e-4, "{plain} {grouped}");
+}
+
+#[test]
+fn half_precision_is_near_f32_and_gives_f32_gradients() {
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let batch = batch(BATCH);
+    let want = found(step(BATCH), &model, &batch);
+    for (precision, tolerance) in [
+        (Precision::Bf16, BF16_ROUNDING),
+        (Precision::F16, F16_ROUNDING),
+    ] {
+        for (chunk, recompute) in [(BATCH, false), (5, false), (BATCH, true)] {
+            let step = step(chunk)
+                .with_precision(precision)
+                .with_recomputed_blocks(recompute);
+            assert_same(&want, &found(step, &model, &batch), tolerance);
+        }
+    }
+}
+
+#[test]
+fn small_gradients_survive_f16() {
+    let device = Device::flex().autodiff();
+    let mut model = model(&device);
+    // A small temperature factor makes for small gradients; f16 ends at 6e-8.
+    model.logit_scale = model.logit_scale.map(|scale| {
+        scale
+            .set_require_grad(false)
+            .sub_scalar(12.0)
+            .require_grad()
+    });
+    let batch = batch(BATCH);
+    let want = found(step(BATCH), &model, &batch);
+    let largest = want.1.iter().flat_map(|(_, values)| values);
+    let largest = largest.fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    assert!(largest < 1e-4, "{largest}");
+    let got = found(step(BATCH).with_precision(Precision::F16), &model, &batch);
+    for ((name, want), (_, got)) in want.1.iter().zip(&got.1) {
+        if name.ends_with("proj") || name.ends_with("weight") {
+            let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+            let ratio = norm(got) / norm(want);
+            assert!((0.9..1.1).contains(&ratio), "{name}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn threads_give_the_same_bits_every_time_on_however_many_devices() {
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let batch = batch_of_patches(BATCH, 12);
+    // All at the same time; one after the other.
+    for chunk in [12, 2] {
+        let step = step(chunk).with_threads(3).with_text_buckets(2);
+        let first = found(step.clone(), &model, &batch);
+        for devices in [0, 1, 2, 3] {
+            let step = step.clone().with_devices(vec![Device::flex(); devices]);
+            assert!(found(step, &model, &batch) == first, "{chunk} {devices}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_tells_which_device_it_came_from() {
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let mut ids: Vec<i32> = batch(BATCH).captions.rows().flatten().copied().collect();
+    // A token that the vocabulary doesn't have, in the third of three parts.
+    ids[5 * (BATCH - 1) + 1] = 60_000;
+    let batch = PairBatch {
+        captions: Captions::new(ids, 5),
+        ..batch(BATCH)
+    };
+    for chunk in [BATCH, 2] {
+        let step = step(chunk)
+            .with_threads(3)
+            .with_devices(vec![Device::flex(); 3]);
+        let panic = catch_unwind(AssertUnwindSafe(|| step.gradients(&model, &batch).loss));
+        let panic = panic.unwrap_err();
+        let stopped = panic.downcast_ref::<Stopped>().unwrap();
+        assert_eq!(stopped.device, 2);
+        assert_ne!(stopped.reason, "unknown reason");
+    }
+}
+
+/// Rounding of sums in another order, after five steps of AdamW, relative to a parameter's own norm.
+#[test]
+fn the_gradients_are_those_of_the_plain_loss() {
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let pairs = batch(BATCH);
+    let captions = pairs.captions.buckets(0..BATCH, 1, &device);
+    let loss = InfoNce::default().forward(ContrastiveBatch::new(
+        model.encode_image(pairs.images.rows(0..BATCH, &device)),
+        captions.encode(|tokens| model.encode_text(tokens.clone())),
+        model.logit_scale.val(),
+    ));
+    let value: f32 = loss.clone().into_scalar();
+    let plain = GradientsParams::from_grads(loss.backward(), &model);
+    let plain = (value, named(&plain, &model));
+    // Burn's own softmax sums in yet another order.
+    assert_same(&plain, &gradients(BATCH, 1, 1), 10.0 * ROUNDING);
+}
+
+/// A text tower that sees the whole context, as SigLIP's does, and captions whose highest id isn't their end.
+#[test]
+fn captions_that_end_elsewhere_are_not_cut_at_their_highest_id() {
+    let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16,
+        "patch_size": 8}, "text_cfg": {"context_length": 5, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2,
+        "no_causal_mask": true, "pool_type": "last"}}"#;
+    let config = ClipConfig::from_json(json, "test").unwrap();
+    let model = config.init(9, &Device::flex().autodiff());
+    let pairs = |last: i32| {
+        let rows = (0..4).flat_map(|row| [49 - row, 3 + row, 1, 1, last]);
+        PairBatch::new(batch(4).images, Captions::new(rows.collect(), 5))
+    };
+    let plain = |pairs: &PairBatch| -> f32 {
+        let device = Device::flex();
+        let rows: Vec<i32> = pairs.captions.rows().flatten().copied().collect();
+        let tokens = Tensor::from_data(TensorData::new(rows, [4, 5]), &device);
+        let model = model.valid();
+        let batch = ContrastiveBatch::new(
+            model.encode_image(pairs.images.rows(0..4, &device)),
+            model.encode_text(tokens),
+            model.logit_scale.val(),
+        );
+        InfoNce::default().forward(batch).into_scalar()
+    };
+    let losses = [1, 2].map(|last| {
+        let pairs = pairs(last);
+        let (loss, _) = found(step(3).with_text_buckets(2), &model, &pairs);
+        let expected = plain(&pairs);
+        assert!(
+            (loss - expected).abs() < ROUNDING * expected,
+            "{loss} {expected}"
+        );
+        loss
+    });
+    // What stands last counts.
+    assert!(
+        (losses[0] - losses[1]).abs() > 100.0 * ROUNDING,
+        "{losses:?}"
+    );
+}
