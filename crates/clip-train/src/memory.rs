@@ -17,7 +17,7 @@ pub struct KeptByBlocks {
 
 impl KeptByBlocks {
     /// A block of Burn's operations: the residual path before and after attention, two norms' results, query, key and
-    /// value with the copies that heads are cut from, and their mix; the MLP before and after the non-linearity; scores,
+    /// value with the copies that heads are cut from, and their mix; the MLP's non-linearity and its derivative; scores,
     /// their exponentials, softmax, and one that it is computed from.
     pub const COMPOSED: Self = Self {
         widths: 10.0,

@@ -1,36 +1,14 @@
 use burn::{
     module::{Module, Param},
     nn::{LayerNorm, Linear},
-    tensor::{DType, Int, Tensor, activation},
+    tensor::{DType, Int, Tensor},
 };
 
-use super::MultiHeadAttention;
+use super::{Activation, MultiHeadAttention};
 use crate::Init;
 
 /// PyTorch's default.
 pub(super) const LAYER_NORM_EPSILON: f64 = 1e-5;
-
-/// A block's non-linearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * Phi(x)`, what OpenCLIP's plain presets use.
-    Gelu,
-    /// `x * sigmoid(1.702 x)`, what OpenAI's weights were trained with.
-    QuickGelu,
-    /// GELU by its approximation with tanh, what SigLIP 2's text encoders use.
-    GeluTanh,
-}
-
-impl Activation {
-    /// Applies the function to each element.
-    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Gelu => activation::gelu(x),
-            Self::GeluTanh => activation::gelu_approximate(x),
-            Self::QuickGelu => x.clone() * activation::sigmoid(x.mul_scalar(1.702)),
-        }
-    }
-}
 
 /// Two linear layers around the non-linearity.
 #[derive(Module, Debug)]

@@ -1,5 +1,6 @@
 //! The image encoders, the text encoder and the transformer they share.
 
+mod activation;
 mod attention;
 mod attention_pool;
 mod batch_norm;
@@ -11,10 +12,11 @@ mod siglip;
 mod text;
 mod vision;
 
+pub use activation::Activation;
 pub use attention::MultiHeadAttention;
 pub use attention_pool::AttentionPool2d;
 pub use batch_norm::{BatchNorm, BatchStatistics, Statistics};
-pub use block::{Activation, LayerScale, Mlp, ResidualAttentionBlock, Transformer};
+pub use block::{LayerScale, Mlp, ResidualAttentionBlock, Transformer};
 pub use chain::Chain;
 pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};
