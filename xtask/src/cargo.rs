@@ -25,11 +25,24 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// `cargo ARGS...`, to be run in the workspace's root.
+///
+/// What `cargo run` says of this package isn't passed on: build scripts that watch it (ring's) would run again, and minutes
+/// of builds behind them, whenever `cargo test` and `cargo xtask test` follow each other.
 pub(crate) fn command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(root()).args(args);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_package(&name.to_string_lossy()))
+    {
+        command.env_remove(name);
+    }
     command
+}
+
+fn is_of_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"]
+        .iter()
+        .any(|start| variable.starts_with(start))
 }
 
 /// Runs a step of a task and fails when it does.
@@ -81,6 +94,18 @@ mod tests {
             Some(PathBuf::from("/t/release/clip"))
         );
         assert_eq!(executable(messages, "other"), None);
+    }
+
+    #[test]
+    fn cargo_is_not_told_of_this_package() {
+        let command = command(["build"]);
+        let removed = |name: &str| {
+            let mut variables = command.get_envs();
+            variables.any(|(variable, value)| variable == name && value.is_none())
+        };
+        // Cargo sets it for tests, as for `cargo run`.
+        assert!(removed("CARGO_MANIFEST_DIR") && removed("CARGO_PKG_NAME"));
+        assert!(!removed("CARGO_HOME") && !removed("CARGO_TARGET_DIR"));
     }
 
     #[test]
