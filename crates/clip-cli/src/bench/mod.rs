@@ -231,7 +231,7 @@ impl Bench {
 
     /// Has a process of its own write what both sides read, so that its memory is nobody's.
     fn prepare(&self, setup: &mut Setup) -> Result<()> {
-        let loads = matches!(setup.work, Work::Loader { .. }) && setup.shards.is_empty();
+        let loads = setup.work.loads() && setup.shards.is_empty();
         if loads || setup.work.preset().is_some() {
             let mut side = self.ours(&setup.work)?;
             side.ask(&Request::Prepare(setup.clone()))?;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Work {
     /// Forward, loss, backward and optimizer, from pixels and tokens on the host.
     TrainStep { preset: String, batch: usize },
+    /// `clip pretrain`: the same steps with loader, metrics and all.
+    Run { preset: String, batch: usize },
     /// Image features without gradients.
     EncodeImages { preset: String, batch: usize },
     /// Text features without gradients, from text.
@@ -38,6 +40,8 @@ pub(super) enum Work {
 pub(super) enum Limit {
     MatMul,
     Disk,
+    /// Our own training step, which a whole run is compared with.
+    Step,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +68,10 @@ impl Work {
     /// What is counted.
     pub(super) fn unit(&self) -> &'static str {
         match self {
-            Self::TrainStep { .. } | Self::EncodeImages { .. } | Self::Loader { .. } => "images",
+            Self::TrainStep { .. }
+            | Self::Run { .. }
+            | Self::EncodeImages { .. }
+            | Self::Loader { .. } => "images",
             Self::EncodeTexts { .. } => "texts",
             Self::Loss { .. } => "pairs",
             Self::Head { .. } => "prompts",
@@ -80,6 +87,7 @@ impl Work {
     pub(super) fn preset(&self) -> Option<&str> {
         match self {
             Self::TrainStep { preset, .. }
+            | Self::Run { preset, .. }
             | Self::EncodeImages { preset, .. }
             | Self::EncodeTexts { preset, .. }
             | Self::Head { preset }
@@ -102,9 +110,14 @@ impl Work {
         matches!(self, Self::TrainStep { .. })
     }
 
-    /// Whether it says something of PyTorch too. A disk is as fast for everybody.
+    /// Whether it reads shards.
+    pub(super) fn loads(&self) -> bool {
+        matches!(self, Self::Loader { .. } | Self::Run { .. })
+    }
+
+    /// Whether it says something of PyTorch too. A disk is as fast for everybody, and a run is compared with its steps.
     pub(super) fn has_peer(&self) -> bool {
-        *self != Self::WriteFile
+        !matches!(self, Self::WriteFile | Self::Run { .. })
     }
 
     pub(super) fn limit(&self) -> Option<Limit> {
@@ -115,6 +128,7 @@ impl Work {
             | Self::Head { .. }
             | Self::Loss { .. } => Some(Limit::MatMul),
             Self::SaveCheckpoint { .. } => Some(Limit::Disk),
+            Self::Run { .. } => Some(Limit::Step),
             _ => None,
         }
     }
@@ -126,6 +140,7 @@ impl Limit {
         match self {
             Self::MatMul => "matmul",
             Self::Disk => "disk",
+            Self::Step => "train-nano",
         }
     }
 }
@@ -179,6 +194,14 @@ pub(super) fn all() -> Vec<Benchmark> {
         one("disk", "file on the disk", Work::WriteFile),
     ];
     all.extend(training);
+    all.push(one(
+        "run-nano",
+        "training run, ViT-Nano-6-36, batch 128",
+        Work::Run {
+            preset: "ViT-Nano-6-36".to_owned(),
+            batch: 128,
+        },
+    ));
     all.extend(images);
     all.push(one(
         "text-b-32",

@@ -6,6 +6,7 @@ mod encode;
 mod limits;
 mod loss;
 mod prepare;
+mod run;
 mod train;
 
 use std::{
@@ -37,6 +38,11 @@ pub(crate) struct Args {
 
 /// Work that is ready to be done.
 trait Task {
+    /// Comes to a place where it can begin; that isn't measured.
+    fn get_ready(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Does it once, to the device's last operation; returns how many of its unit that were.
     fn run(&mut self) -> Result<u64>;
 
@@ -128,6 +134,7 @@ fn answer(
             let Some(task) = task else {
                 bail!("asked to run before the work was set up");
             };
+            task.get_ready()?;
             let start = Instant::now();
             let mut count = 0;
             for _ in 0..times {
@@ -145,6 +152,7 @@ fn answer(
 fn make(place: Place) -> Result<Box<dyn Task>> {
     Ok(match place.setup.work.clone() {
         Work::TrainStep { preset, batch } => Box::new(train::Step::new(place, &preset, batch)?),
+        Work::Run { preset, batch } => Box::new(run::Run::start(&place, &preset, batch)?),
         Work::EncodeImages { preset, batch } => {
             Box::new(encode::Images::new(place, &preset, batch)?)
         }

@@ -9,8 +9,8 @@ use clip_zeroshot::ClipEncoders;
 
 use super::super::{protocol::Setup, work::Work};
 
-/// Images of the loader's shards, if the user names none.
-const IMAGES: usize = 512;
+/// Images of the shards, if the user names none.
+const IMAGES: usize = 2_048;
 
 /// Writes what both sides read: a model with random weights, and shards.
 pub(super) fn write(setup: &Setup, device: &Device) -> Result<()> {
@@ -29,7 +29,12 @@ pub(super) fn write(setup: &Setup, device: &Device) -> Result<()> {
             ClipEncoders::new(&config, &model, tokenizer, ImageNorm::default())?.save(&folder)?;
         }
     }
-    if let Work::Loader { image_size, .. } = setup.work
+    let image_size = match &setup.work {
+        Work::Loader { image_size, .. } => Some(*image_size),
+        Work::Run { preset, .. } => Some(ClipConfig::load(preset)?.vision_cfg.image_size),
+        _ => None,
+    };
+    if let Some(image_size) = image_size
         && setup.shards.is_empty()
     {
         let config = ShapesConfig {

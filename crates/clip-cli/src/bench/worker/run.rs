@@ -1,0 +1,102 @@
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Place, Task};
+
+/// Steps that are waited for at once.
+const STEPS: usize = 16;
+/// How often it is looked whether they are done.
+const TICK: Duration = Duration::from_millis(1);
+
+/// `clip pretrain` in a process of its own, which goes on for as long as it is watched.
+pub(super) struct Run {
+    child: Child,
+    metrics: PathBuf,
+    /// What has been read of them.
+    read: u64,
+    steps: usize,
+    batch: usize,
+}
+
+impl Run {
+    pub(super) fn start(place: &Place, preset: &str, batch: usize) -> Result<Self> {
+        let shards: Vec<_> = place
+            .setup
+            .shards
+            .iter()
+            .map(|path| path.to_str().context("a shard's name is not UTF-8"))
+            .collect::<Result<_>>()?;
+        let out = place.file("run");
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let child = Command::new(program)
+            .args(["pretrain", "--plain", "--quiet", "--steps", "1000000"])
+            .args(["--preset", preset, "--train", &shards.join("::")])
+            .args(["--batch", &batch.to_string()])
+            .args(["--set", &format!("threads={}", place.threads())])
+            .args(["--device", &place.started.name.to_string()])
+            .arg("--out")
+            .arg(&out)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start `clip pretrain`")?;
+        Ok(Self {
+            child,
+            metrics: out.join("metrics.jsonl"),
+            read: 0,
+            steps: 0,
+            batch,
+        })
+    }
+
+    /// Steps that are done: a line each.
+    fn steps(&mut self) -> Result<usize> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the run ended ({status}); its messages stand above");
+        }
+        // There is no such file before the first.
+        if let Ok(mut file) = File::open(&self.metrics) {
+            let mut lines = Vec::new();
+            file.seek(SeekFrom::Start(self.read))?;
+            file.read_to_end(&mut lines)?;
+            self.read += lines.len() as u64;
+            self.steps += lines.iter().filter(|byte| **byte == b'\n').count();
+        }
+        Ok(self.steps)
+    }
+
+    fn wait_for(&mut self, more: usize) -> Result<()> {
+        let end = self.steps()? + more;
+        while self.steps()? < end {
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+}
+
+impl Task for Run {
+    fn get_ready(&mut self) -> Result<()> {
+        self.wait_for(1)
+    }
+
+    fn run(&mut self) -> Result<u64> {
+        self.wait_for(STEPS)?;
+        Ok((STEPS * self.batch) as u64)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // One that has ended can't be killed, and none is left behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
