@@ -159,6 +159,21 @@ fn an_approximate_index_follows_its_folder_and_finds_what_an_exact_one_does() {
 }
 
 #[test]
+fn an_index_is_brought_up_to_date_by_one_process_at_a_time() {
+    let folder = Folder::new();
+    album(&folder);
+    let other = std::fs::File::create(folder.path("album/.clip-index.safetensors.lock")).unwrap();
+    other.lock().unwrap();
+    let args = ["search", "index", "album", "--model", "model"];
+    let ran = folder.clip(&args);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("another process is bringing"), "{ran:?}");
+    assert!(!folder.path("album/.clip-index.safetensors").exists());
+    drop(other);
+    assert_eq!(folder.clip(&args).code, Some(0));
+}
+
+#[test]
 fn a_killed_update_leaves_the_old_index_or_the_new_one() {
     let folder = Folder::new();
     album(&folder);

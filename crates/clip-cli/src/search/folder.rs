@@ -1,14 +1,15 @@
 //! A folder's images as they are on disk, and their features.
 
 use std::{
-    collections::HashMap,
-    fs::Metadata,
+    collections::{HashMap, HashSet},
+    fs::{File, Metadata, TryLockError},
     io::ErrorKind,
+    mem,
     path::{Component, Path, PathBuf},
-    time::UNIX_EPOCH,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clip_zeroshot::{Changes, ClipEncoders, Found, ImageIndex, IndexedImage, TextEncoder};
 
 use crate::{
@@ -21,6 +22,33 @@ const INDEX_FILE: &str = ".clip-index.safetensors";
 
 pub(crate) fn index_file(dir: &Path, named: Option<&Path>) -> PathBuf {
     named.map_or_else(|| dir.join(INDEX_FILE), Path::to_owned)
+}
+
+/// While images are encoded, so often is what there is saved: an interrupted run goes on from there.
+const SAVE_EVERY: Duration = Duration::from_mins(2);
+
+/// Held for as long as an index is brought up to date.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// Two that write one index would lose one's work.
+pub(super) fn lock(index: &Path) -> Result<Lock> {
+    let mut name = index.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    let path = index.with_file_name(name);
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another process is bringing {} up to date: wait until it has ended",
+            index.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
 }
 
 /// The index of a file if it is this model's, else a new one. A damaged file is an error: it may be no index at all.
@@ -50,9 +78,11 @@ pub(super) fn open_or_new(file: &Path, encoders: &ClipEncoders, model: &str) -> 
     Ok(index)
 }
 
-/// Encodes what is new or changed below a folder. Returns what was done, and how many images could not be read.
+/// Encodes what is new or changed below a folder, and saves it. Returns what was done, and how many images could not be
+/// read.
 pub(super) fn update(
     index: &mut ImageIndex,
+    file: &Path,
     dir: &Path,
     encoders: &ClipEncoders,
 ) -> Result<(Changes, usize)> {
@@ -61,6 +91,12 @@ pub(super) fn update(
     let mut pictures = Pictures::new(encoders);
     let mut encoded = HashMap::new();
     let mut unreadable = 0;
+    let before: HashSet<String> = paths(index).collect();
+    let mut changes = Changes {
+        kept: present.len() - missing.len(),
+        ..Changes::default()
+    };
+    let mut saved = Instant::now();
     for part in missing.chunks(BATCH) {
         let (mut read, mut pixels) = (Vec::new(), Vec::new());
         for image in part {
@@ -78,8 +114,9 @@ pub(super) fn update(
         if read.is_empty() {
             continue;
         }
+        let read_now = read.len();
         let features = encoders.encode_images(pixels).try_into_vec_as::<f32>()?;
-        let rows = features.chunks_exact(features.len() / read.len());
+        let rows = features.chunks_exact(features.len() / read_now);
         for (image, row) in read.into_iter().zip(rows) {
             anyhow::ensure!(
                 row.iter().all(|value| value.is_finite()),
@@ -88,9 +125,23 @@ pub(super) fn update(
             );
             encoded.insert(image, row.to_vec());
         }
-        log::info!("{} of {} images encoded", encoded.len(), missing.len());
+        changes.encoded += read_now;
+        log::info!("{} of {} images encoded", changes.encoded, missing.len());
+        if saved.elapsed() >= SAVE_EVERY {
+            index.update(present.clone(), mem::take(&mut encoded));
+            index.save(file)?;
+            saved = Instant::now();
+        }
     }
-    Ok((index.update(present, encoded), unreadable))
+    index.update(present, encoded);
+    index.save(file)?;
+    let after: HashSet<String> = paths(index).collect();
+    changes.removed = before.difference(&after).count();
+    Ok((changes, unreadable))
+}
+
+fn paths(index: &ImageIndex) -> impl Iterator<Item = String> {
+    index.images().iter().map(|image| image.path.clone())
 }
 
 /// The images below a folder. Those whose path is no text are left out and named.

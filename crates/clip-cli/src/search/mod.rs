@@ -95,12 +95,12 @@ fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
     );
     let file = index_file(&args.dir, args.index.as_deref());
     let encoders = args.model.load(device)?;
+    let _lock = folder::lock(&file)?;
     let mut index = folder::open_or_new(&file, &encoders, args.model.name())?;
     if args.approximate || args.exact {
         index.set_approximate(args.approximate);
     }
-    let (changes, unreadable) = folder::update(&mut index, &args.dir, &encoders)?;
-    index.save(&file)?;
+    let (changes, unreadable) = folder::update(&mut index, &file, &args.dir, &encoders)?;
     let images = index.images().len();
     if args.json {
         let object = json!({
