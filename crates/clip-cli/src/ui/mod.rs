@@ -1,7 +1,5 @@
 //! `clip ui`: a local web page to try a model with.
 
-mod http;
-mod places;
 mod server;
 mod state;
 
@@ -13,8 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use self::{
-    places::Places,
-    server::{MOST_CONNECTIONS, MOST_UPLOADS, Server},
+    server::Server,
     state::{Folder, State},
 };
 use crate::{
@@ -22,6 +19,9 @@ use crate::{
     model::ModelArgs,
     output, search,
 };
+
+/// Threads that read and write; the model has its own.
+const WORKERS: usize = 2;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -65,15 +65,20 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let listener = TcpListener::bind(address).with_context(|| {
         format!("cannot listen on {address}: choose another with --port or --listen")
     })?;
-    let server = Server {
-        state: State::new(encoders, args.model.name(), folder),
-        address: listener.local_addr()?,
-        limit: args.max_upload as usize * (1 << 20),
-        connections: Places::new(MOST_CONNECTIONS),
-        uploads: Places::new(MOST_UPLOADS),
-    };
-    output::line(&format!("http://{}/", server.address))?;
-    log::info!("open it in a browser; Ctrl-C ends it");
-    server.serve(&listener);
-    Ok(())
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let state = State::new(encoders, args.model.name(), folder);
+    let limit = args.max_upload as usize * (1 << 20);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .context("cannot start the server's threads")?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        output::line(&format!("http://{address}/"))?;
+        log::info!("open it in a browser; Ctrl-C ends it");
+        Server::new(state, address, limit).serve(listener).await;
+        Ok(())
+    })
 }

@@ -1,128 +1,116 @@
 //! The page's addresses. Nothing is served but the page itself and indexed images.
 
-use std::{
-    io::{self, Read},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
-    thread,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Path, Query, Request, State as Shared},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::StreamExt;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde::Deserialize;
 use serde_json::Value;
-
-use super::{
-    http::{self, Request, Response, Status},
-    places::Places,
-    state::{Refusal, State},
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task,
+    time::{sleep, timeout},
 };
+
+use super::state::{Refusal, State};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Connections at once: a browser opens six, and a page of found images asks for all.
-pub(super) const MOST_CONNECTIONS: usize = 64;
+/// Connections at once: a browser opens six, and a page of found images asks for all. Further ones wait.
+const MOST_CONNECTIONS: usize = 64;
 
 /// Uploads held in memory at once. The model takes one after the other, so more would only wait.
-pub(super) const MOST_UPLOADS: usize = 8;
+const MOST_UPLOADS: usize = 8;
 
-/// Bytes of a refused upload that are taken and thrown away.
-const MOST_DRAINED: u64 = 256 << 20;
+/// Bytes of a refused upload that are taken and thrown away: a client that is still sending reads its answer only if what
+/// it sends is taken, not refused by the system.
+const MOST_DRAINED: usize = 256 << 20;
+
+/// A client that sends nothing for so long has gone.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What every answer says to the browser: nothing may be loaded or run but what this server gives, and no other page may
+/// show what it gives.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+];
 
 /// The server of a page.
 pub(super) struct Server {
-    pub(super) state: State,
+    state: State,
     /// Where it listens.
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
     /// Most bytes of an upload.
-    pub(super) limit: usize,
-    pub(super) connections: Places,
-    pub(super) uploads: Places,
+    limit: usize,
+    uploads: Arc<Semaphore>,
 }
 
 impl Server {
+    pub(super) fn new(state: State, address: SocketAddr, limit: usize) -> Self {
+        Self {
+            state,
+            address,
+            limit,
+            uploads: Arc::new(Semaphore::new(MOST_UPLOADS)),
+        }
+    }
+
     /// Serves until the program ends.
-    pub(super) fn serve(self, listener: &TcpListener) {
-        let server = Arc::new(self);
-        for stream in listener.incoming() {
-            let mut stream = match stream {
-                Ok(stream) => stream,
+    pub(super) async fn serve(self, listener: TcpListener) {
+        let service = TowerToHyperService::new(routes(Arc::new(self)));
+        let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        loop {
+            // invariant: nothing closes the semaphore.
+            let place = Arc::clone(&connections).acquire_owned().await;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     log::debug!("a connection has failed: {error}");
+                    // Out of file descriptors, perhaps: others have to end first.
+                    sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            let server = Arc::clone(&server);
-            thread::spawn(move || match server.connections.take() {
-                Some(_place) => server.connection(&mut stream),
-                None => {
-                    let _ = http::write(&mut stream, &busy());
+            let service = service.clone();
+            task::spawn(async move {
+                let served = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(TIMEOUT)
+                    .keep_alive(false)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+                if let Err(error) = served {
+                    log::debug!("a request has failed: {error}");
                 }
+                drop(place);
             });
         }
-    }
-
-    fn connection(&self, stream: &mut TcpStream) {
-        let response = self.respond(stream).unwrap_or_else(|refused| refused);
-        if let Err(error) = http::write(stream, &response) {
-            log::debug!("an answer could not be sent: {error}");
-            return;
-        }
-        // A client that is still sending reads its answer only if what it sends is taken, not refused by the system.
-        let _ = stream.shutdown(Shutdown::Write);
-        let _ = io::copy(&mut stream.take(MOST_DRAINED), &mut io::sink());
-    }
-
-    fn respond(&self, stream: &mut TcpStream) -> Result<Response, Response> {
-        let mut request = http::read_head(stream, self.limit)?;
-        let uploads = request
-            .is_upload()
-            .then(|| self.uploads.take().ok_or_else(busy));
-        let _place = uploads.transpose()?;
-        request.read_body(stream)?;
-        Ok(self.answer(&request))
-    }
-
-    fn answer(&self, request: &Request) -> Response {
-        if !self.is_named(&request.host) {
-            let reason = format!(
-                "this server is not `{}`: open http://{}/",
-                request.host, self.address
-            );
-            return Response::refused(Status::Forbidden, &reason);
-        }
-        let query = |key: &str| request.query.get(key).map_or("", String::as_str);
-        let state = &self.state;
-        let found = match (request.method.as_str(), request.path.as_str()) {
-            ("GET", "/") => Ok(Response::new("text/html; charset=utf-8", PAGE)),
-            ("GET", "/page.css") => Ok(Response::new("text/css; charset=utf-8", STYLE)),
-            ("GET", "/page.js") => Ok(Response::new("text/javascript; charset=utf-8", SCRIPT)),
-            ("GET", "/api/about") => Ok(json(&state.about())),
-            ("POST", "/api/classify") => {
-                let found = state.classify(query("labels"), &request.body);
-                found.map(|found| json(&found))
-            }
-            ("GET", "/api/search") => state.search_text(query("q")).map(|found| json(&found)),
-            ("POST", "/api/search") => {
-                let found = state.search_image(&request.body);
-                found.map(|found| json(&found))
-            }
-            ("GET", path) => match path.strip_prefix("/image/") {
-                Some(position) => {
-                    let image = state.image(position);
-                    image.map(|(bytes, kind)| Response::new(kind, bytes))
-                }
-                None => Err(Refusal::NotFound("there is nothing here".to_owned())),
-            },
-            _ => return Response::refused(Status::MethodNotAllowed, "there is nothing here"),
-        };
-        found.unwrap_or_else(|refusal| match refusal {
-            Refusal::Request(reason) => Response::refused(Status::BadRequest, &reason),
-            Refusal::NotFound(reason) => Response::refused(Status::NotFound, &reason),
-            Refusal::Failure(error) => {
-                log::error!("{error:#}");
-                Response::refused(Status::Failure, &error.to_string())
-            }
-        })
     }
 
     /// On loopback, whether a name is this machine's: another is used by a page elsewhere alone (DNS rebinding).
@@ -132,12 +120,197 @@ impl Server {
             || matches!(host, "127.0.0.1" | "localhost" | "[::1]")
             || host == ip.to_string()
     }
+
+    /// The body of a request, for as long as the place that it takes is held.
+    async fn upload(&self, request: Request) -> Result<(Bytes, OwnedSemaphorePermit), Response> {
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let body = request.into_body();
+        let refuse = |body, status, reason: &str| {
+            task::spawn(drain(body));
+            Err(refused(status, reason))
+        };
+        let Some(length) = length else {
+            let reason = "say how long the upload is";
+            return refuse(body, StatusCode::LENGTH_REQUIRED, reason);
+        };
+        if length > self.limit as u64 {
+            let reason = format!("the upload is larger than {} MiB", self.limit >> 20);
+            return refuse(body, StatusCode::PAYLOAD_TOO_LARGE, &reason);
+        }
+        let Ok(place) = Arc::clone(&self.uploads).try_acquire_owned() else {
+            let reason = "too many requests at once: try again";
+            return refuse(body, StatusCode::SERVICE_UNAVAILABLE, reason);
+        };
+        match timeout(TIMEOUT, to_bytes(body, self.limit)).await {
+            Ok(Ok(bytes)) => Ok((bytes, place)),
+            _ => Err(refused(StatusCode::BAD_REQUEST, "the upload breaks off")),
+        }
+    }
+}
+
+fn routes(server: Arc<Server>) -> Router {
+    let nothing = |status| async move { refused(status, "there is nothing here") };
+    let text = |kind, text: &'static str| get(move || async move { of_kind(kind, text) });
+    Router::new()
+        .route("/", text("text/html; charset=utf-8", PAGE))
+        .route("/page.css", text("text/css; charset=utf-8", STYLE))
+        .route("/page.js", text("text/javascript; charset=utf-8", SCRIPT))
+        .route("/api/about", get(about))
+        .route("/api/classify", post(classify))
+        .route("/api/search", get(search_text).post(search_image))
+        .route("/image/{position}", get(image))
+        .fallback(move || nothing(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(move || nothing(StatusCode::METHOD_NOT_ALLOWED))
+        .layer(middleware::from_fn_with_state(Arc::clone(&server), guard))
+        .with_state(server)
+}
+
+/// What comes before and after every request.
+async fn guard(Shared(server): Shared<Arc<Server>>, request: Request, next: Next) -> Response {
+    let host = host(request.headers());
+    let mut response = if server.is_named(host) {
+        next.run(request).await
+    } else {
+        let reason = format!(
+            "this server is not `{host}`: open http://{}/",
+            server.address
+        );
+        refused(StatusCode::FORBIDDEN, &reason)
+    };
+    let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
+    response
+}
+
+/// The name, without its port, that the client knows this server by.
+fn host(headers: &HeaderMap) -> &str {
+    let host = headers.get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    // The colon before a port, not one within an IPv6 address.
+    let port = host
+        .rfind(':')
+        .filter(|&colon| !host[colon..].contains(']'));
+    &host[..port.unwrap_or(host.len())]
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    /// One a line.
+    #[serde(default)]
+    labels: String,
+}
+
+#[derive(Deserialize)]
+struct Words {
+    #[serde(default)]
+    q: String,
+}
+
+async fn about(Shared(server): Shared<Arc<Server>>) -> Response {
+    json(&server.state.about())
+}
+
+async fn classify(
+    Shared(server): Shared<Arc<Server>>,
+    Query(query): Query<Labels>,
+    request: Request,
+) -> Result<Response, Response> {
+    let (image, _place) = server.upload(request).await?;
+    found(move || server.state.classify(&query.labels, &image)).await
+}
+
+async fn search_text(
+    Shared(server): Shared<Arc<Server>>,
+    Query(query): Query<Words>,
+) -> Result<Response, Response> {
+    found(move || server.state.search_text(&query.q)).await
+}
+
+async fn search_image(
+    Shared(server): Shared<Arc<Server>>,
+    request: Request,
+) -> Result<Response, Response> {
+    let (image, _place) = server.upload(request).await?;
+    found(move || server.state.search_image(&image)).await
+}
+
+async fn image(
+    Shared(server): Shared<Arc<Server>>,
+    Path(position): Path<String>,
+) -> Result<Response, Response> {
+    let (bytes, kind) = computed(move || server.state.image(&position)).await?;
+    Ok(of_kind(kind, bytes))
+}
+
+async fn found(
+    work: impl FnOnce() -> Result<Value, Refusal> + Send + 'static,
+) -> Result<Response, Response> {
+    computed(work).await.map(|found| json(&found))
+}
+
+/// Work that takes its time, on a thread of its own.
+async fn computed<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Response> {
+    match task::spawn_blocking(work).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(Refusal::Request(reason))) => Err(refused(StatusCode::BAD_REQUEST, &reason)),
+        Ok(Err(Refusal::NotFound(reason))) => Err(refused(StatusCode::NOT_FOUND, &reason)),
+        Ok(Err(Refusal::Failure(error))) => {
+            log::error!("{error:#}");
+            Err(refused(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &error.to_string(),
+            ))
+        }
+        Err(panicked) => {
+            let reason = format!("the request has failed: {panicked}");
+            Err(refused(StatusCode::INTERNAL_SERVER_ERROR, &reason))
+        }
+    }
+}
+
+fn of_kind(kind: &'static str, body: impl IntoResponse) -> Response {
+    ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+/// A refusal, as the page shows it.
+fn refused(status: StatusCode, reason: &str) -> Response {
+    (status, json(&serde_json::json!({ "error": reason }))).into_response()
 }
 
 fn json(value: &Value) -> Response {
-    Response::new("application/json", value.to_string())
+    of_kind("application/json", value.to_string())
 }
 
-fn busy() -> Response {
-    Response::refused(Status::Busy, "too many requests at once: try again")
+async fn drain(body: Body) {
+    let mut body = body.into_data_stream();
+    let mut taken = 0;
+    while let Ok(Some(Ok(part))) = timeout(TIMEOUT, body.next()).await {
+        taken += part.len();
+        if taken > MOST_DRAINED {
+            break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_known_without_its_port() {
+        let name = |text| {
+            let headers: HeaderMap = [(header::HOST, HeaderValue::from_static(text))]
+                .into_iter()
+                .collect();
+            host(&headers).to_owned()
+        };
+        assert_eq!(name("localhost:7860"), "localhost");
+        assert_eq!(name("localhost"), "localhost");
+        assert_eq!(name("[::1]:80"), "[::1]");
+        assert_eq!(name("[::1]"), "[::1]");
+        assert_eq!(host(&HeaderMap::new()), "");
+    }
 }
