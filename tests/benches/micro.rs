@@ -1,7 +1,7 @@
 //! Pieces of the work on one processor, to see what a change to one of them costs or gains.
 //!
 //! ```sh
-//! cargo bench -p clip-tests [-- FILTER]
+//! cargo bench --workspace --bench micro [-- FILTER]
 //! ```
 //!
 //! Whole pieces of work, beside OpenCLIP's, are `cargo xtask bench`'s.
