@@ -11,8 +11,9 @@ const MATRIX_CLASSES: usize = 40;
 /// Side of the square drawings, in their own units, and the room for labels at their left and below.
 const SIDE: f64 = 340.0;
 const MARGIN: f64 = 100.0;
-/// For the right half of the last label below.
+/// For the right half of the last label below, and the upper half of the first at the left.
 const RIGHT: f64 = 20.0;
+const TOP: f64 = 12.0;
 
 /// Of the grid of images: three in a row, each beside five lines.
 const COLUMNS: usize = 3;
@@ -27,8 +28,8 @@ fn square(title: String, summary: String, elements: String) -> Drawing {
         title,
         summary,
         width: SIDE + MARGIN + RIGHT,
-        height: SIDE + MARGIN,
-        elements,
+        height: SIDE + MARGIN + TOP,
+        elements: format!("<g transform=\"translate(0 {TOP})\">{elements}</g>"),
     }
 }
 
