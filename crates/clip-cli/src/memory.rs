@@ -1,8 +1,13 @@
-//! Memory of this process.
+//! Memory of processes.
 
 /// The most memory that this process has had at once, in bytes; `None` where the system doesn't tell it as a file.
 pub(crate) fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    peak_bytes_of("self")
+}
+
+/// The same of another process, by its number.
+pub(crate) fn peak_bytes_of(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -5,12 +5,18 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::work::Work;
+
+/// How often it is looked whether a side has ended, and how many times before it is killed: 3 seconds.
+const TICK: Duration = Duration::from_millis(20);
+const ENDS_WITHIN_TICKS: usize = 150;
 
 /// All that a side needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +84,8 @@ impl Ran {
 pub(super) struct Side {
     name: &'static str,
     child: Child,
-    requests: ChildStdin,
+    /// `None` once there will be no more.
+    requests: Option<ChildStdin>,
     replies: BufReader<ChildStdout>,
 }
 
@@ -96,7 +103,7 @@ impl Side {
         Ok(Self {
             name,
             child,
-            requests,
+            requests: Some(requests),
             replies: BufReader::new(replies),
         })
     }
@@ -107,7 +114,9 @@ impl Side {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
         // Whoever has closed its stdin has said why on stdout or stderr.
-        let _ = self.requests.write_all(line.as_bytes());
+        if let Some(requests) = &mut self.requests {
+            let _ = requests.write_all(line.as_bytes());
+        }
         line.clear();
         self.replies.read_line(&mut line)?;
         if line.is_empty() {
@@ -132,6 +141,14 @@ impl Side {
 
 impl Drop for Side {
     fn drop(&mut self) {
+        // It ends when nobody asks any more, and ends what it has started then.
+        self.requests = None;
+        for _ in 0..ENDS_WITHIN_TICKS {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(TICK);
+        }
         // One that has ended can't be killed, and none is left behind.
         let _ = self.child.kill();
         let _ = self.child.wait();

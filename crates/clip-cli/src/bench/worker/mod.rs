@@ -46,6 +46,11 @@ trait Task {
     /// Does it once, to the device's last operation; returns how many of its unit that were.
     fn run(&mut self) -> Result<u64>;
 
+    /// The most memory that it took.
+    fn peak_bytes(&self) -> Option<u64> {
+        memory::peak_bytes()
+    }
+
     /// Floating-point operations of one of the unit.
     fn flop(&self) -> Option<f64> {
         None
@@ -143,9 +148,12 @@ fn answer(
             let seconds = start.elapsed().as_secs_f64();
             Ok(Reply::Ran(Ran { seconds, count }))
         }
-        Request::End => Ok(Reply::Ended {
-            peak_bytes: memory::peak_bytes(),
-        }),
+        Request::End => {
+            // Before the answer, after which this process may be killed: a run's own process goes with its task.
+            let ended = task.take();
+            let peak_bytes = ended.and_then(|task| task.peak_bytes());
+            Ok(Reply::Ended { peak_bytes })
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Place, Task};
+use crate::memory;
 
 /// Steps that are waited for at once.
 const STEPS: usize = 16;
@@ -19,6 +20,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// `clip pretrain` in a process of its own, which goes on for as long as it is watched.
 pub(super) struct Run {
     child: Child,
+    /// What it says, for when it fails.
+    log: PathBuf,
     metrics: PathBuf,
     /// What has been read of them.
     read: u64,
@@ -35,6 +38,7 @@ impl Run {
             .map(|path| path.to_str().context("a shard's name is not UTF-8"))
             .collect::<Result<_>>()?;
         let out = place.file("run");
+        let log = place.file("run.log");
         let program = std::env::current_exe().context("cannot find this program")?;
         let child = Command::new(program)
             .args(["pretrain", "--plain", "--quiet", "--steps", "1000000"])
@@ -46,10 +50,12 @@ impl Run {
             .arg(&out)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?)
             .spawn()
             .context("cannot start `clip pretrain`")?;
         Ok(Self {
             child,
+            log,
             metrics: out.join("metrics.jsonl"),
             read: 0,
             steps: 0,
@@ -60,7 +66,8 @@ impl Run {
     /// Steps that are done: a line each.
     fn steps(&mut self) -> Result<usize> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("the run ended ({status}); its messages stand above");
+            let said = fs::read_to_string(&self.log).unwrap_or_default();
+            bail!("the run ended ({status}): {}", said.trim());
         }
         // There is no such file before the first.
         if let Ok(mut file) = File::open(&self.metrics) {
@@ -85,6 +92,10 @@ impl Run {
 impl Task for Run {
     fn get_ready(&mut self) -> Result<()> {
         self.wait_for(1)
+    }
+
+    fn peak_bytes(&self) -> Option<u64> {
+        memory::peak_bytes_of(&self.child.id().to_string())
     }
 
     fn run(&mut self) -> Result<u64> {
