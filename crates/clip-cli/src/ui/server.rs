@@ -128,19 +128,19 @@ impl Server {
         let body = request.into_body();
         let refuse = |body, status, reason: &str| {
             task::spawn(drain(body));
-            Err(refused(status, reason))
+            refused(status, reason)
         };
         let Some(length) = length else {
             let reason = "say how long the upload is";
-            return refuse(body, StatusCode::LENGTH_REQUIRED, reason);
+            return Err(refuse(body, StatusCode::LENGTH_REQUIRED, reason));
         };
         if length > self.limit as u64 {
             let reason = format!("the upload is larger than {} MiB", self.limit >> 20);
-            return refuse(body, StatusCode::PAYLOAD_TOO_LARGE, &reason);
+            return Err(refuse(body, StatusCode::PAYLOAD_TOO_LARGE, &reason));
         }
         let Ok(place) = Arc::clone(&self.uploads).try_acquire_owned() else {
             let reason = "too many requests at once: try again";
-            return refuse(body, StatusCode::SERVICE_UNAVAILABLE, reason);
+            return Err(refuse(body, StatusCode::SERVICE_UNAVAILABLE, reason));
         };
         match timeout(TIMEOUT, to_bytes(body, self.limit)).await {
             Ok(Ok(bytes)) => Ok((bytes, place)),

@@ -75,7 +75,7 @@ impl Run {
             file.seek(SeekFrom::Start(self.read))?;
             file.read_to_end(&mut lines)?;
             self.read += lines.len() as u64;
-            self.steps += lines.iter().filter(|byte| **byte == b'\n').count();
+            self.steps += lines.split(|byte| *byte == b'\n').count() - 1;
         }
         Ok(self.steps)
     }
