@@ -1,4 +1,4 @@
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// Mean and deviation of each colour channel, in units of full intensity.
@@ -30,8 +30,16 @@ impl ImageNorm {
     /// - `pixels`: `batch * size * size * 3` bytes, row by row, channels innermost
     /// - returns `[batch, 3, size, size]`
     pub fn to_tensor(&self, pixels: Vec<u8>, size: usize, device: &Device) -> Tensor<4> {
+        self.bytes_to_tensor(Bytes::from_bytes_vec(pixels), size, device)
+    }
+
+    /// The same of bytes that may be shared, such as a part of a batch: they aren't copied on this side.
+    ///
+    /// # Shapes
+    /// As [`to_tensor`](Self::to_tensor)
+    pub fn bytes_to_tensor(&self, pixels: Bytes, size: usize, device: &Device) -> Tensor<4> {
         let batch = pixels.len() / (size * size * 3);
-        let data = TensorData::new(pixels, [batch, size, size, 3]);
+        let data = TensorData::from_bytes(pixels, [batch, size, size, 3], DType::U8);
         // WGSL has no bytes: there, pixels travel as the numbers that they become.
         let pixels = if device.supports_dtype(DType::U8) {
             Tensor::<4, Int>::from_data(data, (device, DType::U8)).float()

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bytes, Device, Tensor};
 use clip_model::{ImageNorm, loss::Groups};
 
 use super::{Captions, KeptPatches};
@@ -33,8 +33,8 @@ impl PairBatch {
 /// Decoded images: their bytes travel to the device that encodes them, which normalises them.
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// `[images, size, size, 3]`.
-    pixels: Vec<u8>,
+    /// `[images, size, size, 3]`; its clones and parts share them.
+    pixels: Bytes,
     size: usize,
     norm: ImageNorm,
 }
@@ -48,6 +48,7 @@ impl Images {
             "{} bytes are no whole images of {size} by {size}",
             pixels.len()
         );
+        let pixels = Bytes::from_bytes_vec(pixels).shared();
         Self { pixels, size, norm }
     }
 
@@ -61,9 +62,11 @@ impl Images {
     /// # Shapes
     /// - returns `[rows, 3, size, size]`
     pub(super) fn rows(&self, rows: Range<usize>, device: &Device) -> Tensor<4> {
-        let bytes = rows.start * self.bytes()..rows.end * self.bytes();
-        let pixels = self.pixels[bytes].to_vec();
-        self.norm.to_tensor(pixels, self.size, device)
+        let (start, end) = (rows.start * self.bytes(), rows.end * self.bytes());
+        // invariant: they are shared, and the rows are those of a chunk of them.
+        let pixels = self.pixels.view(start, end);
+        let pixels = pixels.expect("invariant: rows of shared bytes");
+        self.norm.bytes_to_tensor(pixels, self.size, device)
     }
 
     /// Of one image.
