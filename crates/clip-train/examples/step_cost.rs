@@ -62,8 +62,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..3 {
         let began = Instant::now();
         let found = step.gradients(&model, &batch);
+        let loss = found.loss.into_scalar::<f32>();
         fastest = fastest.min(began.elapsed().as_secs_f64());
-        println!("loss {:.5}", found.loss);
+        println!("loss {loss:.5}");
     }
     println!(
         "{fastest:.3} s, peak memory: {:.0} MB more than before",

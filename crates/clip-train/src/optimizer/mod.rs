@@ -78,14 +78,20 @@ impl Optimizer {
         }
     }
 
-    /// Applies the gradients at learning rate `lr`; returns the model and the Euclidean norm that all
-    /// gradients had together before clipping. Waits for the device.
-    pub fn step(&mut self, lr: f64, model: Clip, grads: GradientsParams) -> (Clip, f64) {
+    /// Applies the gradients at learning rate `lr`; returns the model and the Euclidean norm, `[1]`, that all
+    /// gradients had together before clipping. Doesn't wait for the device.
+    pub fn step(&mut self, lr: f64, model: Clip, grads: GradientsParams) -> (Clip, Tensor<1>) {
         let norm = global_norm(&grads, &model);
         let grads = match self.grad_clip_norm {
-            // The reference's `clip_grad_norm_` adds the same 1e-6.
-            Some(limit) if norm > limit => scaled(grads, &model, limit / (norm + 1e-6)),
-            _ => grads,
+            // The reference's `clip_grad_norm_`, with its 1e-6.
+            Some(limit) => {
+                let factor = (norm.clone() + 1e-6)
+                    .recip()
+                    .mul_scalar(limit)
+                    .clamp_max(1.0);
+                scaled(grads, &model, Some(factor))
+            }
+            None => grads,
         };
         let mut model = self.inner.step(lr, model, grads);
         model.logit_scale = model.logit_scale.map(|scale| {

@@ -2,8 +2,7 @@ use burn::{
     data::dataloader::{DataLoader, DataLoaderIterator, Progress},
     data::dataset::DatasetError,
     module::Module,
-    optim::GradientsParams,
-    tensor::Device,
+    tensor::{Device, Tensor},
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use clip_data::ImageTextBatch;
@@ -15,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    Captions, ContrastiveStep, Images, Optimizer, PairBatch, PatchDropout,
+    Captions, ContrastiveStep, Images, Optimizer, PairBatch, PatchDropout, StepGradients,
     config::Duplicates,
     progress::{EvalOutput, StepOutput},
     step::{Stopped, reason},
@@ -108,11 +107,17 @@ impl ContrastiveLearner {
     }
 
     /// The gradients of a batch. Burn's operations can only panic when a device stops, which here becomes an error.
-    pub(super) fn gradients(
-        &self,
-        batch: &PairBatch,
-    ) -> Result<TrainOutput<StepOutput>, StoppedDevice> {
-        catch_unwind(AssertUnwindSafe(|| self.output(batch))).map_err(|panic| self.stopped(&*panic))
+    pub(super) fn gradients(&self, batch: &PairBatch) -> Result<StepGradients, StoppedDevice> {
+        let gradients = || {
+            let found = self.step.gradients(&self.clip, batch);
+            if !self.devices.is_empty() {
+                // Whichever stops has to be known before anything is changed.
+                let synced = self.clip.device().sync();
+                synced.unwrap_or_else(|error| panic!("{error}"));
+            }
+            found
+        };
+        catch_unwind(AssertUnwindSafe(gradients)).map_err(|panic| self.stopped(&*panic))
     }
 
     fn stopped(&self, panic: &(dyn Any + Send)) -> StoppedDevice {
@@ -136,22 +141,6 @@ impl ContrastiveLearner {
             place: place.filter(|place| at(*place).is_some_and(elsewhere)),
             name,
             reason,
-        }
-    }
-
-    fn output(&self, batch: &PairBatch) -> TrainOutput<StepOutput> {
-        let found = self.step.gradients(&self.clip, batch);
-        TrainOutput {
-            grads: found.grads,
-            item: StepOutput {
-                loss: f64::from(found.loss),
-                logit_scale: f64::from(found.temperature_factor),
-                lr: f64::NAN,
-                images_per_s: f64::NAN,
-                data_wait: f64::NAN,
-                grad_norm: f64::NAN,
-                batch: batch.images.count(),
-            },
         }
     }
 
@@ -179,16 +168,27 @@ impl ContrastiveLearner {
         }
     }
 
-    /// Takes one optimizer step; returns the norm that all gradients had together before clipping.
+    /// Takes one optimizer step; then waits for the device, for the step's numbers. What the loop alone knows (learning
+    /// rate, speed) is NaN.
     pub(super) fn update(
         &mut self,
         optimizer: &mut Optimizer,
         lr: f64,
-        grads: GradientsParams,
-    ) -> f64 {
-        let (clip, norm) = optimizer.step(lr, self.clip.clone(), grads);
+        found: StepGradients,
+        batch: usize,
+    ) -> StepOutput {
+        let (clip, norm) = optimizer.step(lr, self.clip.clone(), found.grads);
         self.clip = clip;
-        norm
+        let [loss, logit_scale, grad_norm] = read([found.loss, found.temperature_factor, norm]);
+        StepOutput {
+            loss,
+            logit_scale,
+            lr: f64::NAN,
+            images_per_s: f64::NAN,
+            data_wait: f64::NAN,
+            grad_norm,
+            batch,
+        }
     }
 }
 
@@ -198,8 +198,33 @@ impl TrainStep for ContrastiveLearner {
 
     /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
-        self.output(&self.pairs(batch))
+        let batch = self.pairs(batch);
+        let found = self.step.gradients(&self.clip, &batch);
+        let [loss, logit_scale] = read([found.loss, found.temperature_factor]);
+        TrainOutput {
+            grads: found.grads,
+            item: StepOutput {
+                loss,
+                logit_scale,
+                lr: f64::NAN,
+                images_per_s: f64::NAN,
+                data_wait: f64::NAN,
+                grad_norm: f64::NAN,
+                batch: batch.images.count(),
+            },
+        }
     }
+}
+
+/// Numbers of one device, each `[1]`, in one reading.
+fn read<const N: usize>(numbers: [Tensor<1>; N]) -> [f64; N] {
+    let read = Tensor::cat(numbers.into(), 0).into_data().convert::<f64>();
+    let read = read
+        .try_to_vec::<f64>()
+        .ok()
+        .and_then(|read| read.try_into().ok());
+    // invariant: as many as were put together, and converted to f64.
+    read.expect("invariant: as many numbers as were put together")
 }
 
 /// An evaluation works on a whole set, not on batches, so what it found passes through.

@@ -8,8 +8,8 @@ use burn::{
     module::Module,
     train::{
         EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
-        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainOutput,
-        TrainingComponents, TrainingItem, ValidLoader,
+        SupervisedTrainingEventProcessor, TrainLoader as BurnTrainLoader, TrainingComponents,
+        TrainingItem, ValidLoader,
     },
 };
 use clip_data::{Cursor, FaultReport, ImageTextBatch, TrainLoader};
@@ -20,7 +20,7 @@ use super::{
     restore::restore,
 };
 use crate::{
-    Ema, Optimizer, TrainError,
+    Ema, Optimizer, StepGradients, TrainError,
     checkpoint::{Best, Contents, RunState, Writer},
     guard::Guards,
     progress::{EvalOutput, Notes, StepOutput},
@@ -219,20 +219,15 @@ impl Steps<'_> {
         let state = &self.work.state;
         let (next, cursor) = (state.step + 1, batch.cursor);
         let lr = self.plan.schedule.at(state.step);
+        let pairs = batch.batch;
         let found = self.gradients(model, batch)?;
-        let mut output = found.item;
-        let diverged = |what, value| TrainError::Diverged {
-            what,
-            step: next,
-            value,
-        };
-        if !output.loss.is_finite() {
-            return Err(diverged("loss", output.loss));
-        }
+        let mut output = model.update(&mut self.work.optimizer, lr, found, pairs);
         output.lr = lr;
-        output.grad_norm = model.update(&mut self.work.optimizer, lr, found.grads);
-        if !output.grad_norm.is_finite() {
-            return Err(diverged("gradient norm", output.grad_norm));
+        for (what, value) in [("loss", output.loss), ("gradient norm", output.grad_norm)] {
+            if !value.is_finite() {
+                let step = next;
+                return Err(TrainError::Diverged { what, step, value });
+            }
         }
         let before = self.work.state.cursor.epoch;
         self.work.state.step = next;
@@ -255,7 +250,7 @@ impl Steps<'_> {
         &self,
         model: &mut ContrastiveLearner,
         batch: ImageTextBatch,
-    ) -> Result<TrainOutput<StepOutput>, TrainError> {
+    ) -> Result<StepGradients, TrainError> {
         let batch = model.pairs(batch);
         loop {
             let stopped = match model.gradients(&batch) {

@@ -208,7 +208,7 @@ impl Training<'_> {
             None => Ok(()),
             Some((name, _)) => Err(TrainError::Unsupported {
                 key: "precision",
-                value: format!("{precision:?}").to_lowercase(),
+                value: precision.to_string(),
                 reason: format!(
                     "device {name} doesn't compute in it; take another precision (f32 works everywhere) or another device"
                 ),

@@ -274,6 +274,12 @@ impl Encoded {
         for tape in self.text_tapes {
             tape.back(&model.text, &mut found, &mut grads);
         }
-        scaled(grads, model, 1.0 / scale)
+        // A power of two: exact as f32, and so is its inverse.
+        let unscale = || Tensor::from_floats([(1.0 / scale) as f32], &device.clone().inner());
+        scaled(
+            grads,
+            model,
+            (scale.to_bits() != 1.0_f64.to_bits()).then(unscale),
+        )
     }
 }

@@ -3,6 +3,7 @@ use burn::{
     optim::GradientsParams,
     tensor::{DType, Device, Gradients, Tensor},
 };
+use clip_model::Clip;
 
 /// Moves what a backward pass found for a module's parameters to `sum`, and adds it to what is there.
 pub(super) fn collect(found: &mut Gradients, module: &impl Module, sum: &mut GradientsParams) {
@@ -25,21 +26,23 @@ pub(super) fn collect(found: &mut Gradients, module: &impl Module, sum: &mut Gra
     module.visit(&mut Collect { found, sum });
 }
 
-/// The same gradients in f32, times `factor`.
-pub(crate) fn scaled(grads: GradientsParams, module: &impl Module, factor: f64) -> GradientsParams {
+/// The same gradients in f32, times a factor `[1]` if there is one.
+pub(crate) fn scaled(
+    grads: GradientsParams,
+    module: &impl Module,
+    factor: Option<Tensor<1>>,
+) -> GradientsParams {
     struct Scale {
         grads: GradientsParams,
-        factor: f64,
+        factor: Option<Tensor<1>>,
     }
     impl ModuleVisitor for Scale {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.grads.remove::<D>(param.id) {
                 let grad = grad.cast(DType::F32);
-                let unchanged = self.factor.to_bits() == 1.0_f64.to_bits();
-                let grad = if unchanged {
-                    grad
-                } else {
-                    grad.mul_scalar(self.factor)
+                let grad = match &self.factor {
+                    Some(factor) => grad * factor.clone().reshape([1; D]),
+                    None => grad,
                 };
                 self.grads.register(param.id, grad);
             }
@@ -100,8 +103,8 @@ pub(super) fn moved(grads: GradientsParams, module: &impl Module, to: &Device) -
     unpack.grads
 }
 
-/// The Euclidean norm of all gradients together. Waits for the device.
-pub(crate) fn global_norm(grads: &GradientsParams, module: &impl Module) -> f64 {
+/// The Euclidean norm of all gradients together, `[1]`, where the model is.
+pub(crate) fn global_norm(grads: &GradientsParams, model: &Clip) -> Tensor<1> {
     struct SquaredNorm<'a> {
         grads: &'a GradientsParams,
         sum: Option<Tensor<1>>,
@@ -118,9 +121,9 @@ pub(crate) fn global_norm(grads: &GradientsParams, module: &impl Module) -> f64 
         }
     }
     let mut norm = SquaredNorm { grads, sum: None };
-    module.visit(&mut norm);
-    norm.sum
-        .map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()).sqrt())
+    model.visit(&mut norm);
+    let nothing = || Tensor::zeros([1], &model.device().inner());
+    norm.sum.unwrap_or_else(nothing).sqrt()
 }
 
 /// Whether any parameter of a module has a gradient.

@@ -59,12 +59,12 @@ pub struct ContrastiveStep {
     options: Options,
 }
 
-/// What one step found.
+/// What one step found. Its numbers are on the model's device: to read them is to wait for it.
 pub struct StepGradients {
-    /// The batch's loss, in nats.
-    pub loss: f32,
-    /// The factor between cosines and logits that the loss was computed with, `exp(logit_scale)`.
-    pub temperature_factor: f32,
+    /// `[1]`: the batch's loss, in nats.
+    pub loss: Tensor<1>,
+    /// `[1]`: the factor between cosines and logits that the loss was computed with, `exp(logit_scale)`.
+    pub temperature_factor: Tensor<1>,
     /// By every parameter that isn't locked, `logit_scale` included.
     pub grads: GradientsParams,
 }
@@ -143,7 +143,7 @@ impl ContrastiveStep {
         self
     }
 
-    /// The loss and its gradients. Waits for the devices.
+    /// The loss and its gradients. Waits for the devices in f16 only, and where several have to bring theirs together.
     ///
     /// # Panics
     /// If there are not as many captions as images, and when a device stops computing.
@@ -153,10 +153,11 @@ impl ContrastiveStep {
         loop {
             let (found, statistics) = self.attempt(model, batch, &workers, room);
             // f16 ends at 65,504. A room of 2^-24 leaves nothing to gain: then it is the model that has diverged.
+            let is_finite = |number: Tensor<1>| number.into_scalar::<f32>().is_finite();
             let retry = self.options.precision == Precision::F16
-                && found.loss.is_finite()
+                && is_finite(found.loss.clone())
                 && room > 2.0_f64.powi(-24)
-                && !global_norm(&found.grads, model).is_finite();
+                && !is_finite(global_norm(&found.grads, model));
             if !retry {
                 model.visual.update_running_statistics(&statistics);
                 return found;
@@ -221,8 +222,8 @@ impl ContrastiveStep {
             grads.register(bias.id, grad);
         }
         let found = StepGradients {
-            loss: found.loss.into_scalar(),
-            temperature_factor: logit_scale.exp().into_scalar(),
+            loss: found.loss,
+            temperature_factor: logit_scale.exp(),
             grads,
         };
         (found, statistics)

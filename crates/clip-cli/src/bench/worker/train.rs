@@ -34,6 +34,7 @@ pub(super) fn load(place: &Place, preset: &str) -> Result<(Clip, ModelDir, Optim
 /// The one place that knows how a step is configured.
 pub(super) fn step(place: &Place, batch: usize) -> ContrastiveStep {
     ContrastiveStep::new(ContrastiveLoss::default(), batch)
+        .with_precision(place.setup.precision)
         .with_threads(place.threads())
         .with_text_buckets(place.started.text_buckets())
 }
@@ -89,6 +90,7 @@ impl Task for Step {
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
         self.model = Some(model);
         self.place.sync()?;
+        let norm = norm.into_scalar::<f32>();
         ensure!(
             norm > 0.0 && norm.is_finite(),
             "the gradient's norm is {norm}: nothing was trained"

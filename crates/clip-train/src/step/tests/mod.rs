@@ -141,7 +141,7 @@ fn named(grads: &GradientsParams, model: &Clip) -> Named {
 
 fn found(step: ContrastiveStep, model: &Clip, batch: &PairBatch) -> (f32, Named) {
     let found = step.gradients(model, batch);
-    (found.loss, named(&found.grads, model))
+    (found.loss.into_scalar(), named(&found.grads, model))
 }
 
 fn gradients(chunk: usize, threads: usize, buckets: usize) -> (f32, Named) {

@@ -116,7 +116,7 @@ fn training_learns_a_batch_and_resumes_bit_by_bit() {
             // What is drawn belongs to the position, not to the run.
             let batch = batch_of_patches(BATCH, at);
             let found = step(6).gradients(&model, &batch);
-            loss = found.loss;
+            loss = found.loss.into_scalar::<f32>();
             model = optimizer.step(1e-3, model, found.grads).0;
         }
         (model, optimizer, loss)
