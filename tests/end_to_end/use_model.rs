@@ -157,6 +157,48 @@ fn embed_writes_normalised_features() {
 }
 
 #[test]
+fn half_precision_gives_nearly_the_same_features() {
+    let folder = Folder::new();
+    folder.write("texts.txt", b"a red square\nblue\n");
+    let features = |precision: &str| {
+        let out = format!("{precision}.safetensors");
+        let args = ["embed", "--model", "model", "--images", "0.png", "1.png"];
+        let more = [
+            "--texts",
+            "texts.txt",
+            "--precision",
+            precision,
+            "--out",
+            &out,
+        ];
+        let ran = folder.clip(&[&args[..], &more].concat());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let rows = |name: &str| folder.rows(&out, name);
+        [rows("image_features"), rows("text_features")].concat()
+    };
+    let exact = features("f32");
+    for (precision, least) in [("f16", 0.9999), ("bf16", 0.999)] {
+        let half = features(precision);
+        assert_ne!(half, exact, "{precision}");
+        for (half, exact) in half.iter().zip(&exact) {
+            let cosine: f32 = half.iter().zip(exact).map(|(a, b)| a * b).sum();
+            assert!(cosine > least, "{precision}: {cosine}");
+        }
+    }
+    let ran = folder.clip(&[
+        "embed",
+        "--model",
+        "model",
+        "--precision",
+        "fp8",
+        "--out",
+        "x",
+    ]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.err.contains("f32, bf16 or f16"), "{ran:?}");
+}
+
+#[test]
 fn inspect_counts_what_is_there() {
     let folder = Folder::new();
     let found = |what: &str| folder.clip(&["weights", "inspect", what, "--json"]).json();

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     classes::{self, TemplateArgs},
     device::DeviceName,
-    model::ModelArgs,
+    model::EncoderArgs,
     output,
     pictures::{self, BATCH, Pictures},
 };
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     templates: TemplateArgs,
     #[command(flatten)]
-    model: ModelArgs,
+    model: EncoderArgs,
     /// Labels shown of each image, the most probable first.
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     device::DeviceName,
-    model::ModelArgs,
+    model::EncoderArgs,
     output,
     pictures::{BATCH, Pictures},
 };
@@ -20,7 +20,7 @@ use crate::{
 #[command(group(clap::ArgGroup::new("inputs").required(true).multiple(true).args(["images", "texts"])))]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: EncoderArgs,
     /// Image files: jpg, png or webp. Their features become `image_features`, `[images, embed_dim]`.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     images: Vec<PathBuf>,

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet};
+use clip_model::Precision;
 use clip_zeroshot::{ClipEncoders, FeatureCache, ImagePass, LabelSource, ShardFeatures};
 
 use crate::device::{self, DeviceName};
@@ -28,6 +29,35 @@ impl ModelArgs {
         let started = device::open(name)?;
         log::debug!("computing on {} ({})", started.name, started.what);
         Ok(ClipEncoders::load(&self.model, &started.device)?)
+    }
+}
+
+/// Which model, and what it computes in.
+#[derive(clap::Args)]
+pub(crate) struct EncoderArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// What the encoders compute in: f32, bf16 or f16. The last two take a GPU half the time or less; features differ in
+    /// their third digit.
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    precision: Precision,
+}
+
+impl EncoderArgs {
+    /// The model as it was named.
+    pub(crate) fn name(&self) -> &str {
+        self.model.name()
+    }
+
+    /// Starts the device and loads the model onto it.
+    pub(crate) fn load(&self, name: Option<DeviceName>) -> Result<ClipEncoders> {
+        let encoders = self.model.load(name)?;
+        ensure!(
+            self.precision.is_supported(encoders.device()),
+            "the device doesn't compute in {}: take --precision f32, or another --device",
+            self.precision
+        );
+        Ok(encoders.with_precision(self.precision))
     }
 }
 

@@ -1,3 +1,5 @@
+use std::{fmt, str::FromStr};
+
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, FloatDType, Tensor},
@@ -20,6 +22,26 @@ pub enum Precision {
     F16,
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = [Self::F32, Self::Bf16, Self::F16];
+        let found = all.into_iter().find(|one| one.to_string() == name);
+        found.ok_or_else(|| format!("there is no precision `{name}`: it is f32, bf16 or f16"))
+    }
+}
+
 impl Precision {
     /// Whether a device computes in it.
     pub fn is_supported(self, device: &Device) -> bool {
@@ -29,7 +51,8 @@ impl Precision {
     /// A copy of a model that computes in this precision, in a graph of its own.
     ///
     /// The model keeps its f32 weights: gradients of the copy are theirs, once they are f32 again. Norms stay f32 in the
-    /// copy.
+    /// copy, and so do embeddings: a frequent token's gradient is a sum of hundreds, of which half precision would lose
+    /// the end.
     pub fn copy(self, model: &Clip) -> Clip {
         let model = model.clone().fork(&model.device());
         match self {
@@ -37,7 +60,7 @@ impl Precision {
             Self::Bf16 | Self::F16 => {
                 let mut cast = Cast {
                     dtype: self.dtype(),
-                    in_norm: false,
+                    stays: false,
                 };
                 let Clip { visual, text, .. } = model;
                 Clip {
@@ -49,7 +72,8 @@ impl Precision {
         }
     }
 
-    fn dtype(self) -> FloatDType {
+    /// Its numbers.
+    pub fn dtype(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,
             Self::Bf16 => FloatDType::BF16,
@@ -60,20 +84,22 @@ impl Precision {
 
 struct Cast {
     dtype: FloatDType,
-    in_norm: bool,
+    /// Whether the module at hand stays f32.
+    stays: bool,
 }
 
 impl ModuleMapper for Cast {
     fn enter_module(&mut self, _name: &str, container_type: &str) {
-        self.in_norm = ["Struct:LayerNorm", "Struct:BatchNorm"].contains(&container_type);
+        self.stays =
+            ["Struct:LayerNorm", "Struct:BatchNorm", "Struct:Embedding"].contains(&container_type);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.in_norm = false;
+        self.stays = false;
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.in_norm {
+        if self.stays {
             return param;
         }
         param.map(|tensor| {
@@ -92,6 +118,17 @@ mod tests {
 
     use super::*;
     use crate::{ClipConfig, encoder::ImageEncoder, l2_normalize};
+
+    #[test]
+    fn names_are_read_and_written() {
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+            assert_eq!(precision.to_string().parse(), Ok(precision));
+            let json = serde_json::to_string(&precision).unwrap();
+            assert_eq!(json, format!("\"{precision}\""));
+        }
+        let error = "fp8".parse::<Precision>().unwrap_err();
+        assert!(error.contains("f32, bf16 or f16"), "{error}");
+    }
 
     #[test]
     fn a_copy_in_half_precision_gives_nearly_the_same_features_in_f32() {
@@ -129,6 +166,8 @@ mod tests {
             };
             let norm = visual(&copy).ln_pre.unwrap();
             assert_eq!(norm.gamma.val().dtype(), DType::F32);
+            let embedding = copy.text.token_embedding.weight.val();
+            assert_eq!(embedding.dtype(), DType::F32);
             let dtype = precision.dtype().into();
             assert_eq!(visual(&copy).proj.val().dtype(), dtype);
             assert_eq!(visual(&model).proj.val().dtype(), DType::F32);

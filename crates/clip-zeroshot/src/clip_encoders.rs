@@ -8,7 +8,9 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 use clip_data::{EvalLoader, EvalNeeds, ImageResizer, LoaderConfig, Resize, ShardSet, Tokenizer};
-use clip_model::{Clip, ClipConfig, Interpolation, Preprocess, ResizeMode, weights::weights_bytes};
+use clip_model::{
+    Clip, ClipConfig, Interpolation, Precision, Preprocess, ResizeMode, weights::weights_bytes,
+};
 
 use crate::{Sha256Hex, TextEncoder, ZeroShotError};
 
@@ -70,6 +72,16 @@ impl ClipEncoders {
             preprocess,
             hash: OnceLock::new(),
         })
+    }
+
+    /// The same, computing in another precision. Features are f32 whatever it is; to a
+    /// [head](crate::ClassifierHead) and to every cache it is another model.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self {
+            model: precision.copy(&self.model),
+            hash: OnceLock::new(),
+            ..self
+        }
     }
 
     /// The architecture.

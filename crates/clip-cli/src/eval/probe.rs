@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::{
     classes::{self, TemplateArgs},
     device::DeviceName,
-    model::{LabelsFrom, ModelArgs, ReadingArgs},
+    model::{EncoderArgs, LabelsFrom, ReadingArgs},
     output::{self, percent},
 };
 
@@ -30,7 +30,7 @@ const VALIDATION_SHARE: &str = "0.2";
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: EncoderArgs,
     /// Shards to fit to.
     #[arg(long, value_name = "SHARDS")]
     train: String,

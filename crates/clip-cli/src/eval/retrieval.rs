@@ -15,14 +15,14 @@ use serde_json::json;
 
 use crate::{
     device::DeviceName,
-    model::{ModelArgs, ShardArgs},
+    model::{EncoderArgs, ShardArgs},
     output::{self, percent},
 };
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: EncoderArgs,
     #[command(flatten)]
     shards: ShardArgs,
     /// Write where each query's right answer stands: one JSON object a line, first the images and then the captions.

@@ -164,7 +164,8 @@ impl Chain for TextTransformer {
         let tokens = self.padded(tokens);
         let [_, length] = tokens.dims();
         let positions = self.positional_embedding.val().narrow(0, 0, length);
-        self.token_embedding.forward(tokens) + positions.unsqueeze()
+        let embedded = self.token_embedding.forward(tokens); // f32, whatever the rest computes in
+        embedded.cast(positions.dtype()) + positions.unsqueeze()
     }
 
     fn blocks(&self) -> &[ResidualAttentionBlock] {

@@ -18,14 +18,14 @@ use self::{
 use crate::{
     classes::TemplateArgs,
     device::DeviceName,
-    model::{LabelsFrom, ModelArgs, ReadingArgs},
+    model::{EncoderArgs, LabelsFrom, ReadingArgs},
     output,
 };
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: EncoderArgs,
     #[command(flatten)]
     set: SetArgs,
     /// Several sets in one run, described in a TOML file: see the guide.
