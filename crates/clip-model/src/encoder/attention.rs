@@ -1,12 +1,10 @@
 use burn::{
     module::Module,
     nn::Linear,
-    tensor::{
-        DType, Tensor, activation,
-        module::{attention, linear},
-        ops::AttentionModuleOptions,
-    },
+    tensor::{DType, Tensor, activation, module::attention, ops::AttentionModuleOptions},
 };
+
+use super::sequences::{linear, project};
 
 use crate::Init;
 
@@ -94,18 +92,17 @@ impl MultiHeadAttention {
         // was sliced, and weights are smaller than activations.
         let [query, key, value] = [(0, &queries), (1, &x), (2, &x)].map(|(part, x)| {
             let [_, tokens, _] = x.dims();
-            let rows = x.clone().reshape([batch * tokens, width]); // one product, not one a sequence
             let weight = weight.val().narrow(1, part * width, width);
             let bias = bias
                 .as_ref()
                 .map(|bias| bias.val().narrow(0, part * width, width));
-            linear(rows, weight, bias)
+            project(x.clone(), weight, bias)
                 .reshape([batch, tokens, self.heads, head_width])
                 .swap_dims(1, 2)
         });
         let mixed = mix(query, key, value, mask);
-        let mixed = mixed.swap_dims(1, 2).reshape([batch * count, width]);
-        self.out_proj.forward(mixed).reshape([batch, count, width])
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, count, width]);
+        linear(&self.out_proj, mixed)
     }
 }
 

@@ -4,7 +4,7 @@ use burn::{
     tensor::{DType, Int, Tensor},
 };
 
-use super::{Activation, MultiHeadAttention};
+use super::{Activation, MultiHeadAttention, sequences};
 use crate::Init;
 
 /// PyTorch's default.
@@ -25,10 +25,8 @@ impl Mlp {
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`, and so is the result
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = x.dims();
-        let rows = x.reshape([batch * tokens, width]); // one product, not one a sequence
-        let hidden = self.activation.forward(self.c_fc.forward(rows));
-        self.c_proj.forward(hidden).reshape([batch, tokens, width])
+        let hidden = self.activation.forward(sequences::linear(&self.c_fc, x));
+        sequences::linear(&self.c_proj, hidden)
     }
 }
 
@@ -108,7 +106,7 @@ impl ResidualAttentionBlock {
         mask: Option<Tensor<4>>,
         only: Option<&Tensor<2, Int>>,
     ) -> Tensor<3> {
-        let normed = layer_norm(&self.ln_1, x.clone());
+        let normed = sequences::layer_norm(&self.ln_1, self.epsilon, x.clone());
         let (x, queries, mask) = match only {
             Some(only) => {
                 let mask = mask.map(|mask| rows_of_mask(mask, only));
@@ -118,7 +116,8 @@ impl ResidualAttentionBlock {
         };
         let mixed = self.attn.attend(queries, normed, mask);
         let x = x + scaled(self.ls_1.as_ref(), mixed);
-        let mixed = self.mlp.forward(layer_norm(&self.ln_2, x.clone()));
+        let normed = sequences::layer_norm(&self.ln_2, self.epsilon, x.clone());
+        let mixed = self.mlp.forward(normed);
         x + scaled(self.ls_2.as_ref(), mixed)
     }
 

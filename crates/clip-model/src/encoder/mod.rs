@@ -8,6 +8,7 @@ mod block;
 mod chain;
 mod image;
 mod modified_resnet;
+mod sequences;
 mod siglip;
 mod text;
 mod vision;
