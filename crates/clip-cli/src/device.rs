@@ -309,12 +309,7 @@ fn start(name: DeviceName, device: Device) -> Result<Started> {
 }
 
 /// What a device is, and whether it is a GPU in software.
-#[cfg(any(
-    feature = "cuda",
-    feature = "metal",
-    feature = "vulkan",
-    feature = "wgpu"
-))]
+#[cfg(feature = "gpu")]
 fn describe(device: &Device) -> (String, bool) {
     match device.identity() {
         Some(identity) if identity.physical.is_none() => {
@@ -325,12 +320,7 @@ fn describe(device: &Device) -> (String, bool) {
     }
 }
 
-#[cfg(not(any(
-    feature = "cuda",
-    feature = "metal",
-    feature = "vulkan",
-    feature = "wgpu"
-)))]
+#[cfg(not(feature = "gpu"))]
 fn describe(_device: &Device) -> (String, bool) {
     (processor(), false)
 }

@@ -15,6 +15,7 @@ mod devices;
 mod embed;
 mod eval;
 mod interrupt;
+mod kernels;
 mod logger;
 mod memory;
 mod model;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
     if trains {
         allocator::keep_freed_memory();
     }
+    kernels::keep();
     match interrupt::install().and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the results has seen enough, as in `clip ... | head`.

@@ -1,0 +1,22 @@
+//! What GPU backends keep between runs.
+
+/// Has compiled kernels, and which of several was the fastest for a shape, kept in the user's cache folder: a later run
+/// starts without compiling and trying. By itself CubeCL keeps them in the `target` of the package around the current
+/// folder, and recompiles. A `cubecl.toml` decides all else.
+///
+/// Has an effect before the first device starts only.
+#[cfg(feature = "gpu")]
+pub(crate) fn keep() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
+
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    if matches!(config.environment.path, CacheConfig::Target) {
+        config.environment.path = CacheConfig::Global;
+    }
+    CubeClRuntimeConfig::try_set(config);
+}
+
+/// A processor compiles nothing at run time.
+#[cfg(not(feature = "gpu"))]
+pub(crate) fn keep() {}
