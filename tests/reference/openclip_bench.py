@@ -2,8 +2,9 @@
 
     clip bench --peer venv/bin/python       # a virtual environment of requirements.txt; `cargo xtask bench` makes one
 
-The lines are those of `crates/clip-cli/src/bench/protocol.rs`. Each work is done as a user of OpenCLIP would do it: in
-float32, with its own modules and tokenizer, torch's own kernels, captions padded to the context as its tokenizer does.
+The lines are those of `crates/clip-cli/src/bench/protocol.rs`. Each work is done as a user of OpenCLIP would do it: with
+its own modules and tokenizer, torch's own kernels, captions padded to the context as its tokenizer does. In f32, a GPU
+multiplies in tf32; in bf16 and f16, torch's autocast chooses what is computed in it, all as `open_clip_train` does.
 """
 
 import io
@@ -33,7 +34,16 @@ class Place:
         self.folder = pathlib.Path(setup["folder"])
         self.shards = setup["shards"]
         self.device = torch.device(setup["peer_device"])
+        self.dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[setup["precision"]]
         torch.set_num_threads(setup["threads"])
+        # main.py of open_clip_train.
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.deterministic = False
+
+    def autocast(self):
+        """As open_clip_train's get_autocast."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def sync(self):
         if self.device.type == "cuda":
@@ -54,7 +64,9 @@ class Place:
     def images(self, model, batch):
         size = model.visual.image_size
         side = size if isinstance(size, int) else size[0]
-        return torch.randn(batch, 3, side, side)
+        images = torch.randn(batch, 3, side, side)
+        # As open_clip_train's loader leaves them.
+        return images.pin_memory() if self.device.type == "cuda" else images
 
 
 def optimizer_of(model):
@@ -72,12 +84,16 @@ def train_step(place):
     optimizer = optimizer_of(model)
     loss_of = open_clip.ClipLoss()
     images, tokens = place.images(model, batch), tokenizer(place.captions(batch))
+    scaler = torch.amp.GradScaler(place.device.type, enabled=place.dtype == torch.float16)
 
     def run():
         optimizer.zero_grad(set_to_none=True)
-        image, text, scale = model(images.to(place.device), tokens.to(place.device))[:3]
-        loss_of(image, text, scale).backward()
-        optimizer.step()
+        with place.autocast():
+            image, text, scale = model(images.to(place.device, non_blocking=True), tokens.to(place.device))[:3]
+            found = loss_of(image, text, scale)
+        scaler.scale(found).backward()
+        scaler.step(optimizer)
+        scaler.update()
         with torch.no_grad():
             model.logit_scale.clamp_(0, 4.6052)
         place.sync()
@@ -94,7 +110,8 @@ def encode_images(place):
 
     @torch.inference_mode()
     def run():
-        model.encode_image(images.to(place.device))
+        with place.autocast():
+            model.encode_image(images.to(place.device, non_blocking=True))
         place.sync()
         return batch
 
@@ -108,7 +125,8 @@ def encode_texts(place):
 
     @torch.inference_mode()
     def run():
-        model.encode_text(tokenizer(texts).to(place.device))
+        with place.autocast():
+            model.encode_text(tokenizer(texts).to(place.device))
         place.sync()
         return len(texts)
 
@@ -121,7 +139,8 @@ def head(place):
     classes, templates = place.lines("classes.txt"), place.lines("templates.txt")
 
     def run():
-        open_clip.build_zero_shot_classifier(model, tokenizer, classes, templates, device=place.device)
+        with place.autocast():
+            open_clip.build_zero_shot_classifier(model, tokenizer, classes, templates, device=place.device)
         place.sync()
         return len(classes) * len(templates)
 
@@ -236,7 +255,7 @@ def load_checkpoint(place):
 
 def mat_mul(place):
     sizes = (512, 1024, 2048) if place.device.type == "cpu" else (2048, 4096, 8192)
-    pairs = [[torch.rand(size, size, device=place.device) for _ in range(2)] for size in sizes]
+    pairs = [[torch.rand(size, size, device=place.device).to(place.dtype) for _ in range(2)] for size in sizes]
 
     def multiply(pair):
         start = time.perf_counter()

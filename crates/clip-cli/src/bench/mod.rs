@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clip_data::ShardSet;
+use clip_model::Precision;
 use tempfile::TempDir;
 
 use self::{
@@ -66,6 +67,12 @@ pub(crate) struct Args {
     /// as long as Flickr8k's, 12 words on average.
     #[arg(long, value_name = "FILE|SHARDS")]
     captions: Option<String>,
+    /// Images, texts or pairs at once, of those benchmarks that take some [default: each one's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// What models compute in: f32, bf16 or f16. The peer does as `open_clip_train --precision amp_bf16` or `amp`.
+    #[arg(long, default_value_t)]
+    precision: Precision,
     /// Processor threads of each side [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -78,15 +85,20 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     if args.list {
         let rows: Vec<_> = work::all()
             .into_iter()
-            .map(|benchmark| [benchmark.name.to_owned(), benchmark.what])
+            .map(|benchmark| [benchmark.name.to_owned(), benchmark.work.to_string()])
             .collect();
         return output::table(&rows);
     }
-    let chosen = choose(&args.names)?;
+    let mut chosen = choose(&args.names)?;
+    if let Some(batch) = args.batch {
+        for benchmark in &mut chosen {
+            benchmark.work = benchmark.work.clone().with_batch(batch as usize);
+        }
+    }
     let bench = Bench::new(args, device)?;
     let mut report = Report::new(args, bench.threads, &bench.peer_device);
     for benchmark in chosen {
-        log::info!("{} ({})", benchmark.name, benchmark.what);
+        log::info!("{} ({})", benchmark.name, benchmark.work);
         let outcome = match benchmark.work.unknown() {
             Some(reason) => Outcome::Skipped(reason),
             None => match bench.measure(&benchmark) {
@@ -137,6 +149,7 @@ struct Bench {
     device: Option<DeviceName>,
     peer: Option<PathBuf>,
     peer_device: String,
+    precision: Precision,
     threads: usize,
     rounds: u32,
     quick: bool,
@@ -182,6 +195,7 @@ impl Bench {
                 .peer_device
                 .clone()
                 .unwrap_or_else(|| peer_device.to_owned()),
+            precision: args.precision,
             threads: args.threads.map_or_else(
                 || thread::available_parallelism().map_or(1, usize::from),
                 usize::from,
@@ -199,6 +213,7 @@ impl Bench {
             folder: self.folder.path().to_owned(),
             shards: self.shards.clone(),
             peer_device: self.peer_device.clone(),
+            precision: self.precision,
         };
         self.prepare(&mut setup)?;
         let mut sides = vec![Turn::start(self.ours(&setup.work)?, &setup)?];
@@ -316,6 +331,7 @@ impl Turn {
     }
 
     fn end(mut self) -> Result<SideResult> {
+        self.result.gpu_bytes = machine::gpu_bytes_of(self.side.process());
         if let Reply::Ended { peak_bytes } = self.side.ask(&Request::End)? {
             self.result.peak_bytes = peak_bytes;
         }

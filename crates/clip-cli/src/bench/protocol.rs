@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clip_model::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::work::Work;
@@ -30,6 +31,8 @@ pub(super) struct Setup {
     pub(super) shards: Vec<PathBuf>,
     /// Where the peer computes, in PyTorch's words.
     pub(super) peer_device: String,
+    /// What models compute in; their weights are f32.
+    pub(super) precision: Precision,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,6 +111,11 @@ impl Side {
         })
     }
 
+    /// The number of its process.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the answer; a failure on the other side is one here.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Reply> {
         let name = self.name;
@@ -171,11 +179,12 @@ mod tests {
             folder: "f".into(),
             shards: vec!["s.tar".into()],
             peer_device: "cpu".to_owned(),
+            precision: Precision::Bf16,
         };
         let line = serde_json::to_string(&Request::Setup(setup)).unwrap();
         assert_eq!(
             line,
-            r#"{"setup":{"work":{"kind":"train_step","preset":"P","batch":2},"threads":3,"folder":"f","shards":["s.tar"],"peer_device":"cpu"}}"#
+            r#"{"setup":{"work":{"kind":"train_step","preset":"P","batch":2},"threads":3,"folder":"f","shards":["s.tar"],"peer_device":"cpu","precision":"bf16"}}"#
         );
         assert_eq!(
             serde_json::to_string(&Request::Run(4)).unwrap(),

@@ -21,7 +21,17 @@ pub(super) struct SideResult {
     pub(super) flop: Option<f64>,
     /// Of each round: how many a second.
     pub(super) rates: Vec<f64>,
+    /// Of the host.
     pub(super) peak_bytes: Option<u64>,
+    /// Of NVIDIA's GPUs, if it is there that it computes.
+    pub(super) gpu_bytes: Option<u64>,
+}
+
+impl SideResult {
+    /// Where the work is done.
+    fn memory(&self) -> String {
+        gibibytes(self.gpu_bytes.or(self.peak_bytes))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +75,7 @@ impl Report {
             "commit": std::env::var("CLIP_BENCH_COMMIT").ok(),
             "machine": machine::describe(),
             "threads": threads,
+            "precision": args.precision,
             "quick": args.quick,
             "peer_device": args.peer.as_ref().map(|_| peer_device),
             "load_before": machine::load(),
@@ -146,7 +157,7 @@ impl Report {
         ];
         for (benchmark, outcome) in &self.done {
             let mut cells = [const { String::new() }; 8];
-            cells[0].clone_from(&benchmark.what);
+            cells[0] = benchmark.work.to_string();
             match outcome {
                 Outcome::Skipped(reason) => cells[1] = format!("skipped: {reason}"),
                 Outcome::Failed(_) => "failed".clone_into(&mut cells[1]),
@@ -174,7 +185,7 @@ impl Report {
         report["versions"] = json!(versions);
         report["load_after"] = json!(machine::load());
         let benchmarks = self.done.iter().map(|(benchmark, outcome)| {
-            let mut object = json!({ "name": benchmark.name, "what": benchmark.what });
+            let mut object = json!({ "name": benchmark.name, "what": benchmark.work.to_string() });
             match outcome {
                 Outcome::Skipped(reason) => object["skipped"] = json!(reason),
                 Outcome::Failed(reason) => object["failed"] = json!(reason),
@@ -212,9 +223,9 @@ impl Row<'_> {
             *limit = rate(most, unit);
             *share = format!("{:.0}%", 100.0 * part);
         }
-        *memory = gibibytes(self.measured.ours.peak_bytes);
+        *memory = self.measured.ours.memory();
         let peer = self.measured.peer.as_ref();
-        *peer_memory = gibibytes(peer.and_then(|peer| peer.peak_bytes));
+        *peer_memory = peer.map_or_else(String::new, SideResult::memory);
     }
 
     fn tell(&self, object: &mut Value) {
@@ -225,6 +236,7 @@ impl Row<'_> {
                 "max": spread.max,
                 "rounds": side.rates,
                 "peak_bytes": side.peak_bytes,
+                "gpu_bytes": side.gpu_bytes,
             })
         };
         object["ours"] = side(self.ours, &self.measured.ours);

@@ -1,5 +1,7 @@
 //! What is measured, by name.
 
+use std::fmt;
+
 use clip_model::presets;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +49,6 @@ pub(super) enum Limit {
 #[derive(Clone, Debug)]
 pub(super) struct Benchmark {
     pub(super) name: &'static str,
-    pub(super) what: String,
     pub(super) work: Work,
 }
 
@@ -65,6 +66,18 @@ pub(super) const TEMPLATES: [&str; 8] = [
 ];
 
 impl Work {
+    /// The same on so many pairs, images or texts at once, if it is such work.
+    pub(super) fn with_batch(mut self, size: usize) -> Self {
+        if let Self::TrainStep { batch, .. }
+        | Self::EncodeImages { batch, .. }
+        | Self::EncodeTexts { batch, .. }
+        | Self::Loss { batch, .. } = &mut self
+        {
+            *batch = size;
+        }
+        self
+    }
+
     /// What is counted.
     pub(super) fn unit(&self) -> &'static str {
         match self {
@@ -145,94 +158,94 @@ impl Limit {
     }
 }
 
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TrainStep { preset, batch } => {
+                write!(f, "training step, {preset}, batch {batch}")
+            }
+            Self::Run { preset, batch } => write!(f, "training run, {preset}, batch {batch}"),
+            Self::EncodeImages { preset, batch } => {
+                write!(f, "image encoding, {preset}, batch {batch}")
+            }
+            Self::EncodeTexts { preset, batch } => {
+                write!(f, "text encoding, {preset}, {batch} captions")
+            }
+            Self::Loss { batch, embed_dim } => write!(
+                f,
+                "contrastive loss and gradients, batch {batch}, {embed_dim} features"
+            ),
+            Self::Head { preset } => write!(
+                f,
+                "classifier head, {preset}, {CLASSES} classes of {} templates",
+                TEMPLATES.len()
+            ),
+            Self::Loader { image_size, .. } => {
+                write!(f, "loader, one worker, images of {image_size} pixels")
+            }
+            Self::Tokenize => f.write_str("tokenizer, one thread"),
+            Self::SaveCheckpoint { preset } => write!(f, "checkpoint saved, {preset}"),
+            Self::LoadCheckpoint { preset } => write!(f, "checkpoint loaded, {preset}"),
+            Self::MatMul => f.write_str("matrix product"),
+            Self::Copy => f.write_str("memory copy, read and written"),
+            Self::WriteFile => f.write_str("file on the disk"),
+        }
+    }
+}
+
 /// Every benchmark; what the others are compared with comes first.
 pub(super) fn all() -> Vec<Benchmark> {
-    let training = [
-        ("train-nano", "ViT-Nano-6-36", 128),
-        ("train-mini", "ViT-Mini-16-96", 256),
-        ("train-b-32", "ViT-B-32", 32),
-        ("train-b-16", "ViT-B-16", 16),
-        ("train-rn50", "RN50", 16),
-    ];
-    let training = training.map(|(name, preset, batch)| {
-        let preset = preset.to_owned();
-        let what = format!("training step, {preset}, batch {batch}");
-        let work = Work::TrainStep { preset, batch };
-        Benchmark { name, what, work }
-    });
-    let images = [("image-b-32", "ViT-B-32", 32), ("image-rn50", "RN50", 32)].map(
-        |(name, preset, batch)| {
-            let preset = preset.to_owned();
-            let what = format!("image encoding, {preset}, batch {batch}");
-            let work = Work::EncodeImages { preset, batch };
-            Benchmark { name, what, work }
-        },
-    );
-    let losses = [("loss-1024", 1024), ("loss-4096", 4096)].map(|(name, batch)| {
-        let embed_dim = 512;
-        let what = format!("contrastive loss and gradients, batch {batch}, {embed_dim} features");
-        let work = Work::Loss { batch, embed_dim };
-        Benchmark { name, what, work }
-    });
-    let one = |name, what: &str, work| Benchmark {
-        name,
-        what: what.to_owned(),
-        work,
-    };
-    let loader = |name, image_size| {
-        let what = format!("loader, one worker, images of {image_size} pixels");
-        let batch = 64;
-        let work = Work::Loader { image_size, batch };
-        Benchmark { name, what, work }
-    };
-    let base = || "ViT-B-32".to_owned();
+    let nano = || "ViT-Nano-6-36".to_owned();
     // Weights and both moments take 250 MB.
-    let saved = || "ViT-Mini-16-96".to_owned();
-    let mut all = vec![
-        one("matmul", "matrix product", Work::MatMul),
-        one("memory", "memory copy, read and written", Work::Copy),
-        one("disk", "file on the disk", Work::WriteFile),
+    let mini = || "ViT-Mini-16-96".to_owned();
+    let base = || "ViT-B-32".to_owned();
+    let train = |preset: &str, batch| Work::TrainStep {
+        preset: preset.to_owned(),
+        batch,
+    };
+    let images = |preset: &str| Work::EncodeImages {
+        preset: preset.to_owned(),
+        batch: 32,
+    };
+    let texts = Work::EncodeTexts {
+        preset: base(),
+        batch: 128,
+    };
+    let loss = |batch| Work::Loss {
+        batch,
+        embed_dim: 512,
+    };
+    let loader = |image_size| Work::Loader {
+        image_size,
+        batch: 64,
+    };
+    let run = Work::Run {
+        preset: nano(),
+        batch: 128,
+    };
+    let all = [
+        ("matmul", Work::MatMul),
+        ("memory", Work::Copy),
+        ("disk", Work::WriteFile),
+        ("train-nano", train(&nano(), 128)),
+        ("train-mini", train(&mini(), 256)),
+        ("train-b-32", train("ViT-B-32", 32)),
+        ("train-b-16", train("ViT-B-16", 16)),
+        ("train-rn50", train("RN50", 16)),
+        ("run-nano", run),
+        ("image-b-32", images("ViT-B-32")),
+        ("image-rn50", images("RN50")),
+        ("text-b-32", texts),
+        ("head", Work::Head { preset: base() }),
+        ("loss-1024", loss(1024)),
+        ("loss-4096", loss(4096)),
+        ("loader", loader(224)),
+        ("loader-96", loader(96)),
+        ("tokenizer", Work::Tokenize),
+        ("save", Work::SaveCheckpoint { preset: mini() }),
+        ("load", Work::LoadCheckpoint { preset: mini() }),
     ];
-    all.extend(training);
-    all.push(one(
-        "run-nano",
-        "training run, ViT-Nano-6-36, batch 128",
-        Work::Run {
-            preset: "ViT-Nano-6-36".to_owned(),
-            batch: 128,
-        },
-    ));
-    all.extend(images);
-    all.push(one(
-        "text-b-32",
-        "text encoding, ViT-B-32, 128 captions",
-        Work::EncodeTexts {
-            preset: base(),
-            batch: 128,
-        },
-    ));
-    all.push(one(
-        "head",
-        "classifier head, ViT-B-32, 20 classes of 8 templates",
-        Work::Head { preset: base() },
-    ));
-    all.extend(losses);
-    all.extend([
-        loader("loader", 224),
-        loader("loader-96", 96),
-        one("tokenizer", "tokenizer, one thread", Work::Tokenize),
-        one(
-            "save",
-            "checkpoint saved, ViT-Mini-16-96",
-            Work::SaveCheckpoint { preset: saved() },
-        ),
-        one(
-            "load",
-            "checkpoint loaded, ViT-Mini-16-96",
-            Work::LoadCheckpoint { preset: saved() },
-        ),
-    ]);
-    all
+    all.map(|(name, work)| Benchmark { name, work }).into()
 }
 
 #[cfg(test)]

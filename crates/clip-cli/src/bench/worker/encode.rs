@@ -10,7 +10,8 @@ use crate::bench::flops::Shape;
 fn load(place: &Place, preset: &str) -> Result<ClipEncoders> {
     let dir = place.model(preset);
     let dir = dir.to_str().context("the folder's name is not UTF-8")?;
-    Ok(ClipEncoders::load(dir, &place.started.device)?)
+    let encoders = ClipEncoders::load(dir, &place.started.device)?;
+    Ok(encoders.with_precision(place.setup.precision))
 }
 
 /// Mean cost of some texts, each at its own length.

@@ -14,7 +14,7 @@ const GPU_SIZES: [usize; 3] = [2048, 4096, 8192];
 /// Far beyond every cache.
 const BYTES: usize = 256 << 20;
 
-/// `f32` products of two square matrices, of the size that is fastest here.
+/// Products of two square matrices in the models' precision, of the size that is fastest here.
 pub(super) struct MatMul {
     place: Place,
     size: usize,
@@ -51,7 +51,10 @@ impl MatMul {
 
 fn factors(size: usize, place: &Place) -> [Tensor<2>; 2] {
     let device = &place.started.device;
-    [(); 2].map(|()| Tensor::random([size, size], Distribution::Uniform(-1.0, 1.0), device))
+    let dtype = place.setup.precision.dtype();
+    let uniform = Distribution::Uniform(-1.0, 1.0);
+    let factor = || Tensor::<2>::random([size, size], uniform, device);
+    [(); 2].map(|()| factor().cast(dtype))
 }
 
 fn multiply([a, b]: &[Tensor<2>; 2], place: &Place) -> Result<()> {
