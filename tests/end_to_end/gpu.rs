@@ -10,7 +10,8 @@
 //!     gpu:: reference_tests:: vision_variant_tests:: image_norm::
 //! ```
 //!
-//! Software compiles each kernel in seconds: nearly all of a program's first minutes go there.
+//! Software compiles each kernel in seconds: nearly all of a program's first minutes go there. Built with
+//! `clip-cli/cuda` or `clip-cli/vulkan`, and with `BURN_DEVICE` so, they are tests of those.
 
 use crate::{
     runs::{folder, metrics, pretrain},
@@ -21,6 +22,14 @@ use crate::{
 const ROUNDING: f32 = 1e-4;
 /// The same after three steps, each of which divides by a gradient's size.
 const TRAINED: f64 = 1e-3;
+
+/// bf16 has 8 bits of fraction: the losses of three steps.
+const BF16: f64 = 0.05;
+
+/// The GPU's backend.
+fn gpu() -> String {
+    std::env::var("BURN_DEVICE").unwrap_or_else(|_| "wgpu".to_owned())
+}
 
 const RESNET: &str = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8,
     "head_width": 16, "patch_size": null}, "text_cfg": {"context_length": 12, "vocab_size": 540,
@@ -53,17 +62,18 @@ fn features(folder: &Folder, model: &str, device: &str) -> Vec<Vec<f32>> {
 }
 
 #[test]
-#[ignore = "needs --features clip-cli/wgpu and a GPU or Mesa's software Vulkan; see tests/end_to_end/gpu.rs"]
+#[ignore = "needs a build with a GPU's backend, and a GPU or Mesa's software Vulkan; see tests/end_to_end/gpu.rs"]
 fn features_are_the_processors() {
     let folder = folder();
     let ran = folder.clip(&["devices"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.out.contains("wgpu:0"), "no device of wgpu: {ran:?}");
+    let gpu = gpu();
+    assert!(ran.out.contains(&format!("{gpu}:0")), "no {gpu}: {ran:?}");
     println!("{}", ran.out);
 
     encoders_of(RESNET).save(&folder.path("resnet")).unwrap();
     for model in ["model", "resnet"] {
-        let [ours, theirs] = ["wgpu", "cpu"].map(|device| features(&folder, model, device));
+        let [ours, theirs] = [&*gpu, "cpu"].map(|device| features(&folder, model, device));
         assert_eq!(ours.len(), 3 + 3);
         // Unit vectors: their difference is relative already.
         for (ours, theirs) in ours.iter().zip(&theirs) {
@@ -75,22 +85,33 @@ fn features_are_the_processors() {
     }
 }
 
+/// The losses of three training steps.
+fn losses(folder: &Folder, name: &str, device: &str, set: &[&str]) -> Vec<f64> {
+    let out = format!("{name}-{device}");
+    let mut more = vec!["--steps", "3", "--val", "a.tar", "--device", device];
+    more.extend(set.iter().flat_map(|&set| ["--set", set]));
+    let ran = folder.clip(&pretrain(&out, &more));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let steps = metrics(folder, &out);
+    let losses: Vec<f64> = steps
+        .iter()
+        .filter_map(|step| step["loss"].as_f64())
+        .collect();
+    println!("{out}: losses {losses:?}");
+    assert_eq!(losses.len(), 3);
+    losses
+}
+
+fn assert_near(ours: &[f64], theirs: &[f64], tolerance: f64) {
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        assert!((ours - theirs).abs() < tolerance, "{ours} {theirs}");
+    }
+}
+
 #[test]
-#[ignore = "needs --features clip-cli/wgpu and a GPU or Mesa's software Vulkan; see tests/end_to_end/gpu.rs"]
+#[ignore = "needs a build with a GPU's backend, and a GPU or Mesa's software Vulkan; see tests/end_to_end/gpu.rs"]
 fn training_is_the_processors() {
     let folder = folder();
-    let losses = |name: &str, device: &str, set: &[&str]| -> Vec<f64> {
-        let out = format!("{name}-{device}");
-        let mut more = vec!["--steps", "3", "--val", "a.tar", "--device", device];
-        more.extend(set.iter().flat_map(|&set| ["--set", set]));
-        let ran = folder.clip(&pretrain(&out, &more));
-        assert_eq!(ran.code, Some(0), "{ran:?}");
-        let steps = metrics(&folder, &out);
-        steps
-            .iter()
-            .filter_map(|step| step["loss"].as_f64())
-            .collect()
-    };
     // Whole batches, then all that takes them apart or changes what is computed.
     let settings = [
         "chunk=3",
@@ -102,24 +123,29 @@ fn training_is_the_processors() {
         "optimizer.grad_clip_norm=1.0",
     ];
     for (name, set) in [("plain", &[][..]), ("settings", &settings[..])] {
-        let [ours, theirs] = ["wgpu", "cpu"].map(|device| losses(name, device, set));
-        println!("{name}: losses {ours:?} on the GPU, {theirs:?} on the processor");
-        assert_eq!((ours.len(), theirs.len()), (3, 3));
-        for (ours, theirs) in ours.iter().zip(&theirs) {
-            assert!((ours - theirs).abs() < TRAINED, "{name}: {ours} {theirs}");
-        }
+        let [ours, theirs] = [&*gpu(), "cpu"].map(|device| losses(&folder, name, device, set));
+        assert_near(&ours, &theirs, TRAINED);
     }
 }
 
-/// WGSL has none; see its specification, section 6.2.
+/// WGSL has no bf16; see its specification, section 6.2.
 #[test]
-#[ignore = "needs --features clip-cli/wgpu and a GPU or Mesa's software Vulkan; see tests/end_to_end/gpu.rs"]
-fn bf16_is_refused_before_a_run_begins() {
+#[ignore = "needs a build with a GPU's backend, and a GPU or Mesa's software Vulkan; see tests/end_to_end/gpu.rs"]
+fn bf16_is_near_f32_or_refused_before_a_run_begins() {
     let folder = folder();
-    let args = pretrain("run", &["--device", "wgpu", "--set", "precision=bf16"]);
+    let gpu = gpu();
+    let bf16 = ["precision=bf16"];
+    if gpu == "cuda" {
+        let [ours, theirs] =
+            [("bf16", &bf16[..]), ("f32", &[])].map(|(name, set)| losses(&folder, name, &gpu, set));
+        assert_near(&ours, &theirs, BF16);
+        assert_ne!(ours, theirs);
+        return;
+    }
+    let args = pretrain("run", &["--device", &gpu, "--set", bf16[0]]);
     refused(
         &folder,
-        &[(&args, &["precision", "wgpu", "f32 works everywhere"])],
+        &[(&args, &["precision", &gpu, "f32 works everywhere"])],
     );
     assert!(!folder.path("run").join("metrics.jsonl").exists());
 }
