@@ -74,9 +74,12 @@ impl ClipEncoders {
         })
     }
 
-    /// The same, computing in another precision. Features are f32 whatever it is; to a
+    /// The same, whose weights are f32, computing in another precision. Features are f32 whatever it is; to a
     /// [head](crate::ClassifierHead) and to every cache it is another model.
     pub fn with_precision(self, precision: Precision) -> Self {
+        if precision == Precision::F32 {
+            return self;
+        }
         Self {
             model: precision.copy(&self.model),
             hash: OnceLock::new(),
