@@ -44,6 +44,7 @@ pub(super) struct Encoding {
     device: Device,
     what: String,
     on_this_cpu: bool,
+    on_other_machine: bool,
 }
 
 impl Devices {
@@ -68,6 +69,7 @@ impl Devices {
                     device: remote::open(address, token)?,
                     what: "another machine".to_owned(),
                     on_this_cpu: false,
+                    on_other_machine: true,
                 }),
             }
         }
@@ -80,6 +82,10 @@ impl Devices {
             encoding.push(Encoding::here(&main));
         }
         Ok(Self { main, encoding })
+    }
+
+    pub(super) fn on_other_machines(&self) -> bool {
+        self.encoding.iter().any(|one| one.on_other_machine)
     }
 
     /// For the training.
@@ -127,6 +133,7 @@ impl Encoding {
             device: started.device.clone(),
             what: started.what.clone(),
             on_this_cpu: started.name.backend == Backend::Cpu,
+            on_other_machine: false,
         }
     }
 }

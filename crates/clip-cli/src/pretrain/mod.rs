@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let latest = validation.latest();
     let retrieval_loader = validation.retrieval_loader();
     let interrupter = interrupt::training_begins();
-    panics::leave_those_of_devices_to_errors();
+    panics::leave_those_of_devices_to_errors(devices.on_other_machines());
     let trained = Training {
         config: &config,
         model: &model,

@@ -110,7 +110,7 @@ impl ContrastiveLearner {
     pub(super) fn gradients(&self, batch: &PairBatch) -> Result<StepGradients, StoppedDevice> {
         let gradients = || {
             let found = self.step.gradients(&self.clip, batch);
-            if !self.devices.is_empty() {
+            if self.devices.iter().any(|device| self.is_elsewhere(device)) {
                 // Whichever stops has to be known before anything is changed.
                 let synced = self.clip.device().sync();
                 synced.unwrap_or_else(|error| panic!("{error}"));
@@ -120,8 +120,12 @@ impl ContrastiveLearner {
         catch_unwind(AssertUnwindSafe(gradients)).map_err(|panic| self.stopped(&*panic))
     }
 
+    /// Whether a device is another than the model's.
+    fn is_elsewhere(&self, device: &NamedDevice) -> bool {
+        device.device.clone().inner() != self.clip.device().inner()
+    }
+
     fn stopped(&self, panic: &(dyn Any + Send)) -> StoppedDevice {
-        let main = self.clip.device().inner();
         let (place, reason) = match panic.downcast_ref::<Stopped>() {
             Some(stopped) => (Some(stopped.device), stopped.reason.clone()),
             // Between the parts of a step it is the model's that computes.
@@ -133,12 +137,12 @@ impl ContrastiveLearner {
             None => self
                 .devices
                 .iter()
-                .find(|device| device.device.clone().inner() == main)
+                .find(|device| !self.is_elsewhere(device))
                 .map_or_else(|| "of the model".to_owned(), |device| device.name.clone()),
         };
-        let elsewhere = |device: &NamedDevice| device.device.clone().inner() != main;
+        let elsewhere = |place: &usize| at(*place).is_some_and(|device| self.is_elsewhere(device));
         StoppedDevice {
-            place: place.filter(|place| at(*place).is_some_and(elsewhere)),
+            place: place.filter(elsewhere),
             name,
             reason,
         }
