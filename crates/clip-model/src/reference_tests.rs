@@ -271,8 +271,12 @@ fn resnet_gradients_are_the_processors() {
     for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
         let length = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
         let apart: Vec<f32> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
-        let error = length(&apart) / length(theirs);
-        assert!(error < CANCELLATION, "{name}: {error}");
+        let (off, norm) = (length(&apart), length(theirs));
+        // The gradient of a key's bias is 0 but for rounding.
+        assert!(
+            off <= CANCELLATION * norm + 1e-6,
+            "{name}: off by {off} of {norm}"
+        );
     }
 }
 
