@@ -7,7 +7,7 @@
 /// Has an effect before the first device starts only.
 #[cfg(feature = "gpu")]
 pub(crate) fn keep() {
-    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
+    use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
 
     let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
     config.compilation.cache = true;
