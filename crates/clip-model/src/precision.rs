@@ -72,7 +72,7 @@ impl Precision {
         }
     }
 
-    /// Its numbers.
+    /// The type of the numbers that are computed.
     pub fn dtype(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,

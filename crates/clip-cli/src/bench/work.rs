@@ -69,6 +69,7 @@ impl Work {
     /// The same on so many pairs, images or texts at once, if it is such work.
     pub(super) fn with_batch(mut self, size: usize) -> Self {
         if let Self::TrainStep { batch, .. }
+        | Self::Run { batch, .. }
         | Self::EncodeImages { batch, .. }
         | Self::EncodeTexts { batch, .. }
         | Self::Loss { batch, .. } = &mut self

@@ -184,15 +184,7 @@ impl ContrastiveLearner {
         let (clip, norm) = optimizer.step(lr, self.clip.clone(), found.grads);
         self.clip = clip;
         let [loss, logit_scale, grad_norm] = read([found.loss, found.temperature_factor, norm]);
-        StepOutput {
-            loss,
-            logit_scale,
-            lr: f64::NAN,
-            images_per_s: f64::NAN,
-            data_wait: f64::NAN,
-            grad_norm,
-            batch,
-        }
+        output(loss, logit_scale, grad_norm, batch)
     }
 }
 
@@ -207,16 +199,21 @@ impl TrainStep for ContrastiveLearner {
         let [loss, logit_scale] = read([found.loss, found.temperature_factor]);
         TrainOutput {
             grads: found.grads,
-            item: StepOutput {
-                loss,
-                logit_scale,
-                lr: f64::NAN,
-                images_per_s: f64::NAN,
-                data_wait: f64::NAN,
-                grad_norm: f64::NAN,
-                batch: batch.images.count(),
-            },
+            item: output(loss, logit_scale, f64::NAN, batch.images.count()),
         }
+    }
+}
+
+/// What is known before the loop adds learning rate and speed.
+fn output(loss: f64, logit_scale: f64, grad_norm: f64, batch: usize) -> StepOutput {
+    StepOutput {
+        loss,
+        logit_scale,
+        lr: f64::NAN,
+        images_per_s: f64::NAN,
+        data_wait: f64::NAN,
+        grad_norm,
+        batch,
     }
 }
 

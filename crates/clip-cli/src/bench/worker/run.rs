@@ -45,6 +45,7 @@ impl Run {
             .args(["--preset", preset, "--train", &shards.join("::")])
             .args(["--batch", &batch.to_string()])
             .args(["--set", &format!("threads={}", place.threads())])
+            .args(["--set", &format!("precision={}", place.setup.precision)])
             .args(["--device", &place.started.name.to_string()])
             .arg("--out")
             .arg(&out)
