@@ -1,13 +1,21 @@
-use std::collections::BTreeMap;
+//! Retrieval of captions by images and of images by captions.
 
-use burn::tensor::{DType, Tensor};
-use clip_model::l2_normalize;
+mod scores;
 
-use crate::{TiedRank, ZeroShotError, features::finite_rows};
+use std::{collections::HashMap, sync::Mutex};
 
-/// Images and texts of one similarity tile: 4 MB of scores, which stay in a CPU's cache until they are counted,
-/// and products large enough to run at full speed.
-const TILE: [usize; 2] = [512, 2048];
+use burn::tensor::Tensor;
+use scores::{Place, Scores, TileSize};
+
+use crate::{TiedRank, ZeroShotError};
+
+/// A tile's scores are 2 MB, which stay in a core's cache until they are counted, and a product large enough to run at
+/// full speed. A tile of captions is normalised once for 8,192 images instead of for each 512.
+const TILE: TileSize = TileSize {
+    images: 512,
+    captions: 1024,
+    images_at_once: 16,
+};
 
 /// The figures of a retrieval. Recalls are fractions between 0 and 1, ranks count from 1.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -52,8 +60,8 @@ pub struct Retrieval {
 /// Ranks all captions for each image and all images for each caption, by cosine.
 ///
 /// An image with several captions counts as found when one of them is. Ties neither help nor hurt: see
-/// [`TiedRank`]. Similarities are computed tile by tile, so the memory beyond the features is constant: features
-/// in f16 are compared in f32, and take half the memory.
+/// [`TiedRank`]. Similarities are computed tile by tile on all processors, so that the memory beyond the features and
+/// ranks is some megabytes for each: features in f16 are compared in f32, and take half the memory.
 ///
 /// # Shapes
 /// - `image_features`: `[images, embed_dim]`, normalised or not
@@ -76,7 +84,7 @@ fn retrieve_in_tiles(
     image_features: Tensor<2>,
     text_features: Tensor<2>,
     image_of_text: &[usize],
-    [image_tile, text_tile]: [usize; 2],
+    size: TileSize,
 ) -> Result<Retrieval, ZeroShotError> {
     let [images, embed_dim] = image_features.dims();
     let captions = image_of_text.len();
@@ -88,35 +96,14 @@ fn retrieve_in_tiles(
         });
     }
     check_pairs(images, image_of_text)?;
-    check_finite(&image_features, image_tile, "image")?;
-    check_finite(&text_features, text_tile, "caption")?;
-    // One tile of texts is at hand at a time; each is compared with all tiles of images.
-    let texts_of = |tile: usize| normalised(&text_features, tile, text_tile).transpose();
-    let scores = |image: usize, texts: &Tensor<2>| {
-        normalised(&image_features, image, image_tile)
-            .matmul(texts.clone())
-            .try_into_vec_as::<f32>()
+    let scores = Scores {
+        images: image_features,
+        captions: text_features,
+        size,
     };
-    let width = |tile: usize| text_tile.min(captions - tile * text_tile);
+    scores.check_finite()?;
 
-    // A caption's score with its own image, from the very product that the others will come from: equal
-    // features must tie, which a dot product of another shape does not guarantee.
-    let mut pairs: BTreeMap<usize, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
-    for (text, &image) in image_of_text.iter().enumerate() {
-        let tile = pairs.entry(text / text_tile).or_default();
-        tile.entry(image / image_tile).or_default().push(text);
-    }
-    let mut own = vec![0f32; captions];
-    for (t, tiles) in pairs {
-        let texts = texts_of(t);
-        for (i, members) in tiles {
-            let scores = scores(i, &texts)?;
-            for text in members {
-                let (row, column) = (image_of_text[text] % image_tile, text % text_tile);
-                own[text] = scores[row * width(t) + column];
-            }
-        }
-    }
+    let own = own_scores(&scores, image_of_text)?;
     let mut best = vec![f32::NEG_INFINITY; images];
     for (&image, &score) in image_of_text.iter().zip(&own) {
         best[image] = best[image].max(score);
@@ -126,28 +113,57 @@ fn retrieve_in_tiles(
         relevant[image] += usize::from(score >= best[image]);
     }
 
-    let mut image_counts = vec![Count::default(); images];
-    let mut text_counts = vec![Count::default(); captions];
-    for (t, own) in own.chunks(text_tile).enumerate() {
-        let texts = texts_of(t);
-        for (i, best) in best.chunks(image_tile).enumerate() {
-            let scores = scores(i, &texts)?;
-            let rows = &mut image_counts[i * image_tile..][..best.len()];
-            let columns = &mut text_counts[t * text_tile..][..own.len()];
-            count(&scores, best, own, rows, columns);
-        }
-    }
-    let images: Vec<TiedRank> = image_counts
-        .into_iter()
-        .zip(relevant)
-        .map(|(count, relevant)| count.rank(relevant))
-        .collect();
-    let captions: Vec<TiedRank> = text_counts.into_iter().map(|count| count.rank(1)).collect();
+    let counts = Mutex::new((Counts::none(images), Counts::none(captions)));
+    scores.each(
+        |_| true,
+        |place, scores| {
+            let own = &own[place.captions.clone()];
+            let (rows, columns) = count(scores, &best[place.images.clone()], own);
+            // invariant: a thread only adds.
+            let mut counts = counts.lock().expect("invariant: no panic in an addition");
+            counts.0.add(place.images.start, &rows);
+            counts.1.add(place.captions.start, &columns);
+        },
+    )?;
+    // invariant: as above.
+    let counts = counts.into_inner();
+    let (of_images, of_captions) = counts.expect("invariant: no panic in an addition");
+    let images = of_images.ranks(relevant);
+    let captions = of_captions.ranks(vec![1; captions]);
     Ok(Retrieval {
         report: report(&images, &captions),
         images,
         captions,
     })
+}
+
+/// A caption's score with its own image, from the very product that the others come from: equal features must tie,
+/// which a dot product of another shape does not guarantee.
+fn own_scores(scores: &Scores, image_of_text: &[usize]) -> Result<Vec<f32>, ZeroShotError> {
+    let mut pairs: HashMap<[usize; 2], Vec<usize>> = HashMap::new();
+    for (text, &image) in image_of_text.iter().enumerate() {
+        let tile = [image / scores.size.images, text / scores.size.captions];
+        pairs.entry(tile).or_default().push(text);
+    }
+    let own = Mutex::new(vec![0f32; image_of_text.len()]);
+    scores.each(
+        |tile| pairs.contains_key(&tile),
+        |Place {
+             tile,
+             images,
+             captions,
+         },
+         scores| {
+            // invariant: the row and column of a pair are those of its tile.
+            let mut own = own.lock().expect("invariant: a pair is in its tile");
+            for &text in &pairs[tile] {
+                let (row, column) = (image_of_text[text] - images.start, text - captions.start);
+                own[text] = scores[row * captions.len() + column];
+            }
+        },
+    )?;
+    // invariant: as above.
+    Ok(own.into_inner().expect("invariant: a pair is in its tile"))
 }
 
 fn check_pairs(images: usize, image_of_text: &[usize]) -> Result<(), ZeroShotError> {
@@ -170,61 +186,63 @@ fn check_pairs(images: usize, image_of_text: &[usize]) -> Result<(), ZeroShotErr
     }
 }
 
-/// A tile of features, normalised in f32 whatever they are held in: a copy of all would double the memory.
-fn normalised(features: &Tensor<2>, tile: usize, rows: usize) -> Tensor<2> {
-    let [count, _] = features.dims();
-    let tile = features
-        .clone()
-        .slice(tile * rows..count.min((tile + 1) * rows));
-    l2_normalize(tile.cast(DType::F32))
+/// For some queries, the candidates above, and at or above, their best right answer.
+struct Counts {
+    above: Vec<u32>,
+    at_least: Vec<u32>,
 }
 
-/// Refuses features that are not finite: a NaN is never less than a score, so it would rank first.
-fn check_finite(features: &Tensor<2>, rows: usize, what: &str) -> Result<(), ZeroShotError> {
-    let [count, _] = features.dims();
-    for tile in 0..count.div_ceil(rows) {
-        finite_rows(normalised(features, tile, rows), |row| {
-            format!("the feature of {what} {}", tile * rows + row)
-        })?;
-    }
-    Ok(())
-}
-
-/// Candidates above, and at or above, a query's best right answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
-    above: u32,
-    at_least: u32,
-}
-
-impl Count {
-    fn add(&mut self, score: f32, right: f32) {
-        self.above += u32::from(score > right);
-        self.at_least += u32::from(score >= right);
-    }
-
-    fn rank(self, relevant: usize) -> TiedRank {
-        TiedRank {
-            better: self.above as usize,
-            tied: (self.at_least - self.above) as usize,
-            relevant,
+impl Counts {
+    fn none(queries: usize) -> Self {
+        Self {
+            above: vec![0; queries],
+            at_least: vec![0; queries],
         }
+    }
+
+    /// Adds what was counted of the queries from `first` on.
+    fn add(&mut self, first: usize, counted: &Self) {
+        let pairs = [
+            (&mut self.above, &counted.above),
+            (&mut self.at_least, &counted.at_least),
+        ];
+        for (all, counted) in pairs {
+            for (all, counted) in all[first..].iter_mut().zip(counted) {
+                *all += counted;
+            }
+        }
+    }
+
+    /// The ranks, given how many right answers each query has.
+    fn ranks(self, relevant: Vec<usize>) -> Vec<TiedRank> {
+        let counts = self.above.into_iter().zip(self.at_least).zip(relevant);
+        counts
+            .map(|((above, at_least), relevant)| TiedRank {
+                better: above as usize,
+                tied: (at_least - above) as usize,
+                relevant,
+            })
+            .collect()
     }
 }
 
 /// Counts a tile's scores against the right answers of its rows (images) and of its columns (captions).
-///
-/// One thread: with 512 features the product costs several times as much, and has all of them.
-fn count(scores: &[f32], best: &[f32], own: &[f32], rows: &mut [Count], columns: &mut [Count]) {
-    for ((scores, &best), row) in scores.chunks_exact(own.len()).zip(best).zip(rows) {
-        let mut count = Count::default();
-        for ((&score, &own), column) in scores.iter().zip(own).zip(columns.iter_mut()) {
-            count.add(score, best);
-            column.add(score, own);
+fn count(scores: &[f32], best: &[f32], own: &[f32]) -> (Counts, Counts) {
+    let (mut rows, mut columns) = (Counts::none(best.len()), Counts::none(own.len()));
+    for (row, (scores, &best)) in scores.chunks_exact(own.len()).zip(best).enumerate() {
+        let (mut above, mut at_least) = (0, 0);
+        let columns = columns.above.iter_mut().zip(&mut columns.at_least);
+        for ((&score, &own), (column_above, column_at_least)) in scores.iter().zip(own).zip(columns)
+        {
+            above += u32::from(score > best);
+            at_least += u32::from(score >= best);
+            *column_above += u32::from(score > own);
+            *column_at_least += u32::from(score >= own);
         }
-        row.above += count.above;
-        row.at_least += count.at_least;
+        rows.above[row] = above;
+        rows.at_least[row] = at_least;
     }
+    (rows, columns)
 }
 
 fn report(images: &[TiedRank], captions: &[TiedRank]) -> RetrievalReport {
@@ -259,7 +277,7 @@ fn median(ranks: &[TiedRank]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution};
+    use burn::tensor::{DType, Device, Distribution};
 
     use super::*;
     use crate::features::from_host;
@@ -305,8 +323,17 @@ mod tests {
         let device = Device::flex();
         let constant = |rows| Tensor::<2>::ones([rows, 33], &device) * 0.3;
         let image_of_text: Vec<usize> = (0..500).map(|text| text / 5).collect();
-        let Retrieval { report, .. } =
-            retrieve_in_tiles(constant(100), constant(500), &image_of_text, [37, 129]).unwrap();
+        let Retrieval { report, .. } = retrieve_in_tiles(
+            constant(100),
+            constant(500),
+            &image_of_text,
+            TileSize {
+                images: 37,
+                captions: 129,
+                images_at_once: 2,
+            },
+        )
+        .unwrap();
         // Five of 500 captions are right; k drawn at random miss them all with C(495, k) / C(500, k).
         let missed = |k: u32| {
             (0..k)
@@ -328,7 +355,17 @@ mod tests {
         let (images, texts) = (random(150, 16, 1), random(2000, 16, 2));
         let image_of_text: Vec<usize> = (0..2000).map(|text| (text * 7) % 150).collect();
         let whole = retrieve(images.clone(), texts.clone(), &image_of_text).unwrap();
-        let tiled = retrieve_in_tiles(images, texts, &image_of_text, [16, 48]).unwrap();
+        let tiled = retrieve_in_tiles(
+            images,
+            texts,
+            &image_of_text,
+            TileSize {
+                images: 16,
+                captions: 48,
+                images_at_once: 3,
+            },
+        )
+        .unwrap();
         assert_eq!(whole, tiled);
     }
 
