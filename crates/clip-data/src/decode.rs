@@ -5,6 +5,10 @@ use std::{
 };
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use zune_jpeg::{
+    JpegDecoder,
+    zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
+};
 
 use crate::{DataError, FaultKind};
 
@@ -44,33 +48,72 @@ pub fn read_image(path: &Path) -> Result<RgbImage, DataError> {
 /// [`FaultKind::Undecodable`] otherwise, for a file that is cut off too.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     // A decoder that panics on hostile bytes costs that sample, not the run.
-    catch_unwind(AssertUnwindSafe(|| decode_inner(bytes))).unwrap_or(Err(FaultKind::Undecodable))
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        let format = image::guess_format(bytes).map_err(undecodable)?;
+        if format == ImageFormat::Jpeg {
+            decode_jpeg(bytes)
+        } else {
+            decode_other(bytes, format)
+        }
+    }));
+    decoded.unwrap_or(Err(FaultKind::Undecodable))
 }
 
-fn decode_inner(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
-    let undecodable = |_| FaultKind::Undecodable;
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let reader = reader.map_err(undecodable_io)?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(bytes) {
+/// By the decoder behind `image`, which would copy the file, read its header and make its tables twice, and return grey
+/// that is to become colour.
+fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
+    if !jpeg_is_whole(bytes) {
         return Err(FaultKind::Undecodable);
     }
+    let side = MAX_PIXELS as usize;
+    let options = DecoderOptions::default()
+        .jpeg_set_out_colorspace(ColorSpace::RGB)
+        .set_strict_mode(false)
+        .set_max_width(side)
+        .set_max_height(side);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(undecodable)?;
+    let (width, height) = decoder.dimensions().ok_or(FaultKind::Undecodable)?;
+    check_size(width, height)?;
+    let mut pixels = vec![0; width * height * 3];
+    decoder.decode_into(&mut pixels).map_err(undecodable)?;
+    Ok(RgbImage {
+        width,
+        height,
+        pixels,
+    })
+}
+
+fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, FaultKind> {
+    let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(FaultKind::TooLarge);
-    }
-    if width == 0 || height == 0 {
-        return Err(FaultKind::Undecodable);
-    }
+    let (width, height) = (width as usize, height as usize);
+    check_size(width, height)?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 16);
     decoder.set_limits(limits).map_err(undecodable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     Ok(RgbImage {
-        width: width as usize,
-        height: height as usize,
+        width,
+        height,
         pixels: to_rgb(image),
     })
+}
+
+fn check_size(width: usize, height: usize) -> Result<(), FaultKind> {
+    if width as u64 * height as u64 > MAX_PIXELS {
+        return Err(FaultKind::TooLarge);
+    }
+    if width == 0 || height == 0 {
+        return Err(FaultKind::Undecodable);
+    }
+    Ok(())
+}
+
+/// Why a file can't be decoded differs from decoder to decoder, and doesn't help to mend it.
+fn undecodable<E>(_: E) -> FaultKind {
+    FaultKind::Undecodable
 }
 
 /// The values of Pillow's `convert("RGB")`, but for transparency, which it ignores.
@@ -106,10 +149,6 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
         .windows(2)
         .rfind(|pair| matches!(pair, [0xff, 0xd9 | 0xda]));
     last.is_some_and(|marker| marker[1] == 0xd9)
-}
-
-fn undecodable_io(_: std::io::Error) -> FaultKind {
-    FaultKind::Undecodable
 }
 
 fn on_white(rgba: &[u8]) -> Vec<u8> {

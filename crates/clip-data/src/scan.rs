@@ -57,9 +57,7 @@ fn read(shards: &ShardSet, chunks: &Sender<Result<Chunk, DataError>>) -> Result<
     for shard in 0..shards.len() {
         log::debug!("reading {}", shards.name(shard));
         for item in shards.open(shard)? {
-            if let ShardItem::Sample(sample) = &item {
-                bytes += sample.held_bytes();
-            }
+            bytes += item.held_bytes();
             chunk.push((shard, item));
             if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {
                 let whole = std::mem::replace(&mut chunk, Chunk::with_capacity(CHUNK));

@@ -34,8 +34,8 @@ struct Slot {
 impl Slot {
     fn bytes(&self) -> usize {
         match &self.held {
-            Held::Whole(ShardItem::Sample(sample)) => sample.held_bytes(),
-            _ => 0,
+            Held::Whole(item) => item.held_bytes(),
+            Held::Place(_) => 0,
         }
     }
 }

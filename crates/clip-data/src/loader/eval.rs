@@ -9,7 +9,7 @@ use super::{
     LoaderConfig,
     batch::EvalBatch,
     iter::{BatchIter, Message, Shared, lock},
-    pipeline::{Ordered, Pipeline, Watched},
+    pipeline::{Job, Ordered, Pipeline, Watched},
 };
 use crate::{
     DataError, FaultKind, FaultReport, ImageResizer, RawSample, ShardItem, ShardSet, decode,
@@ -117,6 +117,12 @@ impl DataLoader<EvalBatch> for EvalLoader {
             shared: Shared::default(),
             ..self.clone()
         })
+    }
+}
+
+impl Job for Located {
+    fn bytes(&self) -> usize {
+        self.item.held_bytes()
     }
 }
 

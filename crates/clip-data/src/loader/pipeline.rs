@@ -1,6 +1,7 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    iter::Fuse,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{Builder, JoinHandle},
@@ -11,13 +12,23 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::{DataError, ShardSet, watch::Watch};
 
-/// Samples between the reader and the batch for each worker: enough that none waits for the others.
+/// Chunks of samples between the reader and the batch for each worker: enough that none waits for the others.
 const IN_FLIGHT_A_WORKER: usize = 8;
+/// Samples go from thread to thread together until they have so many bytes, or are so many: to wake a thread costs as
+/// much as to decode a picture of 36 pixels.
+const CHUNK_BYTES: usize = 32 << 10;
+const CHUNK: usize = 16;
 
 /// How often a wait for a batch looks whether the reader hangs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-type Numbered<T> = (u64, Result<T, DataError>);
+type Numbered<T> = (u64, Result<Vec<T>, DataError>);
+
+/// What a worker is given.
+pub(super) trait Job: Send + 'static {
+    /// Of the file that is to be decoded.
+    fn bytes(&self) -> usize;
+}
 
 /// How a reader that hangs is noticed.
 pub(super) struct Watched {
@@ -38,7 +49,7 @@ impl Watched {
 
 /// A reader thread, decoding threads and a batching thread, joined by bounded queues.
 ///
-/// The reader needs a permit for every sample and the batching thread gives it back, so that what is
+/// The reader needs a permit for every chunk and the batching thread gives it back, so that what is
 /// in flight is bounded even when one sample takes long. Dropping the pipeline ends and joins all threads, unless
 /// the reader hangs in the operating system: then they end when it lets go.
 pub(super) struct Pipeline<B> {
@@ -51,8 +62,9 @@ pub(super) struct Pipeline<B> {
 pub(super) struct Ordered<T> {
     results: Receiver<Numbered<T>>,
     permits: Receiver<()>,
-    waiting: BTreeMap<u64, Result<T, DataError>>,
+    waiting: BTreeMap<u64, Result<Vec<T>, DataError>>,
     next: u64,
+    chunk: std::vec::IntoIter<T>,
 }
 
 impl<T> Iterator for Ordered<T> {
@@ -60,18 +72,32 @@ impl<T> Iterator for Ordered<T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(result) = self.waiting.remove(&self.next) {
+            if let Some(result) = self.chunk.next() {
+                return Some(Ok(result));
+            }
+            match self.next_chunk()? {
+                Ok(chunk) => self.chunk = chunk.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl<T> Ordered<T> {
+    fn next_chunk(&mut self) -> Option<Result<Vec<T>, DataError>> {
+        loop {
+            if let Some(chunk) = self.waiting.remove(&self.next) {
                 self.next += 1;
                 self.permits.try_recv().ok();
-                return Some(result);
+                return Some(chunk);
             }
-            let Ok((number, result)) = self.results.recv() else {
+            let Ok((number, chunk)) = self.results.recv() else {
                 // All threads ended. A number that is missing was with a worker that stopped.
-                let (number, result) = self.waiting.pop_first()?;
+                let (number, chunk) = self.waiting.pop_first()?;
                 self.next = number + 1;
-                return Some(result);
+                return Some(chunk);
             };
-            self.waiting.insert(number, result);
+            self.waiting.insert(number, chunk);
         }
     }
 }
@@ -91,7 +117,7 @@ impl<B: Send + 'static> Pipeline<B> {
         assemble: A,
     ) -> Result<Self, DataError>
     where
-        J: Send + 'static,
+        J: Job,
         T: Send + 'static,
         S: Iterator<Item = Result<J, DataError>> + Send + 'static,
         W: FnMut(J) -> T + Clone + Send + 'static,
@@ -99,7 +125,7 @@ impl<B: Send + 'static> Pipeline<B> {
     {
         let in_flight = workers.max(1) * IN_FLIGHT_A_WORKER;
         let (permit_sender, permits) = bounded(in_flight);
-        let (job_sender, jobs) = bounded::<(u64, J)>(in_flight);
+        let (job_sender, jobs) = bounded::<(u64, Vec<J>)>(in_flight);
         let (result_sender, results) = bounded::<Numbered<T>>(in_flight + workers + 1);
         // The batching thread holds one more batch while it waits to hand it over.
         let (batch_sender, batches) = bounded(prefetch.saturating_sub(1));
@@ -124,6 +150,7 @@ impl<B: Send + 'static> Pipeline<B> {
             permits,
             waiting: BTreeMap::new(),
             next: 0,
+            chunk: Vec::new().into_iter(),
         };
         pipeline.spawn("clip-batch", move || {
             assemble(&mut ordered, &mut |batch| batch_sender.send(batch).is_ok());
@@ -192,25 +219,58 @@ impl<B> Drop for Pipeline<B> {
     }
 }
 
-fn read<J, T>(
-    mut source: impl Iterator<Item = Result<J, DataError>>,
+/// Samples as the reader hands them on: an error after all that came before it.
+struct Chunks<'a, S> {
+    source: Fuse<S>,
+    watch: &'a Watch,
+    failed: Option<DataError>,
+}
+
+impl<J: Job, S: Iterator<Item = Result<J, DataError>>> Iterator for Chunks<'_, S> {
+    type Item = Result<Vec<J>, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while self.failed.is_none() && chunk.len() < CHUNK && bytes < CHUNK_BYTES {
+            self.watch.begin();
+            let job = self.source.next();
+            self.watch.end();
+            match job {
+                Some(Ok(job)) => {
+                    bytes += job.bytes();
+                    chunk.push(job);
+                }
+                Some(Err(error)) => self.failed = Some(error),
+                None => break,
+            }
+        }
+        if chunk.is_empty() {
+            return self.failed.take().map(Err);
+        }
+        Some(Ok(chunk))
+    }
+}
+
+fn read<J: Job, T>(
+    source: impl Iterator<Item = Result<J, DataError>>,
     watch: &Watch,
     permits: &Sender<()>,
-    jobs: &Sender<(u64, J)>,
+    jobs: &Sender<(u64, Vec<J>)>,
     results: &Sender<Numbered<T>>,
 ) {
     let mut number = 0;
+    let chunks = Chunks {
+        source: source.fuse(),
+        watch,
+        failed: None,
+    };
     let done = catch_unwind(AssertUnwindSafe(|| {
-        loop {
-            watch.begin();
-            let job = source.next();
-            watch.end();
-            let Some(job) = job else { return };
+        for chunk in chunks {
             if permits.send(()).is_err() {
                 return;
             }
-            let sent = match job {
-                Ok(job) => jobs.send((number, job)).is_ok(),
+            let sent = match chunk {
+                Ok(chunk) => jobs.send((number, chunk)).is_ok(),
                 Err(error) => results.send((number, Err(error))).is_ok(),
             };
             if !sent {
@@ -227,13 +287,15 @@ fn read<J, T>(
 }
 
 fn decode<J, T>(
-    jobs: &Receiver<(u64, J)>,
+    jobs: &Receiver<(u64, Vec<J>)>,
     results: &Sender<Numbered<T>>,
     mut work: impl FnMut(J) -> T,
 ) {
-    while let Ok((number, job)) = jobs.recv() {
-        let result = catch_unwind(AssertUnwindSafe(|| work(job)))
-            .map_err(|panic| panicked("decoding", panic.as_ref()));
+    while let Ok((number, chunk)) = jobs.recv() {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            chunk.into_iter().map(&mut work).collect()
+        }))
+        .map_err(|panic| panicked("decoding", panic.as_ref()));
         let stop = result.is_err();
         if results.send((number, result)).is_err() || stop {
             return;
@@ -255,6 +317,20 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+
+    /// So large that it is a chunk of its own.
+    impl Job for u64 {
+        fn bytes(&self) -> usize {
+            CHUNK_BYTES
+        }
+    }
+
+    /// So small that chunks are as long as may be.
+    impl Job for u32 {
+        fn bytes(&self) -> usize {
+            1
+        }
+    }
 
     fn watched() -> Watched {
         let shards = ShardSet::from_paths(vec!["a.tar".into()]);
@@ -284,6 +360,27 @@ mod tests {
         let pipeline = Pipeline::start(4, 2, watched(), (0..200).map(Ok), work, each).unwrap();
         let found: Vec<u64> = collect(pipeline).into_iter().map(Result::unwrap).collect();
         assert_eq!(found, (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn small_jobs_keep_their_order_and_all_come_before_an_error() {
+        let source = (0..200_u32).map(|number| match number {
+            150 => Err(DataError::ThreadPanicked {
+                thread: "test",
+                message: "150".to_owned(),
+            }),
+            number => Ok(number),
+        });
+        let pipeline = Pipeline::start(3, 2, watched(), source, |number| number, each).unwrap();
+        let found = collect(pipeline);
+        let numbers = |part: &[Result<u32, DataError>]| -> Vec<u32> {
+            part.iter()
+                .filter_map(|found| found.as_ref().ok().copied())
+                .collect()
+        };
+        assert_eq!(numbers(&found[..150]), (0..150).collect::<Vec<_>>());
+        assert!(found[150].is_err());
+        assert_eq!(numbers(&found[151..]), (151..200).collect::<Vec<_>>());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     LoaderConfig,
     batch::ImageTextBatch,
     iter::{BatchIter, Message, Shared, lock},
-    pipeline::{Ordered, Pipeline, Watched},
+    pipeline::{Job, Ordered, Pipeline, Watched},
 };
 use crate::{
     Augment, Cursor, DataError, Encoded, FaultKind, FaultReport, ImageResizer, RandomResizedCrop,
@@ -160,6 +160,12 @@ impl DataLoader<ImageTextBatch> for TrainLoader {
             shared: Shared::default(),
             ..self.clone()
         })
+    }
+}
+
+impl Job for Draw {
+    fn bytes(&self) -> usize {
+        self.item.held_bytes()
     }
 }
 

@@ -19,6 +19,16 @@ pub enum ShardItem {
     Fault(FaultKind, String),
 }
 
+impl ShardItem {
+    /// Bytes that the item holds, near enough to bound memory by: none where it is a fault.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Sample(sample) => sample.held_bytes(),
+            Self::Fault(..) => 0,
+        }
+    }
+}
+
 /// Samples that are read from front to back: a tar, or a part of a table or folder.
 #[derive(Clone, Debug)]
 pub(super) enum Shard {
