@@ -1,8 +1,8 @@
 use std::{hint::black_box, sync::Arc};
 
 use anyhow::{Context, Result};
-use burn::data::dataloader::DataLoader;
-use clip_data::{LoaderConfig, ShardSet, Tokenizer, TrainLoader};
+use burn::data::dataloader::{DataLoader, DataLoaderIterator};
+use clip_data::{ImageTextBatch, LoaderConfig, ShardSet, Tokenizer, TrainLoader};
 
 use super::{Place, Task};
 
@@ -11,10 +11,15 @@ const CONTEXT_LENGTH: usize = 77;
 /// Captions that are tokenized at once.
 const CAPTIONS: usize = 1_000;
 
-/// An epoch's whole batches, from shards to bytes and token ids.
+/// Images that are counted at a time.
+const IMAGES: u64 = 512;
+
+/// Batches of bytes and token ids, from shards.
 pub(super) struct Loader {
-    loader: TrainLoader,
-    images: usize,
+    shards: &'static TrainLoader,
+    batches: Option<Box<dyn DataLoaderIterator<ImageTextBatch>>>,
+    /// Batches that may have been ready before anybody asked.
+    ahead: usize,
 }
 
 impl Loader {
@@ -26,23 +31,45 @@ impl Loader {
             workers: 1,
             ..LoaderConfig::default()
         };
+        let ahead = config.prefetch + 1;
         let loader = TrainLoader::new(shards, Arc::new(Tokenizer::clip()), config)?;
-        // A peer's epoch is as long.
-        let images = (loader.samples_per_epoch() as usize).min(512);
-        Ok(Self { loader, images })
+        Ok(Self {
+            // Its iterators borrow it; there is one in a process.
+            shards: Box::leak(Box::new(loader)),
+            batches: None,
+            ahead,
+        })
+    }
+
+    fn next(&mut self) -> Result<u64> {
+        let loader = self.shards;
+        let batches = self.batches.get_or_insert_with(|| loader.iter());
+        let batch = batches.next().context("the loader came to an end")??;
+        Ok(black_box(batch).batch as u64)
     }
 }
 
 impl Task for Loader {
-    /// Starts the pipeline anew: threads, shuffle buffer and all.
+    /// Starts the pipeline, and takes what it prepares ahead: as much is under way at the end of a measurement as was
+    /// at its start.
+    fn get_ready(&mut self) -> Result<()> {
+        for _ in 0..self.ahead {
+            self.next()?;
+        }
+        Ok(())
+    }
+
     fn run(&mut self) -> Result<u64> {
         let mut images = 0;
-        let mut batches = self.loader.iter();
-        while images < self.images {
-            let batch = batches.next().context("the loader came to an end")??;
-            images += black_box(batch).batch;
+        while images < IMAGES {
+            images += self.next()?;
         }
-        Ok(images as u64)
+        Ok(images)
+    }
+
+    /// Its threads would go on preparing.
+    fn rest(&mut self) {
+        self.batches = None;
     }
 }
 

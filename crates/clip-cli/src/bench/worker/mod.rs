@@ -46,6 +46,9 @@ trait Task {
     /// Does it once, to the device's last operation; returns how many of its unit that were.
     fn run(&mut self) -> Result<u64>;
 
+    /// Leaves the machine to others until it gets ready again.
+    fn rest(&mut self) {}
+
     /// The most memory that it took.
     fn peak_bytes(&self) -> Option<u64> {
         memory::peak_bytes()
@@ -146,6 +149,7 @@ fn answer(
                 count += task.run()?;
             }
             let seconds = start.elapsed().as_secs_f64();
+            task.rest();
             Ok(Reply::Ran(Ran { seconds, count }))
         }
         Request::End => {
