@@ -143,9 +143,23 @@ fn bf16_is_near_f32_or_refused_before_a_run_begins() {
         return;
     }
     let args = pretrain("run", &["--device", &gpu, "--set", bf16[0]]);
+    // A model that isn't there would be named if it were looked for first.
+    let embed = [
+        "embed",
+        "--model",
+        "gone",
+        "--images",
+        "0.png",
+        "--out",
+        "out.safetensors",
+    ];
+    let embed = [&embed[..], &["--device", &gpu, "--precision", "bf16"]].concat();
     refused(
         &folder,
-        &[(&args, &["precision", &gpu, "f32 works everywhere"])],
+        &[
+            (&args, &["precision", &gpu, "f32 works everywhere"]),
+            (&embed, &[&gpu, "doesn't compute in bf16"]),
+        ],
     );
     assert!(!folder.path("run").join("metrics.jsonl").exists());
 }

@@ -7,7 +7,7 @@ use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet};
 use clip_model::Precision;
 use clip_zeroshot::{ClipEncoders, FeatureCache, ImagePass, LabelSource, ShardFeatures};
 
-use crate::device::{self, DeviceName};
+use crate::device::{self, DeviceName, Started};
 
 /// Which model.
 #[derive(clap::Args)]
@@ -26,7 +26,10 @@ impl ModelArgs {
 
     /// Starts the device and loads the model onto it.
     pub(crate) fn load(&self, name: Option<DeviceName>) -> Result<ClipEncoders> {
-        let started = device::open(name)?;
+        self.load_onto(&device::open(name)?)
+    }
+
+    fn load_onto(&self, started: &Started) -> Result<ClipEncoders> {
         log::debug!("computing on {} ({})", started.name, started.what);
         Ok(ClipEncoders::load(&self.model, &started.device)?)
     }
@@ -49,15 +52,19 @@ impl EncoderArgs {
         self.model.name()
     }
 
-    /// Starts the device and loads the model onto it.
+    /// Starts the device and, if it computes in the precision, loads the model onto it.
     pub(crate) fn load(&self, name: Option<DeviceName>) -> Result<ClipEncoders> {
-        let encoders = self.model.load(name)?;
+        let started = device::open(name)?;
         ensure!(
-            self.precision.is_supported(encoders.device()),
-            "the device doesn't compute in {}: take --precision f32, or another --device",
+            self.precision.is_supported(&started.device),
+            "device {} doesn't compute in {}: take --precision f32, or another --device",
+            started.name,
             self.precision
         );
-        Ok(encoders.with_precision(self.precision))
+        Ok(self
+            .model
+            .load_onto(&started)?
+            .with_precision(self.precision))
     }
 }
 
