@@ -165,9 +165,13 @@ fn an_index_is_brought_up_to_date_by_one_process_at_a_time() {
     let other = std::fs::File::create(folder.path("album/.clip-index.safetensors.lock")).unwrap();
     other.lock().unwrap();
     let args = ["search", "index", "album", "--model", "model"];
-    let ran = folder.clip(&args);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.err.contains("another process is bringing"), "{ran:?}");
+    // Who has to wait is told before a model is looked for.
+    let gone = ["search", "index", "album", "--model", "gone"];
+    for args in [args, gone] {
+        let ran = folder.clip(&args);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.err.contains("another process is bringing"), "{ran:?}");
+    }
     assert!(!folder.path("album/.clip-index.safetensors").exists());
     drop(other);
     assert_eq!(folder.clip(&args).code, Some(0));

@@ -94,8 +94,9 @@ fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
         args.dir.display()
     );
     let file = index_file(&args.dir, args.index.as_deref());
-    let encoders = args.model.load(device)?;
+    // Before the model, which takes seconds to load.
     let _lock = folder::lock(&file)?;
+    let encoders = args.model.load(device)?;
     let mut index = folder::open_or_new(&file, &encoders, args.model.name())?;
     if args.approximate || args.exact {
         index.set_approximate(args.approximate);
