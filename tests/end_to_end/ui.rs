@@ -117,6 +117,16 @@ fn the_page_classifies_and_searches() {
             .contains("content-security-policy: default-src 'self'")
     );
     assert!(!text.contains("http"), "nothing comes from elsewhere");
+    // All that the page names is there; a browser asks for an icon of its own where none is named.
+    let parts: Vec<&str> = ["href=\"", "src=\""]
+        .iter()
+        .flat_map(|before| text.split(before).skip(1))
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(parts.contains(&"/icon.svg"), "{parts:?}");
+    for part in parts {
+        assert_eq!(server.get(part).status, 200, "{part}");
+    }
     assert_eq!(server.get("/api/about").json()["images"], 1);
 
     let found = server.post("/api/classify?labels=red%0Agreen%0A", &picture(0));

@@ -31,6 +31,8 @@ use super::state::{Refusal, State};
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+/// From here, as the policy below forbids `data:`.
+const ICON: &str = include_str!("icon.svg");
 
 /// Connections at once: a browser opens six, and a page of found images asks for all. Further ones wait.
 const MOST_CONNECTIONS: usize = 64;
@@ -156,6 +158,7 @@ fn routes(server: Arc<Server>) -> Router {
         .route("/", text("text/html; charset=utf-8", PAGE))
         .route("/page.css", text("text/css; charset=utf-8", STYLE))
         .route("/page.js", text("text/javascript; charset=utf-8", SCRIPT))
+        .route("/icon.svg", text("image/svg+xml", ICON))
         .route("/api/about", get(about))
         .route("/api/classify", post(classify))
         .route("/api/search", get(search_text).post(search_image))
