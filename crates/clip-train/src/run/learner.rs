@@ -2,7 +2,7 @@ use burn::{
     data::dataloader::{DataLoader, DataLoaderIterator, Progress},
     data::dataset::DatasetError,
     module::Module,
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, Transaction},
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use clip_data::ImageTextBatch;
@@ -219,13 +219,16 @@ fn output(loss: f64, logit_scale: f64, grad_norm: f64, batch: usize) -> StepOutp
 
 /// Numbers of one device, each `[1]`, in one reading.
 fn read<const N: usize>(numbers: [Tensor<1>; N]) -> [f64; N] {
-    let read = Tensor::cat(numbers.into(), 0).into_data().convert::<f64>();
-    let read = read
-        .try_to_vec::<f64>()
-        .ok()
-        .and_then(|read| read.try_into().ok());
-    // invariant: as many as were put together, and converted to f64.
-    read.expect("invariant: as many numbers as were put together")
+    let numbers = numbers.into_iter();
+    let all = numbers.fold(Transaction::default(), Transaction::register);
+    let read: Vec<f64> = all
+        .execute()
+        .iter()
+        .flat_map(|number| number.iter::<f64>())
+        .collect();
+    // invariant: each is one number.
+    read.try_into()
+        .expect("invariant: as many numbers as were asked for")
 }
 
 /// An evaluation works on a whole set, not on batches, so what it found passes through.
