@@ -26,6 +26,8 @@ pub use self::{
     locate::LAYOUTS,
     names::{is_buffer, parameter_shapes},
     new_directory::{create_directory, refuse_existing},
-    safetensors::{load_weights, replace_atomically, weights_bytes, write_atomically},
+    safetensors::{
+        load_weights, replace_atomically, weights_bytes, write_atomically, write_safetensors,
+    },
     state_dict::FloatType,
 };

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    fmt::Display,
     fs::File,
     path::{Path, PathBuf},
 };
@@ -8,7 +9,7 @@ use burn::{
     module::{Module, ModuleMapper, Param, ParamId},
     tensor::{DType, Shape, Tensor, TensorData},
 };
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View, tensor::TensorView};
 
 use super::{
     names::{COUNT, NamedParam, named_params},
@@ -187,6 +188,26 @@ pub fn replace_atomically(
     Ok(())
 }
 
+/// Writes a safetensors file, one tensor after the other: it is never in memory as a whole.
+///
+/// # Errors
+/// When the folder can't be written, the disk is full, or names or sizes make no such file.
+pub fn write_safetensors<S: AsRef<str> + Ord + Display>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (S, impl View)>,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> std::io::Result<()> {
+    // The format's own writer puts a temporary file in this one's place, which only its owner may read.
+    let permissions = File::create(path)?.metadata()?.permissions();
+    let metadata = metadata.into_iter().collect();
+    let written = safetensors::serialize_to_file(tensors, Some(metadata), path);
+    written.map_err(|error| match error {
+        SafeTensorError::IoError(error) => error,
+        other => std::io::Error::other(other),
+    })?;
+    std::fs::set_permissions(path, permissions)
+}
+
 /// Makes what was renamed to `path` last: it does once its folder is on disk. Not every system lets a folder be opened,
 /// and the content is safe already, so a refusal is no failure.
 pub(super) fn sync_rename(path: &Path) {
@@ -274,6 +295,20 @@ mod tests {
         write_atomically(&path, &saved).unwrap();
         let loaded = load_weights(model(2, 32), &path).unwrap();
         assert_eq!(weights_bytes(&loaded), saved);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_may_read_other_files_may_read_a_safetensors_file() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let [plain, written] = ["a", "b"].map(|name| dir.path().join(name));
+        std::fs::write(&plain, b"text").unwrap();
+        let view = TensorView::new(Dtype::U8, vec![4], b"data").unwrap();
+        write_safetensors(&written, [("a", view)], []).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&written), mode(&plain));
     }
 
     #[test]

@@ -3,6 +3,7 @@ use std::{borrow::Cow, collections::BTreeMap, path::Path};
 use burn::tensor::{Bytes, DType, Shape, TensorData};
 use safetensors::{Dtype, View};
 
+use super::safetensors::write_safetensors;
 use crate::ModelError;
 
 /// How numbers are written to a file.
@@ -153,14 +154,8 @@ pub(super) fn write_state(
         .iter()
         .map(|(name, tensor)| (name, Written::new(tensor, dtype)));
     // OpenCLIP's and transformers' loaders ask for the framework's name.
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| {
-        let source = match error {
-            safetensors::SafeTensorError::IoError(source) => source,
-            error => std::io::Error::other(error),
-        };
-        ModelError::io("write", path)(source)
-    })
+    let metadata = [("format".to_owned(), "pt".to_owned())];
+    write_safetensors(path, views, metadata).map_err(ModelError::io("write", path))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
-use clip_model::weights::replace_atomically;
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
+use clip_model::weights::{replace_atomically, write_safetensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{ABOUT, CHECKSUM, CODES, CODES_CHECKSUM, FORMAT};
@@ -62,13 +62,7 @@ pub(crate) fn save(
             (name, view)
         })
         .collect();
-    let written = replace_atomically(path, |partial| {
-        let written = safetensors::serialize_to_file(views, Some(metadata), partial);
-        written.map_err(|error| match error {
-            SafeTensorError::IoError(error) => error,
-            other => std::io::Error::other(other),
-        })
-    });
+    let written = replace_atomically(path, |partial| write_safetensors(partial, views, metadata));
     Ok(written?)
 }
 
