@@ -25,12 +25,9 @@ pub(crate) fn save(
     // invariant: strings and numbers always have a JSON form. It is a tensor of bytes because a safetensors header is
     // limited to 100 MB.
     let about = serde_json::to_vec(about).expect("invariant: it has a JSON form");
-    let bytes: Vec<Vec<u8>> = matrices
+    let bytes: Vec<Cow<'_, [u8]>> = matrices
         .iter()
-        .map(|matrix| {
-            let values = matrix.values.iter();
-            values.flat_map(|value| value.to_le_bytes()).collect()
-        })
+        .map(|matrix| little_endian(&matrix.values))
         .collect();
     let hash = bytes
         .iter()
@@ -47,7 +44,7 @@ pub(crate) fn save(
     }
     let matrices = matrices.iter().zip(&bytes).map(|(matrix, bytes)| {
         let shape = matrix.shape.to_vec();
-        (matrix.name.as_str(), Dtype::F32, shape, bytes.as_slice())
+        (matrix.name.as_str(), Dtype::F32, shape, &bytes[..])
     });
     let others = [(ABOUT, Some(about.as_slice())), (CODES, codes)];
     let others = others.into_iter().filter_map(|(name, bytes)| {
@@ -64,6 +61,21 @@ pub(crate) fn save(
         .collect();
     let written = replace_atomically(path, |partial| write_safetensors(partial, views, metadata));
     Ok(written?)
+}
+
+/// Numbers as the format has them. Those of a million images are gigabytes: they are copied only where a processor keeps
+/// them otherwise.
+fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        Cow::Borrowed(bytemuck::cast_slice(values))
+    } else {
+        Cow::Owned(
+            values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        )
+    }
 }
 
 /// The matrices, sorted by name, and what is known about them; or what is wrong with the file's bytes. Codes are passed over.
