@@ -5,9 +5,9 @@ use std::{
 
 use super::{
     Checkpoint, Contents, RunState,
-    unit::{read, sync_folder, write},
+    unit::{read, write},
 };
-use crate::TrainError;
+use crate::{TrainError, progress::sync_folder};
 
 const PREFIX: &str = "step-";
 /// Being written.

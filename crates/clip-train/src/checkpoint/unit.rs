@@ -1,7 +1,6 @@
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -9,7 +8,10 @@ use clip_data::{Cursor, FaultReport};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::TrainError;
+use crate::{
+    TrainError,
+    progress::{sync_folder, write_synced},
+};
 
 /// Raised when a reader of the old form would misunderstand the new one.
 const FORMAT: u32 = 1;
@@ -115,9 +117,13 @@ pub(super) fn write(
     contents: &Contents,
 ) -> Result<(), TrainError> {
     fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
+    let write_file = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        write_synced(&path, bytes).map_err(TrainError::io("write", path))
+    };
     let mut files = BTreeMap::new();
     for (name, bytes) in contents.files() {
-        write_synced(&folder.join(name), bytes)?;
+        write_file(name, bytes)?;
         files.insert(name.to_owned(), FileSum::of(bytes));
     }
     let state = StateFile {
@@ -127,7 +133,7 @@ pub(super) fn write(
     };
     // invariant: plain values under string keys.
     let json = serde_json::to_vec_pretty(&state).expect("invariant: plain values");
-    write_synced(&folder.join(STATE), &json)?;
+    write_file(STATE, &json)?;
     sync_folder(folder);
     Ok(())
 }
@@ -172,19 +178,4 @@ pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
         optimizer,
         ema: state.files.contains_key(EMA).then(|| folder.join(EMA)),
     })
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(TrainError::io("write", path))
-}
-
-/// Not every system lets a folder be opened; what it holds is synced already, so a refusal is no failure.
-pub(super) fn sync_folder(folder: &Path) {
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
 }

@@ -20,4 +20,4 @@ pub(crate) use metrics::{is_share, label_of};
 pub use metrics_log::{MetricsLog, Resumed};
 pub use output::{EvalOutput, StepOutput};
 pub use plain::PlainRenderer;
-pub(crate) use replace::{at, replace_file};
+pub(crate) use replace::{at, replace_file, sync_folder, write_synced};

@@ -17,16 +17,19 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
         return Err(at("write", path, &error));
     }
-    // The rename itself lasts only once its folder is on disk. Not every system lets a folder be
-    // opened, and the file's own content is safe already, so a refusal is no failure.
-    if let Some(folder) = path
+    let folder = path
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        && let Ok(folder) = File::open(folder)
-    {
+        .filter(|folder| !folder.as_os_str().is_empty());
+    sync_folder(folder.unwrap_or(Path::new(".")));
+    Ok(())
+}
+
+/// Makes what was renamed in a folder last. Not every system lets a folder be opened, and what it
+/// holds is safe already, so a refusal is no failure.
+pub(crate) fn sync_folder(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
-    Ok(())
 }
 
 /// `error` with what was being done to which file.
@@ -44,7 +47,8 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file, and waits until it is on the disk.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
