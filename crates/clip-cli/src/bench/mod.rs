@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
             .collect();
         return output::table(&rows);
     }
-    let mut chosen = choose(&args.names)?;
+    let mut chosen = choose(&args.names, args.precision)?;
     if let Some(batch) = args.batch {
         for benchmark in &mut chosen {
             benchmark.work = benchmark.work.clone().with_batch(batch as usize);
@@ -124,7 +124,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
 }
 
 /// Those that are named, in the order of the list, and before them the limits that they are compared with.
-fn choose(names: &[String]) -> Result<Vec<Benchmark>> {
+fn choose(names: &[String], precision: Precision) -> Result<Vec<Benchmark>> {
     let mut all = work::all();
     if names.is_empty() {
         return Ok(all);
@@ -137,7 +137,7 @@ fn choose(names: &[String]) -> Result<Vec<Benchmark>> {
     let limits: Vec<_> = all
         .iter()
         .filter(|benchmark| named(benchmark))
-        .filter_map(|benchmark| Some(benchmark.work.limit()?.benchmark()))
+        .filter_map(|benchmark| Some(benchmark.work.limit(precision)?.benchmark()))
         .collect();
     all.retain(|benchmark| named(benchmark) || limits.contains(&benchmark.name));
     Ok(all)
@@ -345,16 +345,20 @@ mod tests {
 
     #[test]
     fn a_benchmark_brings_its_limit() {
-        let names = |names: &[&str]| {
+        let names_in = |precision, names: &[&str]| {
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-            let chosen = choose(&names)?;
+            let chosen = choose(&names, precision)?;
             anyhow::Ok(chosen.iter().map(|one| one.name).collect::<Vec<_>>())
         };
+        let names = |names: &[&str]| names_in(Precision::F32, names);
         assert_eq!(names(&["tokenizer"]).unwrap(), ["tokenizer"]);
         assert_eq!(
             names(&["save", "train-mini"]).unwrap(),
             ["matmul", "disk", "train-mini", "save"]
         );
+        assert_eq!(names(&["loss-1024"]).unwrap(), ["matmul", "loss-1024"]);
+        let bf16 = names_in(Precision::Bf16, &["loss-1024"]);
+        assert_eq!(bf16.unwrap(), ["loss-1024"]);
         assert_eq!(names(&[]).unwrap().len(), work::all().len());
         let error = names(&["train"]).unwrap_err().to_string();
         assert!(error.contains("--list"), "{error}");

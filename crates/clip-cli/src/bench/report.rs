@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
-use clip_model::weights::write_atomically;
+use clip_model::{Precision, weights::write_atomically};
 use serde_json::{Value, json};
 
 use super::{
@@ -49,6 +49,7 @@ pub(super) enum Outcome {
 
 pub(super) struct Report {
     head: Value,
+    precision: Precision,
     done: Vec<(Benchmark, Outcome)>,
 }
 
@@ -82,6 +83,7 @@ impl Report {
         });
         Self {
             head,
+            precision: args.precision,
             done: Vec::new(),
         }
     }
@@ -114,7 +116,7 @@ impl Report {
     fn row<'a>(&self, benchmark: &Benchmark, measured: &'a Measured) -> Option<Row<'a>> {
         let ours = Spread::of(&measured.ours.rates)?;
         let peer = measured.peer.as_ref();
-        let limit = benchmark.work.limit().and_then(|limit| {
+        let limit = benchmark.work.limit(self.precision).and_then(|limit| {
             let most = self.measured_limit(limit)?;
             let each = match limit {
                 Limit::MatMul => measured.ours.flop?,
@@ -295,6 +297,7 @@ mod tests {
     fn a_share_is_of_what_the_faster_side_reached() {
         let mut report = Report {
             head: Value::Null,
+            precision: Precision::F32,
             done: Vec::new(),
         };
         let all = work::all();
@@ -319,5 +322,15 @@ mod tests {
         assert_eq!(line, "6.00 images/s, peer 2.00 images/s, 3.00x");
         report.add(of("disk"), Outcome::Failed("full".to_owned()));
         assert_eq!(report.failed(), 1);
+
+        // In another precision, the product measured is none that the loss does.
+        let measured = Measured {
+            ours: side(&[4.0], Some(10.0)),
+            peer: None,
+        };
+        let limit = |report: &Report| report.row(&of("loss-1024"), &measured).unwrap().limit;
+        assert_eq!(limit(&report), Some((Limit::MatMul, 100.0, 0.4)));
+        report.precision = Precision::Bf16;
+        assert_eq!(limit(&report), None);
     }
 }
