@@ -16,11 +16,12 @@ pub enum Activation {
 impl Activation {
     /// Applies the function to each element, computing in f32.
     ///
-    /// An autodiff graph keeps the derivative at `x` and nothing else. That is less than what Burn's operations keep for
-    /// all but GELU, whose gradient by Burn is on GPUs that of the approximation with tanh: off by up to 9e-4.
+    /// An autodiff graph keeps the derivative at `x` and nothing else, or nothing at all where `x` needs no gradient, as in
+    /// locked layers. That is less than what Burn's operations keep for all but GELU, whose gradient by Burn is on GPUs that
+    /// of the approximation with tanh: off by up to 9e-4.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
-        if !x.device().is_autodiff() {
+        if !x.is_tracked() {
             return self.value(at_least_f32(x)).cast(dtype);
         }
         let here = x.clone().detach();
@@ -121,9 +122,12 @@ mod tests {
                 .assert_approx_eq::<f32>(&derivative(activation, &places), tolerance);
 
             // A GPU may round a fused kernel otherwise.
-            let inference = activation.forward(x.inner()).into_data();
+            let inference = activation.forward(x.clone().inner()).into_data();
             y.into_data()
                 .assert_approx_eq::<f32>(&inference, Tolerance::rel_abs(ROUNDING, ROUNDING));
+            let locked = activation.forward(Tensor::from_inner(x.inner()));
+            assert!(!locked.is_tracked());
+            assert_eq!(locked.into_data(), inference);
         }
     }
 }
