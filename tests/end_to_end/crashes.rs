@@ -55,7 +55,7 @@ fn a_damaged_checkpoint_is_passed_over_and_said() {
     let first = folder.clip(&pretrain("run", &[]));
     assert_eq!(first.code, Some(0), "{first:?}");
     let expected = weights(&folder, "run");
-    let newest = folder.path("run/checkpoints/step-00000010/optimizer.bin");
+    let newest = folder.path("run/checkpoints/step-00000010/optimizer.bpk");
     let bytes = fs::read(&newest).unwrap();
     fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
     fs::remove_dir_all(folder.path("run/model")).unwrap();
@@ -220,7 +220,7 @@ fn twenty_kills_at_any_moment_and_damaged_checkpoints_change_nothing() {
         let [.., _, newest] = &checkpoints[..] else {
             continue;
         };
-        let file = newest.join("optimizer.bin");
+        let file = newest.join("optimizer.bpk");
         match round % 4 {
             0 => {
                 let bytes = fs::read(&file).unwrap();

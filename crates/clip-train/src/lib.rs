@@ -20,7 +20,7 @@ pub mod tensorboard;
 pub use ema::Ema;
 pub use error::TrainError;
 pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
-pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind};
+pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, OptimizerState};
 pub use run::{
     ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, Trained, Training,
 };

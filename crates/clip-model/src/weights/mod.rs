@@ -5,6 +5,7 @@ mod checkpoint;
 mod directory;
 mod file;
 mod fit;
+mod host_weights;
 mod hugging_face;
 mod locate;
 mod names;
@@ -22,12 +23,11 @@ pub use self::{
     checkpoint::{Checkpoint, ReadOptions},
     directory::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
     file::{FileKind, WeightsFile},
+    host_weights::{HostWeights, weights_bytes},
     hugging_face::TextTokens,
     locate::LAYOUTS,
     names::{is_buffer, parameter_shapes},
     new_directory::{create_directory, refuse_existing},
-    safetensors::{
-        load_weights, replace_atomically, weights_bytes, write_atomically, write_safetensors,
-    },
+    safetensors::{load_weights, replace_atomically, write_atomically, write_safetensors},
     state_dict::FloatType,
 };

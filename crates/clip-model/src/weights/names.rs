@@ -6,6 +6,7 @@ use burn::{
 use crate::Clip;
 
 /// One parameter as OpenCLIP stores it.
+#[derive(Debug)]
 pub(crate) struct NamedParam {
     pub(crate) id: ParamId,
     pub(crate) name: String,

@@ -12,62 +12,10 @@ use burn::{
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View, tensor::TensorView};
 
 use super::{
-    names::{COUNT, NamedParam, named_params},
+    names::named_params,
     state_dict::{HostTensor, StateDict},
 };
 use crate::{Clip, ModelError};
-
-/// The model's weights as a safetensors file with OpenCLIP's parameter names, in f32.
-pub fn weights_bytes(model: &Clip) -> Vec<u8> {
-    let params = named_params(model, true);
-    let tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = params
-        .into_iter()
-        .map(
-            |NamedParam {
-                 name,
-                 shape,
-                 transposed,
-                 data,
-                 ..
-             }| {
-                // invariant: values were asked for above, and every parameter is a float.
-                let data = data.expect("invariant: values were asked for");
-                let values = data.convert::<f32>().try_to_vec::<f32>();
-                // invariant: `convert` has just made them f32.
-                let values = values.expect("invariant: converted to f32");
-                let values = if transposed {
-                    transpose(&values, shape[1], shape[0])
-                } else {
-                    values
-                };
-                if name.ends_with(COUNT) {
-                    let bytes = values
-                        .iter()
-                        .flat_map(|value| (*value as i64).to_le_bytes())
-                        .collect();
-                    return (name, Dtype::I64, shape, bytes);
-                }
-                let bytes = values
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect();
-                (name, Dtype::F32, shape, bytes)
-            },
-        )
-        .collect();
-    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-        let view = TensorView::new(*dtype, shape.clone(), bytes);
-        // invariant: the bytes were just made from the shape's number of values.
-        (
-            name.as_str(),
-            view.expect("invariant: bytes fit their shape"),
-        )
-    });
-    // OpenCLIP's loader asks for the framework's name.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    // invariant: names are distinct paths of one module, and views are consistent.
-    safetensors::serialize(views, Some(metadata)).expect("invariant: distinct names")
-}
 
 /// Replaces all the model's weights by a file's, which must have exactly the model's parameters.
 ///
@@ -239,11 +187,20 @@ fn floats(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
     data.convert::<f32>().try_to_vec::<f32>().ok()
 }
 
+/// Rows and columns that are transposed at a time: their lines stay in the cache.
+const BLOCK: usize = 16;
+
 /// A row-major `[rows, columns]` matrix to `[columns, rows]`.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(values.len());
-    for column in 0..columns {
-        out.extend((0..rows).map(|row| values[row * columns + column]));
+pub(super) fn transpose<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    let mut out = values.to_vec();
+    for first_row in (0..rows).step_by(BLOCK) {
+        for first_column in (0..columns).step_by(BLOCK) {
+            for column in first_column..columns.min(first_column + BLOCK) {
+                for row in first_row..rows.min(first_row + BLOCK) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
     }
     out
 }
@@ -274,7 +231,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::ClipConfig;
+    use crate::{ClipConfig, weights::weights_bytes};
 
     fn model(seed: u64, width: usize) -> Clip {
         let json = format!(

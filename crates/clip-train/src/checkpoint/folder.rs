@@ -33,7 +33,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`TrainError::Io`], for example when the disk is full; nothing half-written is left then.
-    pub fn save(&self, state: &RunState, contents: &Contents) -> Result<PathBuf, TrainError> {
+    pub fn save(&self, state: &RunState, contents: Contents) -> Result<PathBuf, TrainError> {
         fs::create_dir_all(&self.folder).map_err(TrainError::io("create", &self.folder))?;
         self.sweep()?;
         let path = self.path(state.step);
@@ -165,8 +165,9 @@ mod tests {
 
     fn contents() -> Contents {
         Contents {
-            weights: b"weights".to_vec(),
-            optimizer: b"moments".to_vec(),
+            weights: b"weights".to_vec().into(),
+            optimizer: b"moments".to_vec().into(),
+            optimizer_of: "a model".to_owned(),
             ema: None,
         }
     }
@@ -182,13 +183,14 @@ mod tests {
         let (_dir, checkpoints) = checkpoints(2);
         assert!(checkpoints.latest().unwrap().is_none());
         for step in [9, 10, 100] {
-            checkpoints.save(&state(step), &contents()).unwrap();
+            checkpoints.save(&state(step), contents()).unwrap();
         }
         assert_eq!(checkpoints.steps().unwrap(), [10, 100]);
         let (found, damaged) = checkpoints.latest().unwrap().unwrap();
         assert_eq!(found.state, state(100));
         assert_eq!(fs::read(found.weights).unwrap(), b"weights");
-        assert_eq!(found.optimizer, b"moments");
+        assert_eq!(fs::read(found.optimizer).unwrap(), b"moments");
+        assert_eq!(found.optimizer_of, "a model");
         assert!(damaged.is_empty());
     }
 
@@ -207,14 +209,14 @@ mod tests {
                 best: best(best_step),
                 ..state(step)
             };
-            checkpoints.save(&state, &contents()).unwrap();
+            checkpoints.save(&state, contents()).unwrap();
         }
         assert_eq!(checkpoints.steps().unwrap(), [2, 4]);
         let state = RunState {
             best: best(5),
             ..state(5)
         };
-        checkpoints.save(&state, &contents()).unwrap();
+        checkpoints.save(&state, contents()).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [5]);
     }
 
@@ -222,10 +224,10 @@ mod tests {
     fn averaged_weights_are_checked_like_the_others() {
         let (_dir, checkpoints) = checkpoints(1);
         let contents = Contents {
-            ema: Some(b"average".to_vec()),
+            ema: Some(b"average".to_vec().into()),
             ..contents()
         };
-        let path = checkpoints.save(&state(1), &contents).unwrap();
+        let path = checkpoints.save(&state(1), contents).unwrap();
         let (found, _) = checkpoints.latest().unwrap().unwrap();
         assert_eq!(fs::read(found.ema.unwrap()).unwrap(), b"average");
         fs::remove_file(path.join("ema.safetensors")).unwrap();
@@ -235,11 +237,11 @@ mod tests {
 
     #[test]
     fn whatever_is_torn_the_one_before_is_used() {
-        for file in ["model.safetensors", "optimizer.bin", "state.json"] {
+        for file in ["model.safetensors", "optimizer.bpk", "state.json"] {
             for length in [0, 4] {
                 let (_dir, checkpoints) = checkpoints(2);
-                checkpoints.save(&state(1), &contents()).unwrap();
-                let newest = checkpoints.save(&state(2), &contents()).unwrap();
+                checkpoints.save(&state(1), contents()).unwrap();
+                let newest = checkpoints.save(&state(2), contents()).unwrap();
                 let torn = fs::read(newest.join(file)).unwrap()[..length].to_vec();
                 fs::write(newest.join(file), torn).unwrap();
                 let (found, damaged) = checkpoints.latest().unwrap().unwrap();
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     fn one_flipped_bit_is_found() {
         let (_dir, checkpoints) = checkpoints(2);
-        let path = checkpoints.save(&state(1), &contents()).unwrap();
+        let path = checkpoints.save(&state(1), contents()).unwrap();
         fs::write(path.join("model.safetensors"), b"weightr").unwrap();
         let error = checkpoints.latest().unwrap_err().to_string();
         assert!(error.contains("model.safetensors"), "{error}");
@@ -261,7 +263,7 @@ mod tests {
     #[test]
     fn a_killed_processs_remains_are_no_checkpoint() {
         let (_dir, checkpoints) = checkpoints(2);
-        checkpoints.save(&state(1), &contents()).unwrap();
+        checkpoints.save(&state(1), contents()).unwrap();
         let remains = ["step-00000002.partial", "step-00000000.discarded"];
         let remains = remains.map(|name| checkpoints.folder.join(name));
         for remains in &remains {
@@ -269,7 +271,7 @@ mod tests {
             fs::write(remains.join("model.safetensors"), b"wei").unwrap();
         }
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 1);
-        checkpoints.save(&state(2), &contents()).unwrap();
+        checkpoints.save(&state(2), contents()).unwrap();
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 2);
         assert!(!remains.iter().any(|remains| remains.exists()));
     }
@@ -277,10 +279,10 @@ mod tests {
     #[test]
     fn a_damaged_one_of_a_later_step_costs_no_whole_one() {
         let (_dir, checkpoints) = checkpoints(1);
-        let newest = checkpoints.save(&state(6), &contents()).unwrap();
-        fs::write(newest.join("optimizer.bin"), b"mom").unwrap();
+        let newest = checkpoints.save(&state(6), contents()).unwrap();
+        fs::write(newest.join("optimizer.bpk"), b"mom").unwrap();
         // The run went on from an earlier one, and comes to its next checkpoint before step 6.
-        checkpoints.save(&state(4), &contents()).unwrap();
+        checkpoints.save(&state(4), contents()).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [4]);
         let (found, damaged) = checkpoints.latest().unwrap().unwrap();
         assert_eq!((found.state.step, damaged.len()), (4, 0));

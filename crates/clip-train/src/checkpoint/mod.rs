@@ -1,7 +1,7 @@
 //! The state of a run as one unit on disk, which is whole or not there.
 //!
 //! A checkpoint is a folder `step-00000120` with the weights (`model.safetensors`, `OpenCLIP`'s names), the optimizer
-//! (`optimizer.bin`), averaged weights if the run has them (`ema.safetensors`) and `state.json`: position in the data,
+//! (`optimizer.bpk`), averaged weights if the run has them (`ema.safetensors`) and `state.json`: position in the data,
 //! counters, and size and SHA-256 of the others. It is written under another name, synced, and renamed when complete;
 //! what doesn't match its checksums is never used.
 
@@ -10,5 +10,5 @@ mod unit;
 mod writer;
 
 pub use folder::Checkpoints;
-pub use unit::{Best, Checkpoint, Contents, RunState};
+pub use unit::{Best, Checkpoint, Contents, Part, RunState};
 pub(crate) use writer::Writer;

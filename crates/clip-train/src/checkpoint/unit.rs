@@ -1,23 +1,25 @@
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use clip_data::{Cursor, FaultReport};
+use clip_model::weights::HostWeights;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    TrainError,
+    OptimizerState, TrainError,
     progress::{sync_folder, write_synced},
 };
 
 /// Raised when a reader of the old form would misunderstand the new one.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const STATE: &str = "state.json";
 const WEIGHTS: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.bin";
+const OPTIMIZER: &str = "optimizer.bpk";
 const EMA: &str = "ema.safetensors";
 
 /// Where a run stands, beside its weights.
@@ -55,22 +57,51 @@ pub struct Best {
 }
 
 /// What a checkpoint holds beside where the run stands: copies, which training no longer changes.
-#[derive(Debug, Default)]
 pub struct Contents {
-    /// As [`clip_model::weights::weights_bytes`] makes them.
-    pub weights: Vec<u8>,
-    /// As [`Optimizer::to_bytes`](crate::Optimizer::to_bytes) makes it.
-    pub optimizer: Vec<u8>,
+    /// The weights.
+    pub weights: Part,
+    /// The optimizer's state.
+    pub optimizer: Part,
+    /// Whose state that is, by [`OptimizerState::of`].
+    pub optimizer_of: String,
     /// The averaged weights, in a run that has them.
-    pub ema: Option<Vec<u8>>,
+    pub ema: Option<Part>,
 }
 
 impl Contents {
-    fn files(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
-        let ema = self.ema.iter().map(|ema| (EMA, &ema[..]));
-        [(WEIGHTS, &self.weights[..]), (OPTIMIZER, &self.optimizer)]
-            .into_iter()
-            .chain(ema)
+    /// The weights, an optimizer's state, and averaged weights.
+    pub fn new(weights: HostWeights, optimizer: OptimizerState, ema: Option<HostWeights>) -> Self {
+        Self {
+            weights: weights.into(),
+            optimizer_of: optimizer.of().to_owned(),
+            optimizer: optimizer.into(),
+            ema: ema.map(Part::from),
+        }
+    }
+}
+
+/// A file of a checkpoint, written from a copy that is never in memory a second time.
+pub struct Part(Box<dyn FnOnce(&Path) -> Result<(), TrainError> + Send>);
+
+impl From<HostWeights> for Part {
+    fn from(weights: HostWeights) -> Self {
+        Self(Box::new(move |path| {
+            weights.write(path).map_err(TrainError::io("write", path))
+        }))
+    }
+}
+
+impl From<OptimizerState> for Part {
+    fn from(state: OptimizerState) -> Self {
+        Self(Box::new(move |path| state.write(path)))
+    }
+}
+
+impl From<Vec<u8>> for Part {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Box::new(move |path| {
+            fs::write(path, bytes).map_err(TrainError::io("write", path))
+        }))
     }
 }
 
@@ -81,10 +112,18 @@ pub struct Checkpoint {
     pub state: RunState,
     /// The file of weights, as [`clip_model::weights::load_weights`] reads it.
     pub weights: PathBuf,
-    /// The optimizer's state, as [`Optimizer::load_bytes`](crate::Optimizer::load_bytes) reads it.
-    pub optimizer: Vec<u8>,
+    /// The file of the optimizer's state, as [`OptimizerState::read`] reads it.
+    pub optimizer: PathBuf,
+    /// Whose state that is.
+    pub optimizer_of: String,
     /// The file of averaged weights, if the run has them.
     pub ema: Option<PathBuf>,
+}
+
+/// What every form of [`StateFile`] has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,6 +131,7 @@ struct StateFile {
     format: u32,
     #[serde(flatten)]
     state: RunState,
+    optimizer_of: String,
     files: BTreeMap<String, FileSum>,
 }
 
@@ -102,80 +142,84 @@ struct FileSum {
 }
 
 impl FileSum {
-    fn of(bytes: &[u8]) -> Self {
-        Self {
-            bytes: bytes.len() as u64,
-            sha256: format!("{:x}", Sha256::digest(bytes)),
-        }
+    fn of(path: &Path) -> io::Result<Self> {
+        let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
+        let bytes = io::copy(&mut file, &mut hasher)?;
+        Ok(Self {
+            bytes,
+            sha256: format!("{:x}", hasher.finalize()),
+        })
     }
 }
 
 /// Writes a checkpoint's files into a new folder, and makes sure that they are on the disk.
-pub(super) fn write(
-    folder: &Path,
-    state: &RunState,
-    contents: &Contents,
-) -> Result<(), TrainError> {
+pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Result<(), TrainError> {
     fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
-    let write_file = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        write_synced(&path, bytes).map_err(TrainError::io("write", path))
-    };
+    let parts = [(WEIGHTS, contents.weights), (OPTIMIZER, contents.optimizer)];
+    let ema = contents.ema.map(|ema| (EMA, ema));
     let mut files = BTreeMap::new();
-    for (name, bytes) in contents.files() {
-        write_file(name, bytes)?;
-        files.insert(name.to_owned(), FileSum::of(bytes));
+    for (name, Part(write)) in parts.into_iter().chain(ema) {
+        let path = folder.join(name);
+        write(&path)?;
+        // What is summed is what another process would read.
+        let sum = sync(&path).and_then(|()| FileSum::of(&path));
+        files.insert(
+            name.to_owned(),
+            sum.map_err(TrainError::io("write", &path))?,
+        );
     }
     let state = StateFile {
         format: FORMAT,
         state: state.clone(),
+        optimizer_of: contents.optimizer_of,
         files,
     };
     // invariant: plain values under string keys.
     let json = serde_json::to_vec_pretty(&state).expect("invariant: plain values");
-    write_file(STATE, &json)?;
+    let path = folder.join(STATE);
+    write_synced(&path, &json).map_err(TrainError::io("write", &path))?;
     sync_folder(folder);
     Ok(())
 }
 
-/// Reads a checkpoint and compares every byte with its checksums.
+fn sync(path: &Path) -> io::Result<()> {
+    File::options().write(true).open(path)?.sync_all()
+}
+
+/// Reads where a run stood, and compares every byte of its checkpoint with the checksums.
 pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
     let damaged = |reason: String| TrainError::DamagedCheckpoint {
         path: folder.to_owned(),
         reason,
     };
-    let read = |name: &str| {
-        fs::read(folder.join(name)).map_err(|error| damaged(format!("cannot read {name}: {error}")))
-    };
-    let state: StateFile = serde_json::from_slice(&read(STATE)?)
-        .map_err(|error| damaged(format!("{STATE}: {error}")))?;
-    if state.format != FORMAT {
+    let unreadable = |name: &str, error| damaged(format!("cannot read {name}: {error}"));
+    let state = fs::read(folder.join(STATE)).map_err(|error| unreadable(STATE, error))?;
+    let syntax = |error| damaged(format!("{STATE}: {error}"));
+    let Format { format } = serde_json::from_slice(&state).map_err(syntax)?;
+    if format != FORMAT {
         return Err(damaged(format!(
-            "its format is {}, and this program reads {FORMAT}",
-            state.format
+            "its format is {format}, and this program reads {FORMAT}"
         )));
     }
+    let state: StateFile = serde_json::from_slice(&state).map_err(syntax)?;
     for name in [WEIGHTS, OPTIMIZER] {
         if !state.files.contains_key(name) {
             return Err(damaged(format!("{STATE} doesn't tell of {name}")));
         }
     }
-    let mut optimizer = Vec::new();
     for (name, sum) in &state.files {
-        let bytes = read(name)?;
-        if *sum != FileSum::of(&bytes) {
+        let found = FileSum::of(&folder.join(name)).map_err(|error| unreadable(name, error))?;
+        if *sum != found {
             return Err(damaged(format!(
                 "{name} has not the size and checksum that {STATE} tells"
             )));
-        }
-        if name == OPTIMIZER {
-            optimizer = bytes;
         }
     }
     Ok(Checkpoint {
         state: state.state,
         weights: folder.join(WEIGHTS),
-        optimizer,
+        optimizer: folder.join(OPTIMIZER),
+        optimizer_of: state.optimizer_of,
         ema: state.files.contains_key(EMA).then(|| folder.join(EMA)),
     })
 }

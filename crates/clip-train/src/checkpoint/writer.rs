@@ -33,7 +33,7 @@ impl Writer {
         let checkpoints = self.checkpoints.clone();
         self.writing = Some(thread::spawn(move || {
             metrics.sync_data()?;
-            checkpoints.save(&state, &contents)
+            checkpoints.save(&state, contents)
         }));
         Ok(())
     }
@@ -86,6 +86,15 @@ impl Drop for Writer {
 mod tests {
     use super::*;
 
+    fn contents() -> Contents {
+        Contents {
+            weights: Vec::new().into(),
+            optimizer: Vec::new().into(),
+            optimizer_of: String::new(),
+            ema: None,
+        }
+    }
+
     fn state(step: u64) -> RunState {
         RunState {
             step,
@@ -104,7 +113,7 @@ mod tests {
         let mut writer = Writer::new(checkpoints.clone());
         for step in 1..5 {
             writer
-                .begin(state(step), Contents::default(), metrics(&dir))
+                .begin(state(step), contents(), metrics(&dir))
                 .unwrap();
         }
         drop(writer);
@@ -116,15 +125,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("checkpoints");
         let mut writer = Writer::new(Checkpoints::new(folder.clone(), 2));
-        writer
-            .begin(state(1), Contents::default(), metrics(&dir))
-            .unwrap();
+        writer.begin(state(1), contents(), metrics(&dir)).unwrap();
         writer.finish().unwrap();
         // A file where the next one's folder would be can't be removed as a folder.
         std::fs::write(folder.join("step-00000002.partial"), b"in the way").unwrap();
-        writer
-            .begin(state(2), Contents::default(), metrics(&dir))
-            .unwrap();
+        writer.begin(state(2), contents(), metrics(&dir)).unwrap();
         let error = writer.finish().unwrap_err().to_string();
         assert!(error.contains("step-00000002"), "{error}");
         let latest = writer.checkpoints().unwrap().latest().unwrap().unwrap();

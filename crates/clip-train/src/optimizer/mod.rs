@@ -2,6 +2,7 @@
 
 mod config;
 mod groups;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -10,15 +11,17 @@ use burn::{
     module::ParamGroup,
     optim::{
         AdamWConfig, GradientsParams, LambConfig, LearningRate, LionConfig, ModuleOptimizer,
-        Optimizer as Rule, OptimizerRecord,
+        Optimizer as Rule,
     },
-    tensor::{Bytes, Device, Tensor},
+    tensor::{Device, Tensor},
 };
 use clip_model::{Clip, MAX_LOGIT_SCALE};
-use sha2::Digest;
+use sha2::{Digest, Sha256, digest::Output};
 
 pub use config::{OptimizerConfig, OptimizerKind};
 use groups::Parameters;
+pub use state::OptimizerState;
+use state::refused;
 
 use crate::{
     TrainError,
@@ -30,8 +33,8 @@ use crate::{
 pub struct Optimizer {
     inner: ModuleOptimizer,
     grad_clip_norm: Option<f64>,
-    /// Of the optimizer's kind and the parameters' order and shapes: saved state is theirs alone.
-    shapes: [u8; 32],
+    /// A digest of the optimizer's kind and the parameters' order and shapes: saved state is theirs alone.
+    of: Output<Sha256>,
 }
 
 impl Optimizer {
@@ -74,7 +77,7 @@ impl Optimizer {
         Self {
             inner,
             grad_clip_norm: config.grad_clip_norm,
-            shapes: shapes.finalize().into(),
+            of: shapes.finalize(),
         }
     }
 
@@ -100,46 +103,32 @@ impl Optimizer {
         (model, norm)
     }
 
-    /// The state as bytes: a digest of the parameters' shapes, then Burn's record.
-    ///
-    /// # Errors
-    /// [`TrainError::OptimizerState`] if Burn can't write its record.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, TrainError> {
-        let record = self
-            .inner
-            .into_bytes()
-            .map_err(|error| state(error.to_string()))?;
-        Ok([&self.shapes[..], &record[..]].concat())
+    /// A copy of the state on the host.
+    pub fn state(&self) -> OptimizerState {
+        OptimizerState {
+            of: format!("{:x}", self.of),
+            record: self.inner.to_record(),
+        }
     }
 
-    /// Takes up a state that [`to_bytes`](Self::to_bytes) made for a model of the same parameters.
+    /// Takes up the state of an optimizer of the same kind for a model of the same parameters.
     ///
     /// # Errors
-    /// [`TrainError::OptimizerState`] if the bytes are no such state, are cut off, or are another model's.
-    pub fn load_bytes(self, bytes: &[u8]) -> Result<Self, TrainError> {
-        let (shapes, record) = bytes
-            .split_at_checked(self.shapes.len())
-            .ok_or_else(|| state("it is too short".to_owned()))?;
-        if shapes != self.shapes {
-            return Err(state(
-                "it belongs to another kind of optimizer, or a model with other parameters"
-                    .to_owned(),
+    /// [`TrainError::OptimizerState`] if it is another's, or not whole.
+    pub fn with_state(self, state: OptimizerState) -> Result<Self, TrainError> {
+        if state.of != format!("{:x}", self.of) {
+            return Err(refused(
+                "it belongs to another kind of optimizer, or a model with other parameters",
             ));
         }
-        let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(record.to_vec()))
-            .map_err(|error| state(error.to_string()))?;
-        let saved = record.len();
-        let inner = self.inner.load_record(record);
+        let saved = state.record.len();
+        let inner = self.inner.load_record(state.record);
         // Burn leaves out what it can't read, which would restart those moments at zero.
         if inner.to_record().len() != saved {
-            return Err(state("some parameters' state can't be read".to_owned()));
+            return Err(refused("some parameters' state can't be read"));
         }
         Ok(Self { inner, ..self })
     }
-}
-
-fn state(reason: String) -> TrainError {
-    TrainError::OptimizerState { reason }
 }
 
 /// One rule for all parameters, each group with a learning rate of its own.

@@ -116,12 +116,12 @@ fn every_kind_goes_on_from_saved_state_as_if_it_had_not_stopped() {
         let mut optimizer = Optimizer::new(&config, &begun);
         let (model, norm) = optimizer.step(1e-3, begun.clone(), again(&first));
         assert!(norm.into_scalar::<f32>() > 0.0);
-        let saved = optimizer.to_bytes().unwrap();
+        let saved = optimizer.state();
         let (straight, _) = optimizer.step(1e-3, model.clone(), again(&second));
         assert_ne!(parameters(&model), parameters(&straight), "{kind:?}");
 
         let fresh = || Optimizer::new(&config, &begun);
-        let mut loaded = fresh().load_bytes(&saved).unwrap();
+        let mut loaded = fresh().with_state(saved).unwrap();
         let (resumed, _) = loaded.step(1e-3, model.clone(), again(&second));
         assert_eq!(parameters(&resumed), parameters(&straight), "{kind:?}");
         let (forgetful, _) = fresh().step(1e-3, model, again(&second));
@@ -154,8 +154,8 @@ fn state_of_another_kind_is_refused() {
         };
         Optimizer::new(&config, &model)
     };
-    let saved = of(OptimizerKind::Lion).to_bytes().unwrap();
-    let error = of(OptimizerKind::AdamW).load_bytes(&saved).err().unwrap();
+    let saved = of(OptimizerKind::Lion).state();
+    let error = of(OptimizerKind::AdamW).with_state(saved).err().unwrap();
     assert!(
         error.to_string().contains("another kind of optimizer"),
         "{error}"

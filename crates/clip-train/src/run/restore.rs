@@ -1,6 +1,6 @@
 use clip_model::{Clip, weights::load_weights};
 
-use crate::{Ema, Optimizer, TrainError, checkpoint::Checkpoint};
+use crate::{Ema, Optimizer, OptimizerState, TrainError, checkpoint::Checkpoint};
 
 /// Puts a checkpoint's values in place of those given. Averaged weights that the checkpoint doesn't have, because the
 /// run began without them, start from its weights.
@@ -10,7 +10,8 @@ pub(super) fn restore(
     optimizer: Optimizer,
     ema: Option<Ema>,
 ) -> Result<(Clip, Optimizer, Option<Ema>), TrainError> {
-    let optimizer = optimizer.load_bytes(&found.optimizer)?;
+    let state = OptimizerState::read(&found.optimizer, found.optimizer_of.clone())?;
+    let optimizer = optimizer.with_state(state)?;
     let model = load_weights(model, &found.weights)?;
     let ema = match ema {
         Some(ema) => {

@@ -13,7 +13,7 @@ use burn::{
     },
 };
 use clip_data::{Cursor, FaultReport, ImageTextBatch, TrainLoader};
-use clip_model::weights::weights_bytes;
+use clip_model::weights::HostWeights;
 
 use super::{
     ContrastiveLearner, Evaluate, EvaluateError, NotFinite, Trained, plan::Plan, records::Records,
@@ -431,11 +431,11 @@ impl Steps<'_> {
         self.bring_up_to_date();
         self.saved = self.since;
         let work = &mut self.work;
-        let contents = Contents {
-            weights: weights_bytes(&model.clip),
-            optimizer: work.optimizer.to_bytes()?,
-            ema: work.ema.as_ref().map(|ema| weights_bytes(ema.model())),
-        };
+        let contents = Contents::new(
+            HostWeights::of(&model.clip),
+            work.optimizer.state(),
+            work.ema.as_ref().map(|ema| HostWeights::of(ema.model())),
+        );
         // Lines of steps that the checkpoint has must not be lost with the machine.
         let metrics = work.records.metrics.handle()?;
         work.writer.begin(work.state.clone(), contents, metrics)

@@ -3,10 +3,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clip_model::{
     Clip,
-    weights::{load_weights, weights_bytes},
+    weights::{HostWeights, load_weights},
 };
 use clip_train::{
-    Captions, Images, Optimizer, OptimizerConfig, PairBatch,
+    Captions, Images, Optimizer, OptimizerConfig, OptimizerState, PairBatch,
     checkpoint::{Checkpoints, Contents, RunState},
 };
 
@@ -53,12 +53,8 @@ impl Save {
             step: self.step,
             ..RunState::default()
         };
-        let contents = Contents {
-            weights: weights_bytes(&self.model),
-            optimizer: self.optimizer.to_bytes()?,
-            ema: None,
-        };
-        Ok(self.checkpoints.save(&state, &contents)?)
+        let contents = Contents::new(HostWeights::of(&self.model), self.optimizer.state(), None);
+        Ok(self.checkpoints.save(&state, contents)?)
     }
 }
 
@@ -92,7 +88,8 @@ impl Task for Load {
     fn run(&mut self) -> Result<u64> {
         let (found, _) = self.checkpoints.latest()?.context("no checkpoint")?;
         let optimizer = Optimizer::new(&OptimizerConfig::default(), &self.model);
-        drop(optimizer.load_bytes(&found.optimizer)?);
+        let state = OptimizerState::read(&found.optimizer, found.optimizer_of)?;
+        drop(optimizer.with_state(state)?);
         self.model = load_weights(self.model.clone(), &found.weights)?;
         Ok(self.bytes)
     }

@@ -18,7 +18,7 @@ use clip_model::{
 };
 
 use super::*;
-use crate::{Optimizer, OptimizerConfig};
+use crate::{Optimizer, OptimizerConfig, OptimizerState};
 
 /// Rounding of sums in another order, relative to a gradient's own norm.
 const ROUNDING: f32 = 1e-5;

@@ -134,9 +134,9 @@ fn training_learns_a_batch_and_resumes_bit_by_bit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("weights.safetensors");
     std::fs::write(&path, weights_bytes(&halfway)).unwrap();
-    let state = optimizer.to_bytes().unwrap();
+    let state = optimizer.state();
     let loaded = clip_model::weights::load_weights(model(&device), &path).unwrap();
-    let optimizer = fresh(&loaded).load_bytes(&state).unwrap();
+    let optimizer = fresh(&loaded).with_state(state).unwrap();
     let (resumed, _, _) = run(loaded, optimizer, 15..30);
     assert!(
         weights_bytes(&resumed) == weights_bytes(&straight),
@@ -170,7 +170,7 @@ fn a_resnet_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
         };
         let model = config.init(0, &device);
         let (model, optimizer) = run(model.clone(), fresh(&model));
-        let (half, state) = (weights_bytes(&model), optimizer.to_bytes().unwrap());
+        let (half, state) = (weights_bytes(&model), optimizer.state());
         let (straight, _) = run(model, optimizer);
         let ImageEncoder::ModifiedResNet(visual) = &straight.visual else {
             panic!("a residual network");
@@ -182,7 +182,7 @@ fn a_resnet_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
         let path = dir.path().join("weights.safetensors");
         std::fs::write(&path, half).unwrap();
         let loaded = clip_model::weights::load_weights(config.init(1, &device), &path).unwrap();
-        let optimizer = fresh(&loaded).load_bytes(&state).unwrap();
+        let optimizer = fresh(&loaded).with_state(state).unwrap();
         let (resumed, _) = run(loaded, optimizer);
         assert!(
             weights_bytes(&resumed) == weights_bytes(&straight),
@@ -199,13 +199,16 @@ fn a_state_that_is_not_this_models_is_refused() {
     let found = step(4).gradients(&model, &batch(4));
     let mut stepped = optimizer.clone();
     stepped.step(1e-3, model, found.grads);
-    let state = stepped.to_bytes().unwrap();
-    assert!(optimizer.clone().load_bytes(&state).is_ok());
-    for cut in [0, 10, 40, state.len() / 2] {
-        assert!(
-            optimizer.clone().load_bytes(&state[..cut]).is_err(),
-            "cut at {cut}"
-        );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.bpk");
+    let of = stepped.state().of().to_owned();
+    stepped.state().write(&path).unwrap();
+    let read = || OptimizerState::read(&path, of.clone());
+    assert!(optimizer.with_state(read().unwrap()).is_ok());
+    let whole = std::fs::read(&path).unwrap();
+    for cut in [0, 10, 40, whole.len() / 2] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        assert!(read().is_err(), "cut at {cut}");
     }
     let wider = r#"{"embed_dim": 24, "vision_cfg": {"image_size": 16, "layers": 2, "width": 32,
         "head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 8,
@@ -215,7 +218,7 @@ fn a_state_that_is_not_this_models_is_refused() {
         .init(0, &device);
     let other = Optimizer::new(&OptimizerConfig::default(), &wider);
     let error = other
-        .load_bytes(&state)
+        .with_state(stepped.state())
         .map(|_| ())
         .unwrap_err()
         .to_string();

@@ -1,0 +1,46 @@
+use std::{fs, io, path::Path};
+
+use burn::{optim::OptimizerRecord, tensor::Bytes};
+
+use crate::TrainError;
+
+/// What an optimizer has gathered of its gradients, copied to the host: the optimizer may go on.
+#[derive(Debug)]
+pub struct OptimizerState {
+    /// A digest of the optimizer's kind and the parameters' order and shapes.
+    pub(super) of: String,
+    pub(super) record: OptimizerRecord,
+}
+
+impl OptimizerState {
+    /// Whose it is, to be told again when it is read.
+    pub fn of(&self) -> &str {
+        &self.of
+    }
+
+    /// Writes it as Burn's record, one tensor after the other.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] when the folder can't be written or the disk is full.
+    pub fn write(self, path: &Path) -> Result<(), TrainError> {
+        let written = self.record.save(path);
+        written.map_err(|error| TrainError::io("write", path)(io::Error::other(error)))
+    }
+
+    /// Reads what [`write`](Self::write) wrote of an optimizer, which [`of`](Self::of) told.
+    ///
+    /// # Errors
+    /// [`TrainError::OptimizerState`] if it is no such file or cut off, [`TrainError::Io`] if it can't be read.
+    pub fn read(path: &Path, of: String) -> Result<Self, TrainError> {
+        // Not left to be read when it is needed: the checkpoint may be gone by then.
+        let bytes = fs::read(path).map_err(TrainError::io("read", path))?;
+        let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(refused)?;
+        Ok(Self { of, record })
+    }
+}
+
+pub(super) fn refused(reason: impl ToString) -> TrainError {
+    TrainError::OptimizerState {
+        reason: reason.to_string(),
+    }
+}
