@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io,
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +21,8 @@ const STATE: &str = "state.json";
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.bpk";
 const EMA: &str = "ema.safetensors";
+/// Bytes that are read at a time to be summed.
+const BUFFER: usize = 1 << 18;
 
 /// Where a run stands, beside its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -143,7 +145,8 @@ struct FileSum {
 
 impl FileSum {
     fn of(path: &Path) -> io::Result<Self> {
-        let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
+        let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
+        let mut hasher = Sha256::new();
         let bytes = io::copy(&mut file, &mut hasher)?;
         Ok(Self {
             bytes,
