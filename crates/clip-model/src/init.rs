@@ -1,3 +1,5 @@
+use std::{num::NonZero, thread};
+
 use burn::{
     module::{Param, ParamId, RunningState},
     nn::{LayerNorm, LayerNormConfig, Linear},
@@ -5,6 +7,11 @@ use burn::{
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// Words of the generator that a number in `[0, 1)` takes.
+const UNIT_WORDS: usize = 2;
+/// Values that are worth a thread of their own: some milliseconds of work.
+const VALUES_OF_A_THREAD: usize = 1 << 17;
 
 /// Draws initial weights on the host, so that a seed means the same weights on every backend.
 ///
@@ -46,12 +53,16 @@ impl Init {
 
     /// Normal with mean 0.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
-        self.drawn(shape, |init| (init.standard_normal() * std) as f32)
+        self.drawn(shape, 2 * UNIT_WORDS, |rng| {
+            (standard_normal(rng) * std) as f32
+        })
     }
 
     /// Uniform in `[-bound, bound)`.
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
-        self.drawn(shape, |init| ((2.0 * init.unit() - 1.0) * bound) as f32)
+        self.drawn(shape, UNIT_WORDS, |rng| {
+            ((2.0 * unit(rng) - 1.0) * bound) as f32
+        })
     }
 
     /// The same value everywhere.
@@ -65,10 +76,19 @@ impl Init {
         shape: [usize; D],
         std: f64,
     ) -> Param<Tensor<D>> {
-        self.drawn(shape, |init| {
-            let within = std::iter::repeat_with(|| init.standard_normal()).find(|x| x.abs() <= 2.0);
-            (within.unwrap_or_default() * std) as f32
-        })
+        let count = shape.iter().product();
+        let values = if self.blank {
+            vec![0.0; count]
+        } else {
+            let rng = &mut self.rng;
+            let normals = std::iter::repeat_with(|| standard_normal(rng));
+            let within = normals.filter(|normal| normal.abs() <= 2.0);
+            within
+                .take(count)
+                .map(|normal| (normal * std) as f32)
+                .collect()
+        };
+        self.param(shape, values)
     }
 
     /// State that no gradient moves, numbered as a parameter is.
@@ -109,17 +129,37 @@ impl Init {
         layer
     }
 
+    /// Values that take so many words of the generator each, on all processors: each thread goes to the place in the
+    /// generator's stream where its part begins, so they are those that one thread draws.
     fn drawn<const D: usize>(
         &mut self,
         shape: [usize; D],
-        mut draw: impl FnMut(&mut Self) -> f32,
+        words: usize,
+        draw: impl Fn(&mut ChaCha8Rng) -> f32 + Sync,
     ) -> Param<Tensor<D>> {
-        let count = shape.iter().product();
-        let values = if self.blank {
-            vec![0.0; count]
-        } else {
-            (0..count).map(|_| draw(self)).collect()
-        };
+        let mut values = vec![0.0; shape.iter().product()];
+        if !self.blank {
+            let start = self.rng.get_word_pos();
+            let place = |value: usize| start + (value * words) as u128;
+            let threads = thread::available_parallelism().map_or(1, NonZero::get);
+            let part = values.len().div_ceil(threads).max(VALUES_OF_A_THREAD);
+            let fill = |first: usize, values: &mut [f32]| {
+                let mut rng = self.rng.clone();
+                rng.set_word_pos(place(first));
+                values.fill_with(|| draw(&mut rng));
+            };
+            if values.len() <= part {
+                fill(0, &mut values);
+            } else {
+                thread::scope(|scope| {
+                    let fill = &fill;
+                    for (nth, part_of) in values.chunks_mut(part).enumerate() {
+                        scope.spawn(move || fill(nth * part, part_of));
+                    }
+                });
+            }
+            self.rng.set_word_pos(place(values.len()));
+        }
         self.param(shape, values)
     }
 
@@ -135,15 +175,41 @@ impl Init {
         };
         Param::initialized(ParamId::from(self.created), tensor)
     }
+}
 
-    fn unit(&mut self) -> f64 {
-        // 53 bits: every value a double can hold in steps of 2^-53.
-        (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
-    }
+/// Uniform in `[0, 1)`.
+fn unit(rng: &mut ChaCha8Rng) -> f64 {
+    // 53 bits: every value a double can hold in steps of 2^-53.
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
 
-    /// Box and Muller 1958; the second value of a pair is not kept, so that draws don't depend on history.
-    fn standard_normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
+/// Box and Muller 1958; the second value of a pair is not kept, so that draws don't depend on history.
+fn standard_normal(rng: &mut ChaCha8Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - unit(rng)).ln()).sqrt();
+    radius * (std::f64::consts::TAU * unit(rng)).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_threads_draws_what_one_does() {
+        let rows = 2 * VALUES_OF_A_THREAD / 64 + 5;
+        let mut init = Init::new(7, &Device::flex());
+        let drawn = [init.normal([rows, 64], 0.5), init.uniform([rows, 64], 0.5)];
+        let after = init.normal([3], 1.0).val().into_data();
+
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let normals: Vec<f32> = std::iter::repeat_with(|| (standard_normal(&mut rng) * 0.5) as f32)
+            .take(rows * 64)
+            .collect();
+        let uniform = |_| ((2.0 * unit(&mut rng) - 1.0) * 0.5) as f32;
+        let uniforms: Vec<f32> = (0..rows * 64).map(uniform).collect();
+        let [first, second] = drawn.map(|param| param.val().into_data());
+        assert!(first.as_slice::<f32>().unwrap() == normals);
+        assert!(second.as_slice::<f32>().unwrap() == uniforms);
+        let last: Vec<f32> = (0..3).map(|_| standard_normal(&mut rng) as f32).collect();
+        assert_eq!(after.as_slice::<f32>().unwrap(), last);
     }
 }
