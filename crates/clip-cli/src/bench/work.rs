@@ -119,9 +119,9 @@ impl Work {
         Some(format!("this build has no preset {preset}"))
     }
 
-    /// Whether it trains, with memory as `clip pretrain` manages it.
+    /// Whether it is a part of training, with memory as `clip pretrain` manages it.
     pub(super) fn trains(&self) -> bool {
-        matches!(self, Self::TrainStep { .. })
+        matches!(self, Self::TrainStep { .. } | Self::Loader { .. })
     }
 
     /// Whether it reads shards.

@@ -1,5 +1,5 @@
 use std::{
-    hash::{DefaultHasher, Hasher},
+    hash::{BuildHasher, Hasher},
     sync::Arc,
 };
 
@@ -7,6 +7,7 @@ use burn::{
     data::dataloader::{DataLoader, DataLoaderIterator},
     tensor::Device,
 };
+use foldhash::quality::FixedState;
 
 use super::{
     LoaderConfig,
@@ -234,7 +235,7 @@ impl Worker {
             return Err(FaultKind::EmptyCaption);
         }
         caption.ids.truncate(self.context_length);
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = FixedState::default().build_hasher();
         hasher.write(image);
         let image = decode(image)?;
         let mut rng = stream(self.seed, epoch, Purpose::Crop, id);
