@@ -1,11 +1,15 @@
-//! A transformer's residual block as one operation of Burn's CPU backend, with its backward pass.
+//! A transformer's residual block as one operation of Burn's CPU backend, with its backward pass, and the softmaxes of a
+//! contrastive loss.
 //!
 //! Composed of Burn's operations, a block on a CPU spends as long between its matrix products as in them: every
 //! operation allocates what it returns, writes it to memory and reads it again, and the graph keeps it. Here a block goes
 //! through some sequences at a time, so that what the products hand to each other stays in the cache, and keeps what its
 //! backward pass can't cheaply compute again. [`residual_block`] is that operation, [`supports`] tells where it is one.
 //!
-//! The same block from Burn's parts is in `clip-model`, whose tests hold the two against each other.
+//! A contrastive loss has two softmaxes of one matrix, over its rows and over its columns: [`log_sum_exp`] and
+//! [`sum_of_softmaxes`] read it three times and write it once, where each of Burn's operations does both.
+//!
+//! The same from Burn's parts is in `clip-model`, whose tests hold the two against each other.
 
 // A function is compiled for wider vectors where it is inlined into what `rows::vectorized` runs, and only there.
 #![allow(clippy::inline_always)]
@@ -14,11 +18,14 @@
 
 mod activation;
 mod block;
+mod log_sums;
 mod norm;
 mod operation;
+mod primitive;
 mod product;
 mod rows;
 mod softmax;
 
 pub use activation::Activation;
+pub use log_sums::{log_sum_exp, sum_of_softmaxes, supports_matrix};
 pub use operation::{BlockParameters, residual_block, supports};

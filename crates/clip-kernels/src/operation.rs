@@ -12,14 +12,15 @@ use burn::{
             ops::{Backward, NodeGuard, Ops, OpsKind},
         },
     },
-    tensor::{Bytes, DType, Device, Shape, Tensor},
+    tensor::{DType, Device, Shape, Tensor},
 };
-use burn_flex::{FlexTensor, Layout};
+use burn_flex::FlexTensor;
 
 use crate::{
     activation::Activation,
     block::{Block, Kept, Linear},
     norm::Norm,
+    primitive::{contiguous, primitive, tensor},
 };
 
 /// A block's parameters two by two: gain and bias of a norm, weights and bias of a layer, in the order of the forward
@@ -266,36 +267,7 @@ fn on_graph(
 
 type AutodiffTensor = <Autodiff<Flex> as BackendTypes>::FloatTensorPrimitive;
 
-/// # Panics
-/// If the tensor is on another backend.
-fn primitive<const D: usize, B: Backend>(tensor: Tensor<D>) -> B::FloatTensorPrimitive
-where
-    DispatchTensor: DispatchKindConversion<B>,
-{
-    tensor
-        .try_into_primitive::<B>()
-        .unwrap_or_else(|error| panic!("a tensor of the block is on another device: {error:?}"))
-}
-
-/// The tensor alone in its memory, in the order of its axes.
-fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    let whole = tensor.bytes().len() == tensor.layout().num_elements() * size_of::<f32>();
-    if whole && tensor.is_contiguous() {
-        tensor
-    } else {
-        FlexTensor::from_data(tensor.into_data())
-    }
-}
-
 /// Numbers in the shape of another tensor.
 fn shaped(numbers: Vec<f32>, like: &FlexTensor) -> FlexTensor {
     tensor(numbers, like.layout().shape().clone())
-}
-
-fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
-    FlexTensor::new(
-        Bytes::from_elems(numbers),
-        Layout::contiguous(shape),
-        DType::F32,
-    )
 }

@@ -80,8 +80,8 @@ impl InfoNce {
         let mut by_image = Vec::new();
         let mut by_text: Option<Tensor<2>> = None;
         for tile in scores.tiles() {
-            by_image.push(log_sum_exp(tile.logits.clone(), 1));
-            let columns = log_sum_exp(tile.logits, 0);
+            by_image.push(log_sum_exp(&tile.logits, 1));
+            let columns = log_sum_exp(&tile.logits, 0);
             by_text = Some(match by_text {
                 Some(sum) => log_add_exp(sum, columns),
                 None => columns,
@@ -95,7 +95,7 @@ impl InfoNce {
         for (Tile { image, logits, .. }, by_image) in scores.tiles().zip(by_image) {
             total = total + by_image.clone().sum();
             // d loss / d logits = (softmax over captions + softmax over images - 2 target) / 2 batch
-            let softmaxes = (logits.clone() - by_image).exp() + (logits - by_text.clone()).exp();
+            let softmaxes = sum_of_softmaxes(&logits, &by_image, &by_text);
             scores.back(image, softmaxes.mul_scalar(0.5 / rows), &mut sum);
         }
         let factor = scores.factor().clone();
@@ -111,9 +111,22 @@ impl InfoNce {
     }
 }
 
-fn log_sum_exp(logits: Tensor<2>, dim: usize) -> Tensor<2> {
+fn log_sum_exp(logits: &Tensor<2>, dim: usize) -> Tensor<2> {
+    #[cfg(feature = "cpu")]
+    if clip_kernels::supports_matrix(logits) {
+        return clip_kernels::log_sum_exp(logits, dim);
+    }
     let max = logits.clone().max_dim(dim);
-    (logits - max.clone()).exp().sum_dim(dim).log() + max
+    (logits.clone() - max.clone()).exp().sum_dim(dim).log() + max
+}
+
+/// The softmax over each row, given the rows' log-sum-exps, and that over each column.
+fn sum_of_softmaxes(logits: &Tensor<2>, by_row: &Tensor<2>, by_column: &Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "cpu")]
+    if clip_kernels::supports_matrix(logits) {
+        return clip_kernels::sum_of_softmaxes(logits, by_row, by_column);
+    }
+    (logits.clone() - by_row.clone()).exp() + (logits.clone() - by_column.clone()).exp()
 }
 
 fn log_add_exp(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {

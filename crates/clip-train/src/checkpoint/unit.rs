@@ -83,7 +83,9 @@ impl Contents {
 }
 
 /// A file of a checkpoint, written from a copy that is never in memory a second time.
-pub struct Part(Box<dyn FnOnce(&Path) -> Result<(), TrainError> + Send>);
+pub struct Part(Box<Write>);
+
+type Write = dyn FnOnce(&Path) -> Result<(), TrainError> + Send;
 
 impl From<HostWeights> for Part {
     fn from(weights: HostWeights) -> Self {
