@@ -65,6 +65,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     if !jpeg_is_whole(bytes) {
         return Err(FaultKind::Undecodable);
     }
+    // Its own limit, 16,384, would refuse a long panorama. What counts is the product, below.
     let side = MAX_PIXELS as usize;
     let options = DecoderOptions::default()
         .jpeg_set_out_colorspace(ColorSpace::RGB)

@@ -7,7 +7,8 @@
 //! backward pass can't cheaply compute again. [`residual_block`] is that operation, [`supports`] tells where it is one.
 //!
 //! A contrastive loss has two softmaxes of one matrix, over its rows and over its columns: [`log_sum_exp`] and
-//! [`sum_of_softmaxes`] read it three times and write it once, where each of Burn's operations does both.
+//! [`sum_of_softmaxes`] compute them in vectors and keep no matrix but the result, where each of Burn's operations makes
+//! one.
 //!
 //! The same from Burn's parts is in `clip-model`, whose tests hold the two against each other.
 

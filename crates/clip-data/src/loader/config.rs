@@ -4,8 +4,9 @@ use crate::{Augment, DataError, RandomResizedCrop, Resize, sequence::Sampling};
 
 /// How shards become batches.
 ///
-/// Whatever the shards hold, the bytes that wait are at most `shuffle_bytes`, and for each worker eight times a file of at
-/// most 64 MiB and some small ones, and one decoded image of at most 25 million pixels, beside the batches that are ready.
+/// Whatever the shards hold, the bytes that wait are at most `shuffle_bytes`, and for each worker eight times a file of
+/// at most 64 MiB and some small ones, and one decoded image of at most 25 million pixels, beside the batches that are
+/// ready.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoaderConfig {

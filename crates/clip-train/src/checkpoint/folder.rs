@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_of_another_format_is_told_by_its_number() {
+        let (_dir, checkpoints) = checkpoints(2);
+        let path = checkpoints.save(&state(1), contents()).unwrap();
+        // All that the first form had in common with this one.
+        fs::write(path.join("state.json"), r#"{"format": 1, "step": 1}"#).unwrap();
+        let error = checkpoints.latest().unwrap_err().to_string();
+        assert!(error.contains("its format is 1"), "{error}");
+    }
+
+    #[test]
     fn one_flipped_bit_is_found() {
         let (_dir, checkpoints) = checkpoints(2);
         let path = checkpoints.save(&state(1), contents()).unwrap();

@@ -71,7 +71,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// The weights, an optimizer's state, and averaged weights.
+    /// Of a run's copies; `ema` are its averaged weights, if it has them.
     pub fn new(weights: HostWeights, optimizer: OptimizerState, ema: Option<HostWeights>) -> Self {
         Self {
             weights: weights.into(),
@@ -101,6 +101,7 @@ impl From<OptimizerState> for Part {
     }
 }
 
+#[cfg(test)]
 impl From<Vec<u8>> for Part {
     fn from(bytes: Vec<u8>) -> Self {
         Self(Box::new(move |path| {

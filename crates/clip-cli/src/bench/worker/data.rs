@@ -16,7 +16,7 @@ const IMAGES: u64 = 512;
 
 /// Batches of bytes and token ids, from shards.
 pub(super) struct Loader {
-    shards: &'static TrainLoader,
+    train: &'static TrainLoader,
     batches: Option<Box<dyn DataLoaderIterator<ImageTextBatch>>>,
     /// Batches that may have been ready before anybody asked.
     ahead: usize,
@@ -35,15 +35,15 @@ impl Loader {
         let loader = TrainLoader::new(shards, Arc::new(Tokenizer::clip()), config)?;
         Ok(Self {
             // Its iterators borrow it; there is one in a process.
-            shards: Box::leak(Box::new(loader)),
+            train: Box::leak(Box::new(loader)),
             batches: None,
             ahead,
         })
     }
 
     fn next(&mut self) -> Result<u64> {
-        let loader = self.shards;
-        let batches = self.batches.get_or_insert_with(|| loader.iter());
+        let train = self.train;
+        let batches = self.batches.get_or_insert_with(|| train.iter());
         let batch = batches.next().context("the loader came to an end")??;
         Ok(black_box(batch).batch as u64)
     }
