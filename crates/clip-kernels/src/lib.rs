@@ -1,5 +1,5 @@
-//! A transformer's residual block as one operation of Burn's CPU backend, with its backward pass, and the softmaxes of a
-//! contrastive loss.
+//! A transformer's residual block as one operation of Burn's CPU backend, with its backward pass, and what
+//! contrastive losses do with a matrix of scores.
 //!
 //! Composed of Burn's operations, a block on a CPU spends as long between its matrix products as in them: every
 //! operation allocates what it returns, writes it to memory and reads it again, and the graph keeps it. Here a block goes
@@ -8,7 +8,7 @@
 //!
 //! A contrastive loss has two softmaxes of one matrix, over its rows and over its columns: [`log_sum_exp`] and
 //! [`sum_of_softmaxes`] compute them in vectors and keep no matrix but the result, where each of Burn's operations makes
-//! one.
+//! one. [`pairwise_sigmoid`] is all of `SigLIP`'s loss but the products.
 //!
 //! The same from Burn's parts is in `clip-model`, whose tests hold the two against each other.
 
@@ -22,6 +22,7 @@ mod block;
 mod log_sums;
 mod norm;
 mod operation;
+mod pairwise_sigmoid;
 mod primitive;
 mod product;
 mod rows;
@@ -30,3 +31,4 @@ mod softmax;
 pub use activation::Activation;
 pub use log_sums::{log_sum_exp, sum_of_softmaxes, supports_matrix};
 pub use operation::{BlockParameters, residual_block, supports};
+pub use pairwise_sigmoid::pairwise_sigmoid;

@@ -18,10 +18,10 @@ const COLUMNS: usize = 256;
 /// Numbers that are worth a task: some ten microseconds of work.
 const NUMBERS: usize = 1 << 14;
 
-/// Whether [`log_sum_exp`] and [`sum_of_softmaxes`] compute on matrices like `x`: those in f32 on Burn's CPU backend, on
-/// no graph.
+/// Whether [`log_sum_exp`], [`sum_of_softmaxes`] and [`pairwise_sigmoid`](crate::pairwise_sigmoid) compute on matrices
+/// like `x`: those in f32 on Burn's CPU backend, without autodiff.
 pub fn supports_matrix(x: &Tensor<2>) -> bool {
-    x.dtype() == DType::F32 && x.device() == Device::flex()
+    x.dtype() == DType::F32 && x.device() == Device::flex() && !x.is_autodiff()
 }
 
 /// The logarithm of the sum of exponentials over `dim`, by which a softmax over it is `exp(x - log_sum_exp)`.
@@ -63,7 +63,7 @@ pub fn sum_of_softmaxes(x: &Tensor<2>, by_row: &Tensor<2>, by_column: &Tensor<2>
     let mut sums = x.storage::<f32>().to_vec();
     sums.par_chunks_mut(columns)
         .zip(by_row.storage::<f32>())
-        .with_min_len(NUMBERS.div_ceil(columns))
+        .with_min_len(rows_of_a_task(columns))
         .for_each(|(row, by_row)| {
             vectorized(
                 #[inline(always)]
@@ -77,13 +77,18 @@ pub fn sum_of_softmaxes(x: &Tensor<2>, by_row: &Tensor<2>, by_column: &Tensor<2>
     Tensor::from_primitive::<Flex>(tensor(sums, Shape::from([rows, columns])))
 }
 
-fn matrix(x: &Tensor<2>) -> FlexTensor {
+pub(crate) fn matrix(x: &Tensor<2>) -> FlexTensor {
     contiguous(primitive::<2, Flex>(x.clone()))
+}
+
+/// Rows that are worth a task.
+pub(crate) fn rows_of_a_task(columns: usize) -> usize {
+    NUMBERS.div_ceil(columns)
 }
 
 fn of_rows(x: &[f32], columns: usize) -> Vec<f32> {
     let rows = x.par_chunks(columns);
-    rows.with_min_len(NUMBERS.div_ceil(columns))
+    rows.with_min_len(rows_of_a_task(columns))
         .map(|row| {
             vectorized(
                 #[inline(always)]
@@ -181,6 +186,13 @@ mod tests {
         let never = Tensor::full([1, columns], f32::INFINITY, &x.device());
         let of_rows = sum_of_softmaxes(&x, &by_row, &never).sum_dim(1);
         assert!(numbers(of_rows).iter().all(|sum| (sum - 1.0).abs() < 1e-5));
+    }
+
+    #[test]
+    fn a_matrix_with_autodiff_is_denied() {
+        let x = logits();
+        assert!(supports_matrix(&x));
+        assert!(!supports_matrix(&x.autodiff()));
     }
 
     #[test]

@@ -63,11 +63,14 @@ impl Groups {
         row
     }
 
-    /// `[batch]`: equal numbers for rows of one group.
+    /// Equal numbers for rows of one group.
+    pub(super) fn numbers(&self) -> Vec<i32> {
+        self.first.iter().map(|&first| first as i32).collect()
+    }
+
+    /// `[batch]`: [`numbers`](Self::numbers) on a device.
     pub(super) fn ids(&self, device: &Device) -> Tensor<1, Int> {
-        let ids: Vec<i32> = self.first.iter().map(|&first| first as i32).collect();
-        let shape = [ids.len()];
-        Tensor::from_data(TensorData::new(ids, shape), device)
+        Tensor::from_ints(self.numbers().as_slice(), device)
     }
 
     /// `[batch, 1]`: the size of each row's group.

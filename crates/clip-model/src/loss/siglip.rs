@@ -37,7 +37,7 @@ impl SigLip {
     /// - returns `[1]`, in nats
     pub fn forward(&self, batch: ContrastiveBatch) -> Tensor<1> {
         let [rows, _] = batch.image.dims();
-        let ids = ids(&batch);
+        let Ids { tensor: ids, .. } = Ids::of(&batch);
         let image = l2_normalize(batch.image) * batch.logit_scale.exp().unsqueeze();
         let logits = image.matmul(l2_normalize(batch.text).transpose());
         let logits = match batch.logit_bias {
@@ -54,7 +54,7 @@ impl SigLip {
     /// # Shapes
     /// The batch's tensors are detached from any graph.
     pub fn with_gradients(&self, batch: ContrastiveBatch) -> ContrastiveGradients {
-        let ids = ids(&batch);
+        let ids = Ids::of(&batch);
         let bias = batch.logit_bias.clone();
         let scores = Scores::new(batch, self.tile);
         let rows = scores.batch() as f64;
@@ -69,12 +69,9 @@ impl SigLip {
             logits,
         } in scores.tiles()
         {
-            let [tile_rows, _] = logits.dims();
-            let signs = signs(ids.clone().narrow(0, start, tile_rows), ids.clone());
-            let right = logits * signs.clone();
-            total = total - activation::log_sigmoid(right.clone()).sum();
-            // d loss / d logits = -z sigmoid(-z logits) / batch
-            let by_logits = activation::sigmoid(right.neg()) * signs.div_scalar(-rows);
+            let (lost, by_logits) = ids.questions(start, logits);
+            total = total + lost;
+            let by_logits = by_logits.div_scalar(rows);
             by_bias = by_bias + by_logits.clone().sum();
             scores.back(image, by_logits, &mut sum);
         }
@@ -85,12 +82,40 @@ impl SigLip {
     }
 }
 
-/// `[batch]`: equal numbers for rows that match.
-fn ids(batch: &ContrastiveBatch) -> Tensor<1, Int> {
-    let device = batch.image.device();
-    match &batch.groups {
-        Some(groups) => groups.ids(&device),
-        None => Tensor::arange(0..batch.image.dims()[0] as i64, &device),
+/// Equal numbers for rows that match, of all the batch.
+struct Ids {
+    numbers: Vec<i32>,
+    tensor: Tensor<1, Int>,
+}
+
+impl Ids {
+    fn of(batch: &ContrastiveBatch) -> Self {
+        let numbers = match &batch.groups {
+            Some(groups) => groups.numbers(),
+            None => (0..batch.image.dims()[0] as i32).collect(),
+        };
+        Self {
+            tensor: Tensor::from_ints(numbers.as_slice(), &batch.image.device()),
+            numbers,
+        }
+    }
+
+    /// What the answers of a tile lose together, `[1]`, and the derivative by its logits, which are `[rows, batch]` and
+    /// begin with row `start` of the batch.
+    fn questions(&self, start: usize, logits: Tensor<2>) -> (Tensor<1>, Tensor<2>) {
+        let [rows, _] = logits.dims();
+        #[cfg(feature = "cpu")]
+        if clip_kernels::supports_matrix(&logits) {
+            let row_ids = &self.numbers[start..start + rows];
+            return clip_kernels::pairwise_sigmoid(&logits, row_ids, &self.numbers);
+        }
+        let signs = signs(
+            self.tensor.clone().narrow(0, start, rows),
+            self.tensor.clone(),
+        );
+        let right = logits * signs.clone();
+        let lost = activation::log_sigmoid(right.clone()).sum().neg();
+        (lost, activation::sigmoid(right.neg()) * signs.neg())
     }
 }
 
