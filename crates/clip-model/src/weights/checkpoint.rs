@@ -7,8 +7,9 @@ use super::{
     directory::config_json,
     fit,
     hugging_face::{self, TextTokens},
+    load,
     locate::{HF_CONFIG_FILE, HF_PREPROCESSOR_FILE, HF_WEIGHTS_FILE},
-    parameter_shapes, safetensors,
+    parameter_shapes,
     state_dict::{FloatType, StateDict, write_state},
 };
 use crate::{Clip, ClipConfig, ModelError, Preprocess};
@@ -99,7 +100,7 @@ impl Checkpoint {
 
     /// The model with these weights, on `device`.
     pub fn model(&self, device: &Device) -> Clip {
-        safetensors::fill(self.config.init_blank(device), &self.state)
+        load::fill(self.config.init_blank(device), &self.state)
     }
 
     /// Writes [`CONFIG_FILE`] and [`WEIGHTS_FILE`] into a folder, which OpenCLIP loads as `local-dir:DIR`.

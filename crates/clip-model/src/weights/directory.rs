@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{load_weights, weights_bytes, write_atomically};
+use super::{HostWeights, load_weights, replace_atomically, write_atomically};
 use crate::{Clip, ClipConfig, ModelError, Preprocess};
 
 /// Architecture and preprocessing, in OpenCLIP's hub layout.
@@ -77,7 +77,8 @@ impl ModelDir {
         std::fs::create_dir_all(path).map_err(ModelError::io("create", path))?;
         let config_file = path.join(CONFIG_FILE);
         let json = config_json(config, preprocess, &config_file)?;
-        write_atomically(&path.join(WEIGHTS_FILE), &weights_bytes(model))?;
+        let weights = HostWeights::of(model);
+        replace_atomically(&path.join(WEIGHTS_FILE), |path| weights.write(path))?;
         write_atomically(&config_file, json.as_bytes())
     }
 }
@@ -104,7 +105,7 @@ pub(super) fn config_json(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Interpolation, ResizeMode};
+    use crate::{Interpolation, ResizeMode, weights::weights_bytes};
 
     #[test]
     fn a_directory_gives_back_what_was_saved() {

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use safetensors::{Dtype, View};
 
 use super::{
-    names::{COUNT, NamedParam, named_params},
+    names::{NamedParam, is_count, named_params},
     safetensors::{transpose, write_safetensors},
 };
 use crate::Clip;
@@ -62,7 +62,7 @@ struct Written<'a>(&'a NamedParam);
 
 impl Written<'_> {
     fn is_count(&self) -> bool {
-        self.0.name.ends_with(COUNT)
+        is_count(&self.0.name)
     }
 }
 

@@ -7,6 +7,7 @@ mod file;
 mod fit;
 mod host_weights;
 mod hugging_face;
+mod load;
 mod locate;
 mod names;
 mod new_directory;
@@ -16,6 +17,7 @@ mod state_dict;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::names::is_count;
 #[cfg(test)]
 pub(crate) use self::names::named_params;
 
@@ -25,9 +27,10 @@ pub use self::{
     file::{FileKind, WeightsFile},
     host_weights::{HostWeights, weights_bytes},
     hugging_face::TextTokens,
+    load::load_weights,
     locate::LAYOUTS,
     names::{is_buffer, parameter_shapes},
     new_directory::{create_directory, refuse_existing},
-    safetensors::{load_weights, replace_atomically, write_atomically, write_safetensors},
+    safetensors::{replace_atomically, write_atomically, write_safetensors},
     state_dict::FloatType,
 };

@@ -31,6 +31,11 @@ pub fn is_buffer(name: &str) -> bool {
         .any(|buffer| name.ends_with(buffer))
 }
 
+/// Whether a name, or its last field, is a batch norm's count of the batches that it has seen.
+pub(crate) fn is_count(name: &str) -> bool {
+    name.ends_with(COUNT)
+}
+
 /// All parameters, in the order of the module's fields; with their values if `values`.
 pub(crate) fn named_params(model: &Clip, values: bool) -> Vec<NamedParam> {
     let mut visitor = NameVisitor {
@@ -53,7 +58,7 @@ struct NameVisitor {
 /// Scalars in OpenCLIP, `[1]` here.
 const SCALARS: [&str; 3] = ["logit_scale", "logit_bias", COUNT];
 /// An integer in OpenCLIP.
-pub(super) const COUNT: &str = "num_batches_tracked";
+const COUNT: &str = "num_batches_tracked";
 
 impl ModuleVisitor for NameVisitor {
     fn enter_module(&mut self, name: &str, container_type: &str) {

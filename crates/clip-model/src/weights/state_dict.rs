@@ -69,7 +69,10 @@ impl HostTensor {
 
     /// Its numbers, exactly unless they are 64 bits wide; nothing if they aren't floats or counts.
     pub(crate) fn to_f32(&self) -> Option<Vec<f32>> {
-        self.converted(Dtype::F32)?.try_to_vec::<f32>().ok()
+        if self.dtype == Dtype::F32 {
+            return Some(bytemuck::pod_collect_to_vec(&self.bytes));
+        }
+        self.converted(Dtype::F32)?.try_into_vec::<f32>().ok()
     }
 
     pub(crate) fn is_float(&self) -> bool {

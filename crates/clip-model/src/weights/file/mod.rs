@@ -49,7 +49,7 @@ pub struct WeightsFile {
 
 /// Where in which file a tensor's numbers are.
 #[derive(Clone, Debug)]
-struct Stored {
+pub(super) struct Stored {
     file: PathBuf,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -140,6 +140,19 @@ impl WeightsFile {
 }
 
 impl Stored {
+    /// Where the tensors of a safetensors file are, by name.
+    pub(super) fn in_safetensors(path: &Path) -> Result<BTreeMap<String, Self>, ModelError> {
+        safetensors::open(path)
+    }
+
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
     fn elements(&self) -> usize {
         self.shape.iter().product()
     }
@@ -156,6 +169,17 @@ impl Stored {
                     .sum::<usize>()
             }
         }
+    }
+
+    /// Its numbers, from the file that holds it; nothing if they aren't floats or counts.
+    pub(super) fn read_f32(&self, file: &mut File) -> std::io::Result<Option<Vec<f32>>> {
+        if self.dtype != Dtype::F32 || self.strides.is_some() {
+            return Ok(self.read(file)?.to_f32());
+        }
+        let mut numbers = vec![0.0; self.elements()];
+        file.seek(SeekFrom::Start(self.offset))?;
+        file.read_exact(bytemuck::cast_slice_mut(&mut numbers))?;
+        Ok(Some(numbers))
     }
 
     fn read(&self, file: &mut File) -> std::io::Result<HostTensor> {

@@ -20,6 +20,9 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, Stored>, ModelError> 
     let io = || ModelError::io("read", path);
     let mut file = File::open(path).map_err(io())?;
     let size = file.metadata().map_err(io())?.len();
+    if size < LENGTH {
+        return Err(syntax(format!("it has {size} bytes, too few for a header")));
+    }
     let mut length = [0; LENGTH as usize];
     file.read_exact(&mut length).map_err(io())?;
     let header = u64::from_le_bytes(length);
