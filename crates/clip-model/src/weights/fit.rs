@@ -2,14 +2,14 @@ use std::path::Path;
 
 use super::{
     architecture::side,
-    names::COUNT,
+    names::is_count,
     resize::{resize_image_positions, resize_text_positions},
     state_dict::{HostTensor, StateDict},
 };
 use crate::ModelError;
 
 const IMAGE_POSITIONS: &str = "visual.positional_embedding";
-const TEXT_POSITIONS: &str = "positional_embedding";
+const TEXT_POSITIONS: [&str; 2] = ["positional_embedding", "text.positional_embedding"];
 
 /// Whether a tensor is none of the model's: numbers that follow from the configuration.
 pub(super) fn is_ignored(name: &str) -> bool {
@@ -43,14 +43,13 @@ pub(super) fn fit(
             None => format!("text.{name}"),
         };
         let found = state.remove(name).or_else(|| state.remove(&other));
-        let is_count = name.ends_with(COUNT);
         // Not every writer keeps batch norms' counts, and nothing computes with them.
-        let found = found.or_else(|| is_count.then(|| HostTensor::count(0)));
+        let found = found.or_else(|| is_count(name).then(|| HostTensor::count(0)));
         let Some(tensor) = found else {
             missing.push(name.clone());
             continue;
         };
-        if !tensor.is_float() && !is_count {
+        if !tensor.is_float() && !is_count(name) {
             return Err(ModelError::WeightsSyntax {
                 path: path.to_owned(),
                 reason: format!("{name} has type {}, expected a float", tensor.dtype),
@@ -105,11 +104,27 @@ fn resized(name: &str, tensor: HostTensor, shape: &[usize]) -> (HostTensor, Opti
                 "{name} is resized from a {from}x{from} grid to {to}x{to} (bicubic, antialiased)"
             ),
         ),
-        (TEXT_POSITIONS, ..) => (
+        (name, ..) if TEXT_POSITIONS.contains(&name) => (
             resize_text_positions(&values, width, from, to),
             format!("{name} is resized from {from} tokens to {to} (linear)"),
         ),
         _ => return (tensor, None),
     };
     (HostTensor::from_f32(shape.to_vec(), &values), Some(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_positions_are_resized_under_either_name() {
+        let values: Vec<f32> = (0..12).map(|at| at as f32).collect();
+        for name in TEXT_POSITIONS {
+            let tensor = HostTensor::from_f32(vec![6, 2], &values);
+            let (tensor, note) = resized(name, tensor, &[4, 2]);
+            assert_eq!(tensor.shape, [4, 2]);
+            assert!(note.unwrap().contains("from 6 tokens to 4"));
+        }
+    }
 }
