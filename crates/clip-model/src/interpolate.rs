@@ -4,10 +4,10 @@ use burn::{
 };
 use std::{any::Any, collections::HashMap};
 
-use crate::Clip;
+use crate::{Clip, weights::is_count};
 
-/// The model between two of the same architecture: `(1 - share) * from + share * to`, parameter by parameter. What
-/// isn't a parameter is `to`'s.
+/// The model between two of the same architecture: `(1 - share) * from + share * to`, parameter by parameter, and so the
+/// running statistics of batch norms. Their counts of batches are `to`'s.
 ///
 /// Between a model and what fine-tuning made of it there are often models that do both what the one and what the other
 /// does well.
@@ -20,7 +20,11 @@ use crate::Clip;
 pub fn interpolate(from: &Clip, to: Clip, share: f64) -> Clip {
     let mut tensors = Tensors::default();
     from.visit(&mut tensors);
-    to.map(&mut Blend { tensors, share })
+    to.map(&mut Blend {
+        tensors,
+        share,
+        counts: false,
+    })
 }
 
 /// Values of any rank by their parameter.
@@ -36,10 +40,23 @@ impl ModuleVisitor for Tensors {
 struct Blend {
     tensors: Tensors,
     share: f64,
+    /// Whether the field at hand is a batch norm's count of batches.
+    counts: bool,
 }
 
 impl ModuleMapper for Blend {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.counts = is_count(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.counts = false;
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.counts {
+            return param;
+        }
         let from = self.tensors.0.remove(&param.id);
         let from = from.and_then(|from| from.downcast::<Tensor<D>>().ok());
         let from = *from.expect("both models have the same parameters");
@@ -52,7 +69,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::ClipConfig;
+    use crate::{ClipConfig, weights::named_params};
 
     fn model(seed: u64) -> Clip {
         let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 16,
@@ -66,6 +83,32 @@ mod tests {
     fn values(model: &Clip) -> Vec<f32> {
         let values = model.text.positional_embedding.val().into_data();
         values.try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn counts_of_batches_are_not_blended() {
+        struct More;
+        impl ModuleMapper for More {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|tensor| tensor + 1.0)
+            }
+        }
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8,
+            "head_width": 16, "patch_size": null}, "text_cfg": {"context_length": 6, "vocab_size": 20, "width": 16,
+            "heads": 2, "layers": 1}}"#;
+        let config = ClipConfig::from_json(json, "test").unwrap();
+        let new = || config.init(1, &Device::flex());
+        let middle = interpolate(&new(), new().map(&mut More), 0.25);
+        let of = |model| named_params(model, true).into_iter();
+        for (before, after) in of(&new()).zip(of(&middle)) {
+            let [before, after] = [before, after].map(|param| {
+                let data = param.data.unwrap();
+                (param.name, data.iter::<f32>().next().unwrap())
+            });
+            let moved = if is_count(&after.0) { 1.0 } else { 0.25 };
+            let off = after.1 - before.1 - moved;
+            assert!(off.abs() < 1e-6, "{}: {off}", after.0);
+        }
     }
 
     #[test]
