@@ -44,6 +44,13 @@ pub struct ClipConfig {
     pub(crate) other: Map<String, Value>,
 }
 
+/// Largest of the numbers of an architecture, far beyond any model's: whatever is counted of them fits in 64 bits.
+const LARGEST: usize = 1 << 16;
+/// Most blocks of a tower or a stage.
+const MOST_LAYERS: usize = 1 << 10;
+/// Most tokens of a vocabulary.
+const LARGEST_VOCABULARY: usize = 1 << 24;
+
 fn default_mlp_ratio() -> f64 {
     4.0
 }
@@ -98,7 +105,7 @@ impl ClipConfig {
     /// Numbers that don't fit together, and every key that asks for something not implemented.
     pub fn validate(&self, origin: &str) -> Result<(), ModelError> {
         refuse_unknown(&self.other, "", origin)?;
-        at_least_one(&[("embed_dim", self.embed_dim)], origin)?;
+        within(LARGEST, &[("embed_dim", self.embed_dim)], origin)?;
         self.vision_cfg.validate(self.embed_dim, origin)?;
         self.text_cfg.validate(self.embed_dim, origin)?;
         if self.quick_gelu && self.text_cfg.act_kwargs.is_some() {
@@ -121,10 +128,17 @@ impl ClipConfig {
 
     /// Number of parameters, from the configuration alone. Batch norms' running statistics are none.
     pub fn num_params(&self) -> usize {
+        self.image_params() + self.text_params() + 1 + usize::from(self.init_logit_bias.is_some())
+    }
+
+    /// Number of the image encoder's parameters.
+    pub fn image_params(&self) -> usize {
         self.vision_cfg.num_params(self.embed_dim)
-            + self.text_cfg.num_params(self.embed_dim)
-            + 1
-            + usize::from(self.init_logit_bias.is_some())
+    }
+
+    /// Number of the text encoder's parameters.
+    pub fn text_params(&self) -> usize {
+        self.text_cfg.num_params(self.embed_dim)
     }
 }
 
@@ -164,11 +178,27 @@ fn refuse_unknown(
     }
 }
 
-fn at_least_one(values: &[(&str, usize)], origin: &str) -> Result<(), ModelError> {
-    match values.iter().find(|(_, value)| *value == 0) {
-        Some((key, _)) => Err(invalid(format!("`{key}` must be at least 1"), origin)),
+fn within(most: usize, values: &[(&str, usize)], origin: &str) -> Result<(), ModelError> {
+    match values.iter().find(|(_, value)| !(1..=most).contains(value)) {
+        Some((key, 0)) => Err(invalid(format!("`{key}` must be at least 1"), origin)),
+        Some((key, value)) => Err(invalid(
+            format!("`{key}` {value} is more than {most}, the most that is taken for meant"),
+            origin,
+        )),
         None => Ok(()),
     }
+}
+
+/// Checks the hidden width of a tower's MLPs, which is `width * mlp_ratio`.
+fn validate_mlp(prefix: &str, width: usize, ratio: f64, origin: &str) -> Result<(), ModelError> {
+    let hidden = width as f64 * ratio;
+    if (1.0..=(16 * LARGEST) as f64).contains(&hidden) {
+        return Ok(());
+    }
+    let reason = format!(
+        "`{prefix}.mlp_ratio` {ratio} gives a block's MLP a hidden width of {hidden}; 4 is usual"
+    );
+    Err(invalid(reason, origin))
 }
 
 fn multiple(
@@ -230,6 +260,40 @@ mod tests {
             error.contains("`vision_cfg.width` 9 is not a multiple"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn numbers_that_no_model_has_are_refused() {
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8, "head_width": 8,
+            "patch_size": 4, "mlp_ratio": 2.0}, "text_cfg": {"width": 8, "heads": 1, "layers": 1, "mlp_ratio": 4.0}}"#;
+        assert!(ClipConfig::from_json(json, "x.json").is_ok());
+        for (from, to, refusal) in [
+            ("2.0", "0.0", "`vision_cfg.mlp_ratio` 0 gives"),
+            ("2.0", "-2", "`vision_cfg.mlp_ratio` -2 gives"),
+            ("4.0", "0.1", "`text_cfg.mlp_ratio` 0.1 gives"),
+            ("4.0", "1e300", "`text_cfg.mlp_ratio`"),
+            (
+                "\"width\": 8",
+                "\"width\": 100000000",
+                "`vision_cfg.width` 100000000 is more than",
+            ),
+            (
+                "\"heads\"",
+                "\"vocab_size\": 99999999, \"heads\"",
+                "`text_cfg.vocab_size` 99999999",
+            ),
+            (
+                "\"layers\": 1",
+                "\"layers\": 5000",
+                "`vision_cfg.layers` 5000",
+            ),
+        ] {
+            let json = json.replacen(from, to, 1);
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(refusal), "{error}");
+        }
     }
 
     #[test]

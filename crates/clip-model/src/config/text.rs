@@ -2,7 +2,10 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{at_least_one, block_params, default_mlp_ratio, invalid, multiple, refuse_unknown};
+use super::{
+    LARGEST, LARGEST_VOCABULARY, MOST_LAYERS, block_params, default_mlp_ratio, invalid, multiple,
+    refuse_unknown, validate_mlp, within,
+};
 use crate::{ModelError, encoder::Activation, presets};
 
 /// A text transformer's architecture.
@@ -193,14 +196,19 @@ impl TextConfig {
 
     pub(super) fn validate(&self, embed_dim: usize, origin: &str) -> Result<(), ModelError> {
         refuse_unknown(&self.other, "text_cfg.", origin)?;
-        at_least_one(
+        within(
+            LARGEST,
             &[
                 ("text_cfg.width", self.width),
                 ("text_cfg.heads", self.heads),
-                ("text_cfg.layers", self.layers),
+                ("text_cfg.context_length", self.context_length),
             ],
             origin,
         )?;
+        within(MOST_LAYERS, &[("text_cfg.layers", self.layers)], origin)?;
+        let vocabulary = ("text_cfg.vocab_size", self.vocab_size);
+        within(LARGEST_VOCABULARY, &[vocabulary], origin)?;
+        validate_mlp("text_cfg", self.width, self.mlp_ratio, origin)?;
         multiple(
             ("text_cfg.width", self.width),
             ("text_cfg.heads", self.heads),

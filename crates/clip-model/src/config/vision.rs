@@ -2,7 +2,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    at_least_one, block_params, default_mlp_ratio, invalid, multiple, refuse_unknown, unsupported,
+    LARGEST, MOST_LAYERS, block_params, default_mlp_ratio, invalid, multiple, refuse_unknown,
+    unsupported, validate_mlp, within,
 };
 use crate::{
     ModelError,
@@ -189,7 +190,8 @@ impl VisionConfig {
 
     pub(super) fn validate(&self, embed_dim: usize, origin: &str) -> Result<(), ModelError> {
         refuse_unknown(&self.other, "vision_cfg.", origin)?;
-        at_least_one(
+        within(
+            LARGEST,
             &[
                 ("vision_cfg.image_size", self.image_size),
                 ("vision_cfg.width", self.width),
@@ -237,13 +239,9 @@ impl VisionConfig {
             let reason = "`vision_cfg.patch_size` is null, but a vision transformer needs one";
             return Err(invalid(reason.to_owned(), origin));
         };
-        at_least_one(
-            &[
-                ("vision_cfg.layers", layers),
-                ("vision_cfg.patch_size", patch_size),
-            ],
-            origin,
-        )?;
+        within(MOST_LAYERS, &[("vision_cfg.layers", layers)], origin)?;
+        within(LARGEST, &[("vision_cfg.patch_size", patch_size)], origin)?;
+        validate_mlp("vision_cfg", self.width, self.mlp_ratio, origin)?;
         if self.ls_init_value.is_some_and(|value| !value.is_finite()) {
             return Err(invalid(
                 "`vision_cfg.ls_init_value` must be finite".to_owned(),
@@ -265,7 +263,8 @@ impl VisionConfig {
     }
 
     fn validate_resnet(&self, stages: [usize; 4], origin: &str) -> Result<(), ModelError> {
-        at_least_one(&stages.map(|depth| ("vision_cfg.layers", depth)), origin)?;
+        let stages = stages.map(|depth| ("vision_cfg.layers", depth));
+        within(MOST_LAYERS, &stages, origin)?;
         if self.patch_dropout > 0.0 {
             let reason = "`vision_cfg.patch_dropout` must be 0: a residual network has no patches";
             return Err(invalid(reason.to_owned(), origin));
