@@ -118,9 +118,9 @@ fn an_evaluation_without_numbers_is_a_divergence_too() {
     let folder = folder();
     let more = "threads=1 schedule.kind=constant warmup_steps=1";
     let more: Vec<&str> = more.split(' ').flat_map(|set| ["--set", set]).collect();
-    let begun = folder.clip(&pretrain("run", &[&more[..], &["--steps", "2"]].concat()));
+    let begun = folder.clip(&pretrain("run", &[&more[..], &["--steps", "4"]].concat()));
     assert_eq!(begun.code, Some(0), "{begun:?}");
-    // The third step's gradient is sound, and takes the weights out of sight.
+    // The fifth step's gradient is sound, and takes the weights out of sight.
     let resume = [
         "pretrain", "--resume", "run", "--steps", "10", "--lr", "1e30",
     ];
@@ -128,13 +128,34 @@ fn an_evaluation_without_numbers_is_a_divergence_too() {
     let more: Vec<&str> = more.split(' ').flat_map(|set| ["--set", set]).collect();
     let ran = folder.clip(&[&resume[..], &["--val", "a.tar"], &more].concat());
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    let back = "the evaluation of step 3 is NaN: training has diverged";
-    assert_eq!(ran.err.matches(back).count(), 3, "{ran:?}");
-    assert_eq!(
-        ran.err.matches("Rolled back to step 2").count(),
-        2,
-        "{ran:?}"
-    );
+    let told = |text: &str| ran.err.matches(text).count();
+    let found = [5, 3].map(|step| told(&format!("evaluation of step {step} is NaN")));
+    assert_eq!(found, [2, 1], "{ran:?}");
+    // The checkpoint from which it diverges at once a second time may hold the cause: then the one before.
+    let back = [4, 2].map(|step| told(&format!("Rolled back to step {step},")));
+    assert_eq!(back, [1, 1], "{ran:?}");
+}
+
+#[test]
+fn what_ends_a_run_but_not_its_model_costs_no_step() {
+    let folder = folder();
+    let more = ["--val", "a.tar", "--set", "eval.steps=3"];
+    let straight = folder.clip(&pretrain("straight", &more));
+    assert_eq!(straight.code, Some(0), "{straight:?}");
+
+    // The page of the first evaluation can't be written where a folder stands.
+    fs::create_dir_all(folder.path("run/report.html")).unwrap();
+    let ran = folder.clip(&pretrain("run", &more));
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("run/report.html"), "{ran:?}");
+    // The second step's is due, the third's is not.
+    let kept = [2, 3].map(|step| folder.path(&format!("run/checkpoints/step-0000000{step}")));
+    assert_eq!(checkpoints(&folder, "run"), kept, "{ran:?}");
+
+    fs::remove_dir(folder.path("run/report.html")).unwrap();
+    let resumed = folder.clip(&["pretrain", "--resume", "run"]);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(weights(&folder, "run") == weights(&folder, "straight"));
 }
 
 #[cfg(unix)]

@@ -66,6 +66,16 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A checkpoint is there, and whether it is whole can't be told.
+    #[error(
+        "checkpoint {path} can't be read: {source}; try again, or remove it, and the run goes on from the one before"
+    )]
+    UnreadableCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// No checkpoint of a run can be used.
     #[error(
         "no checkpoint in {path} can be used: {damaged}; \
@@ -96,8 +106,8 @@ pub enum TrainError {
     },
     /// Loss, gradient or what the model gives stopped being a number.
     #[error(
-        "the {what} of step {step} is {value}: training has diverged. The last checkpoint is from \
-         before it; lower `lr` or lengthen `warmup_steps`, or set `optimizer.grad_clip_norm = 1.0`"
+        "the {what} of step {step} is {value}: training has diverged; lower `lr` or lengthen `warmup_steps`, or set \
+         `optimizer.grad_clip_norm = 1.0`, and go on from the last checkpoint with `--resume`"
     )]
     Diverged {
         /// Loss, gradient norm or evaluation.
@@ -156,6 +166,20 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether it says nothing against the model as it was after the last step, which is worth a checkpoint then.
+    pub(crate) fn leaves_model(&self) -> bool {
+        match self {
+            Self::DeviceStopped { has_model, .. } => !has_model,
+            Self::Record(_)
+            | Self::Config { .. }
+            | Self::Data(_)
+            | Self::Batches(_)
+            | Self::Evaluation { .. }
+            | Self::Learner(_) => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,

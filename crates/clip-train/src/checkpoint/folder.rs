@@ -40,8 +40,9 @@ impl Checkpoints {
         let partial = path.with_extension(PARTIAL);
         let written = write(&partial, state, contents).and_then(|()| {
             // The same step again: it was damaged, or is about to be replaced by what equals it.
-            discard(&path)?;
-            fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
+            let replaced = set_aside(&path)?;
+            fs::rename(&partial, &path).map_err(TrainError::io("write", &path))?;
+            replaced.map_or(Ok(()), |replaced| remove(&replaced))
         });
         if written.is_err() {
             // The error that matters is the one above.
@@ -62,13 +63,27 @@ impl Checkpoints {
     /// The newest checkpoint that is whole, and what is wrong with newer ones. `None` if there is none at all.
     ///
     /// # Errors
-    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, [`TrainError::Io`] if the folder can't be read.
+    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, [`TrainError::UnreadableCheckpoint`] or
+    /// [`TrainError::Io`] if the system refuses to read one, or the folder.
     pub fn latest(&self) -> Result<Option<(Checkpoint, Vec<TrainError>)>, TrainError> {
+        self.latest_before(u64::MAX)
+    }
+
+    /// As [`latest`](Self::latest), of the checkpoints of earlier steps than `step`.
+    ///
+    /// # Errors
+    /// As [`latest`](Self::latest).
+    pub fn latest_before(
+        &self,
+        step: u64,
+    ) -> Result<Option<(Checkpoint, Vec<TrainError>)>, TrainError> {
         let mut damaged = Vec::new();
-        for step in self.steps()?.into_iter().rev() {
+        let steps = self.steps()?.into_iter().rev();
+        for step in steps.filter(|earlier| *earlier < step) {
             match read(&self.path(step)) {
                 Ok(checkpoint) => return Ok(Some((checkpoint, damaged))),
-                Err(error) => damaged.push(error),
+                Err(error @ TrainError::DamagedCheckpoint { .. }) => damaged.push(error),
+                Err(error) => return Err(error),
             }
         }
         if damaged.is_empty() {
@@ -133,11 +148,16 @@ impl Checkpoints {
 
 /// Removes a checkpoint under another name: a process killed meanwhile leaves no half of one.
 fn discard(checkpoint: &Path) -> Result<(), TrainError> {
+    set_aside(checkpoint)?.map_or(Ok(()), |discarded| remove(&discarded))
+}
+
+/// Gives a checkpoint, if it is there, a name under which it is none.
+fn set_aside(checkpoint: &Path) -> Result<Option<PathBuf>, TrainError> {
     let discarded = checkpoint.with_extension(DISCARDED);
     match fs::rename(checkpoint, &discarded) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(TrainError::io("remove", checkpoint)(error)),
-        Ok(()) => remove(&discarded),
+        Ok(()) => Ok(Some(discarded)),
     }
 }
 
@@ -259,6 +279,24 @@ mod tests {
         fs::write(path.join("state.json"), r#"{"format": 1, "step": 1}"#).unwrap();
         let error = checkpoints.latest().unwrap_err().to_string();
         assert!(error.contains("its format is 1"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_given_up() {
+        let (_dir, checkpoints) = checkpoints(2);
+        checkpoints.save(&state(1), contents()).unwrap();
+        let newest = checkpoints.save(&state(2), contents()).unwrap();
+        let weights = newest.join("model.safetensors");
+        // A folder opens and can't be read, whoever asks.
+        fs::remove_file(&weights).unwrap();
+        fs::create_dir(&weights).unwrap();
+        let error = checkpoints.latest().unwrap_err();
+        assert!(
+            matches!(&error, TrainError::UnreadableCheckpoint { path, .. } if *path == weights),
+            "{error}"
+        );
+        let (before, _) = checkpoints.latest_before(2).unwrap().unwrap();
+        assert_eq!(before.state.step, 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! what doesn't match its checksums is never used.
 
 mod folder;
+mod restore;
 mod unit;
 mod writer;
 

@@ -1,8 +1,10 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufReader},
+    io::{self, Read},
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
 };
 
 use clip_data::{Cursor, FaultReport};
@@ -148,9 +150,21 @@ struct FileSum {
 
 impl FileSum {
     fn of(path: &Path) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; BUFFER];
         let mut hasher = Sha256::new();
-        let bytes = io::copy(&mut file, &mut hasher)?;
+        let mut bytes = 0;
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    bytes += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Self {
             bytes,
             sha256: format!("{:x}", hasher.finalize()),
@@ -167,12 +181,15 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
     for (name, Part(write)) in parts.into_iter().chain(ema) {
         let path = folder.join(name);
         write(&path)?;
-        // What is summed is what another process would read.
-        let sum = sync(&path).and_then(|()| FileSum::of(&path));
-        files.insert(
-            name.to_owned(),
-            sum.map_err(TrainError::io("write", &path))?,
-        );
+        // What is summed is what another process would read, while the disk takes it in.
+        let (synced, sum) = thread::scope(|scope| {
+            let sum = scope.spawn(|| FileSum::of(&path));
+            let synced = sync(&path);
+            let sum = sum.join();
+            (synced, sum.unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        let sum = synced.and(sum).map_err(TrainError::io("write", &path))?;
+        files.insert(name.to_owned(), sum);
     }
     let state = StateFile {
         format: FORMAT,
@@ -193,13 +210,23 @@ fn sync(path: &Path) -> io::Result<()> {
 }
 
 /// Reads where a run stood, and compares every byte of its checkpoint with the checksums.
+///
+/// # Errors
+/// [`TrainError::DamagedCheckpoint`], or [`TrainError::UnreadableCheckpoint`] where the system refuses to read it.
 pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
     let damaged = |reason: String| TrainError::DamagedCheckpoint {
         path: folder.to_owned(),
         reason,
     };
-    let unreadable = |name: &str, error| damaged(format!("cannot read {name}: {error}"));
-    let state = fs::read(folder.join(STATE)).map_err(|error| unreadable(STATE, error))?;
+    // What isn't there is damage. What another try may read is not: the checkpoint must not be given up for it.
+    let unread = |name: &str, source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => damaged(format!("{name} is missing")),
+        _ => TrainError::UnreadableCheckpoint {
+            path: folder.join(name),
+            source,
+        },
+    };
+    let state = fs::read(folder.join(STATE)).map_err(|error| unread(STATE, error))?;
     let syntax = |error| damaged(format!("{STATE}: {error}"));
     let Format { format } = serde_json::from_slice(&state).map_err(syntax)?;
     if format != FORMAT {
@@ -213,8 +240,17 @@ pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
             return Err(damaged(format!("{STATE} doesn't tell of {name}")));
         }
     }
-    for (name, sum) in &state.files {
-        let found = FileSum::of(&folder.join(name)).map_err(|error| unreadable(name, error))?;
+    let names = state.files.keys();
+    let found: Vec<io::Result<FileSum>> = thread::scope(|scope| {
+        let sums = names.map(|name| folder.join(name));
+        let sums = sums.map(|path| scope.spawn(move || FileSum::of(&path)));
+        let sums: Vec<_> = sums.collect();
+        let sums = sums.into_iter().map(|sum| sum.join());
+        sums.map(|sum| sum.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    for ((name, sum), found) in state.files.iter().zip(found) {
+        let found = found.map_err(|error| unread(name, error))?;
         if *sum != found {
             return Err(damaged(format!(
                 "{name} has not the size and checksum that {STATE} tells"

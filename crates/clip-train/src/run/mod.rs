@@ -4,7 +4,6 @@ mod dir;
 mod learner;
 mod plan;
 mod records;
-mod restore;
 mod strategy;
 mod train;
 mod unlogged;

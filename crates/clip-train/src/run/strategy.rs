@@ -17,7 +17,6 @@ use clip_model::weights::HostWeights;
 
 use super::{
     ContrastiveLearner, Evaluate, EvaluateError, NotFinite, Trained, plan::Plan, records::Records,
-    restore::restore,
 };
 use crate::{
     Ema, Optimizer, StepGradients, TrainError,
@@ -45,6 +44,8 @@ pub(super) struct ContrastiveStrategy {
     /// Tells position and faults of the batches that Burn's trait object gives.
     pub(super) loader: TrainLoader,
     pub(super) notes: Notes,
+    /// The step of the checkpoint that the run goes on from.
+    pub(super) resumed_from: Option<u64>,
     /// Taken by the one call of `fit`, which has no `&mut self`.
     pub(super) work: Mutex<Option<Work>>,
     pub(super) outcome: Mutex<Option<Result<Trained, TrainError>>>,
@@ -100,6 +101,8 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
             evaluation: None,
             since: now,
             saved: now,
+            saved_step: self.resumed_from,
+            suspect: None,
         };
         let ended = steps.run(&mut model, &*batches);
         let outcome = ended.map(|interrupted| Trained {
@@ -128,11 +131,36 @@ struct Steps<'a> {
     since: Instant,
     /// When the last checkpoint was begun.
     saved: Instant,
+    /// The step of the last checkpoint begun.
+    saved_step: Option<u64>,
+    /// The checkpoint that the run went back to last: if it diverges again in the first steps from there, that may hold
+    /// the cause.
+    suspect: Option<u64>,
 }
 
+/// Steps from a checkpoint within which a divergence is laid to it.
+const SUSPECT_STEPS: u64 = 2;
+
 impl Steps<'_> {
-    /// Trains until the last step, or until someone asks to stop, which is `true`.
+    /// Trains until the last step, or until someone asks to stop, which is `true`. What ends it early but leaves the
+    /// model as it was costs no step.
     fn run(
+        &mut self,
+        model: &mut ContrastiveLearner,
+        batches: &dyn burn::data::dataloader::DataLoader<ImageTextBatch>,
+    ) -> Result<bool, TrainError> {
+        let ended = self.train(model, batches);
+        if ended.as_ref().is_err_and(TrainError::leaves_model)
+            && let Err(error) = self.keep(model)
+        {
+            // The error that ended the run matters more.
+            self.notes
+                .say(format!("no checkpoint was written then: {error}"));
+        }
+        ended
+    }
+
+    fn train(
         &mut self,
         model: &mut ContrastiveLearner,
         batches: &dyn burn::data::dataloader::DataLoader<ImageTextBatch>,
@@ -154,14 +182,6 @@ impl Steps<'_> {
                     self.roll_back(model, cursor, error)?;
                     continue;
                 }
-                Err(
-                    error @ TrainError::DeviceStopped {
-                        has_model: false, ..
-                    },
-                ) => {
-                    self.keep(model)?;
-                    return Err(error);
-                }
                 other => other?,
             };
             let seconds = began.elapsed().as_secs_f64();
@@ -177,7 +197,9 @@ impl Steps<'_> {
                 .plan
                 .checkpoint_after
                 .is_some_and(|limit| self.saved.elapsed() >= limit);
-            if self.plan.is_due(self.plan.eval_every, step) && !stop {
+            // Who asks to stop doesn't wait for an evaluation, but that of a run's end is its result.
+            let evaluates = !stop || self.plan.is_done(step);
+            if evaluates && self.plan.is_due(self.plan.eval_every, step) {
                 match self.evaluate(model) {
                     Err(error @ TrainError::Diverged { .. }) => {
                         self.roll_back(model, cursor, error)?;
@@ -275,7 +297,8 @@ impl Steps<'_> {
 
     /// Writes a checkpoint of the steps done, to stop at.
     fn keep(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
-        if self.work.state.step > 0 {
+        let step = self.work.state.step;
+        if step > 0 && self.saved_step != Some(step) {
             self.save(model)?;
         }
         if let Some(path) = self.work.writer.finish()? {
@@ -286,7 +309,8 @@ impl Steps<'_> {
     }
 
     /// Goes back to the last checkpoint, and on with the data after `cursor`: `PaLM`'s way past a batch that a model
-    /// can't take (Chowdhery et al. 2022, section 5.1).
+    /// can't take (Chowdhery et al. 2022, section 5.1). If it diverges again at once, to the one before, if there is one: a
+    /// step of finite numbers can leave weights that no later one survives, and be saved.
     fn roll_back(
         &mut self,
         model: &mut ContrastiveLearner,
@@ -296,13 +320,23 @@ impl Steps<'_> {
         if self.work.state.rollbacks >= self.plan.rollbacks {
             return Err(error);
         }
-        let Some((found, _)) = self.work.writer.checkpoints()?.latest()? else {
+        let checkpoints = self.work.writer.checkpoints()?;
+        let suspect = self
+            .suspect
+            .filter(|suspect| self.work.state.step < suspect + SUSPECT_STEPS);
+        let before = match suspect {
+            Some(suspect) => checkpoints.latest_before(suspect)?,
+            None => None,
+        };
+        let found = match before {
+            Some(found) => Some(found),
+            None => checkpoints.latest()?,
+        };
+        let Some((found, _)) = found else {
             return Err(error);
         };
-        let clip = model.clip.clone();
-        let (clip, optimizer, ema) = restore(
-            &found,
-            clip,
+        let (clip, optimizer, ema) = found.restore(
+            model.clip.clone(),
             self.work.optimizer.clone(),
             self.work.ema.take(),
         )?;
@@ -318,6 +352,8 @@ impl Steps<'_> {
             ..found.state
         };
         let step = state.step;
+        self.suspect = Some(step);
+        self.saved_step = None;
         self.work.records.rewind(step)?;
         self.notes.say(format!(
             "{error}. Rolled back to step {step}, and on with the data after the bad batch"
@@ -401,7 +437,10 @@ impl Steps<'_> {
             });
         };
         let best = &mut self.work.state.best;
-        if best.as_ref().is_some_and(|best| best.value >= value) {
+        if best
+            .as_ref()
+            .is_some_and(|best| best.key == *key && best.value >= value)
+        {
             return Ok(false);
         }
         *best = Some(Best {
@@ -430,7 +469,10 @@ impl Steps<'_> {
     fn save(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
         self.bring_up_to_date();
         self.saved = self.since;
+        self.saved_step = Some(self.work.state.step);
         let work = &mut self.work;
+        // Not two copies at a time, however slow the disk.
+        work.writer.finish()?;
         let contents = Contents::new(
             HostWeights::of(&model.clip),
             work.optimizer.state(),

@@ -19,7 +19,6 @@ use super::{
     learner::NoBatches,
     plan::Plan,
     records::Records,
-    restore::restore,
     strategy::{ContrastiveStrategy, Work},
     unlogged::Unlogged,
 };
@@ -172,6 +171,7 @@ impl Training<'_> {
             },
             loader: loader.clone(),
             notes: notes.clone(),
+            resumed_from: resume_step,
             work: Mutex::new(Some(Work {
                 state: resumed.state,
                 earlier_faults: resumed.faults,
@@ -258,7 +258,7 @@ impl Training<'_> {
         let model = self.config.lock(self.model.init_blank(&device));
         let optimizer = Optimizer::new(&self.config.optimizer, &model);
         let ema = self.ema(&model);
-        let (model, optimizer, ema) = restore(&found, model, optimizer, ema)?;
+        let (model, optimizer, ema) = found.restore(model, optimizer, ema)?;
         Ok(Resumed {
             model,
             optimizer,

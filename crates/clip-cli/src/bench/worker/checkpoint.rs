@@ -1,12 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clip_model::{
-    Clip,
-    weights::{HostWeights, load_weights},
-};
+use clip_model::{Clip, weights::HostWeights};
 use clip_train::{
-    Captions, Images, Optimizer, OptimizerConfig, OptimizerState, PairBatch,
+    Captions, Images, Optimizer, OptimizerConfig, PairBatch,
     checkpoint::{Checkpoints, Contents, RunState},
 };
 
@@ -88,9 +85,8 @@ impl Task for Load {
     fn run(&mut self) -> Result<u64> {
         let (found, _) = self.checkpoints.latest()?.context("no checkpoint")?;
         let optimizer = Optimizer::new(&OptimizerConfig::default(), &self.model);
-        let state = OptimizerState::read(&found.optimizer, found.optimizer_of)?;
-        drop(optimizer.with_state(state)?);
-        self.model = load_weights(self.model.clone(), &found.weights)?;
+        let (model, ..) = found.restore(self.model.clone(), optimizer, None)?;
+        self.model = model;
         Ok(self.bytes)
     }
 }
