@@ -227,3 +227,20 @@ fn a_backend_that_this_build_lacks_comes_with_its_remedy() {
         );
     }
 }
+
+#[test]
+fn a_best_that_no_evaluation_gives_is_refused_before_the_run_begins() {
+    let folder = crate::runs::folder();
+    let best = |key: &str| {
+        let best = format!("checkpoint.best={key}");
+        folder.clip(&crate::runs::pretrain(
+            "run",
+            &["--steps", "2", "--val", "a.tar", "--set", &best],
+        ))
+    };
+    let refused = best("i2t_r2");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("i2t_r1, i2t_r5"), "{refused:?}");
+    let ran = best("i2t_r1");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}

@@ -17,14 +17,14 @@ pub struct Schedule {
 }
 
 /// How the learning rate goes on after the warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+// Variants without fields have braces all the same: serde refuses unknown keys in those alone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Decay {
     /// Half a cosine down to zero: CLIP, section 2.5, from Loshchilov & Hutter 2016.
-    #[default]
-    Cosine,
+    Cosine {},
     /// None: for runs whose end isn't known.
-    Constant,
+    Constant {},
     /// Constant until `steps` before the end, then down to `lr_end` with `(1 - share done)^power`.
     ConstantCooldown {
         /// Optimizer steps of the cool-down.
@@ -38,6 +38,12 @@ pub enum Decay {
     },
 }
 
+impl Default for Decay {
+    fn default() -> Self {
+        Self::Cosine {}
+    }
+}
+
 fn straight() -> f64 {
     1.0
 }
@@ -49,11 +55,11 @@ impl Schedule {
             return self.lr * (step + 1) as f64 / self.warmup_steps as f64;
         }
         match self.decay {
-            Decay::Cosine => {
+            Decay::Cosine {} => {
                 let done = share(step, self.warmup_steps, self.total_steps);
                 0.5 * (1.0 + (std::f64::consts::PI * done).cos()) * self.lr
             }
-            Decay::Constant => self.lr,
+            Decay::Constant {} => self.lr,
             Decay::ConstantCooldown {
                 steps,
                 power,
@@ -97,13 +103,13 @@ mod tests {
     #[test]
     fn a_cosine_rises_linearly_and_falls_to_zero() {
         let expected = [(0, 1e-4), (9, 1e-3), (60, 5e-4), (110, 0.0), (1_000, 0.0)];
-        assert_at(schedule(Decay::Cosine), &expected);
+        assert_at(schedule(Decay::Cosine {}), &expected);
     }
 
     #[test]
     fn a_constant_stays_until_its_cooldown() {
         assert_at(
-            schedule(Decay::Constant),
+            schedule(Decay::Constant {}),
             &[(4, 5e-4), (10, 1e-3), (109, 1e-3)],
         );
         let cooldown = |power| Decay::ConstantCooldown {
@@ -117,12 +123,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_a_kind_does_not_have_is_refused() {
+        let read = |toml: &str| toml::from_str::<Decay>(toml);
+        assert_eq!(read("kind = 'cosine'").unwrap(), Decay::default());
+        assert_eq!(read("kind = 'constant'").unwrap(), Decay::Constant {});
+        let written = toml::to_string(&Decay::default()).unwrap();
+        assert_eq!(read(&written).unwrap(), Decay::default());
+        let error = read("kind = 'cosine'\nlr_end = 1e-5").unwrap_err();
+        assert!(error.to_string().contains("lr_end"), "{error}");
+    }
+
+    #[test]
     fn a_run_shorter_than_its_warm_up_is_all_warm_up() {
         let schedule = Schedule {
             lr: 1.0,
             warmup_steps: 8,
             total_steps: 4,
-            decay: Decay::Cosine,
+            decay: Decay::Cosine {},
         };
         assert_at(schedule, &[(3, 0.5)]);
     }

@@ -15,7 +15,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
-use clip_train::{RunDir, Trained, Training, config::RunConfig, progress::Display};
+use clip_model::ClipConfig;
+use clip_train::{Evaluate, RunDir, Trained, Training, config::RunConfig, progress::Display};
 use clip_zeroshot::ClipEncoders;
 
 use crate::{
@@ -36,15 +37,19 @@ const SHAPES_RECIPE: &str = include_str!("../../../../datasets/shapes/recipe.tom
 pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let choice = args.choose(SHAPES_RECIPE)?;
     let mut config = args::resolved(&choice.layers)?;
-    let model = config.model()?;
+    let resumed = choice.resume.then(|| RunDir::open(&choice.out));
+    let resumed = resumed.transpose()?;
+    let preset = match &resumed {
+        Some(run) => run.preset(&config)?,
+        None => ClipConfig::load(&config.preset)?,
+    };
+    let model = config.model_of(preset.clone())?;
     // Everything that can be refused is looked at before anything is made.
     if choice.own_data {
         ShardSet::parse(&config.data.train).context("training data")?;
     }
     let devices = Devices::open(&args.devices, name, &args.token)?;
     devices.divide(&mut config, &model);
-    let resumed = choice.resume.then(|| RunDir::open(&choice.out));
-    let resumed = resumed.transpose()?;
     // A checkpoint has all that a run goes on with.
     let begins = match &resumed {
         Some(run) => run.checkpoints(config.checkpoint.keep).is_empty()?,
@@ -73,6 +78,8 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let page = Arc::new(Mutex::new(page));
     let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
         .context("validation data")?;
+    config.validate_best(&validation.keys())?;
+    run.save_preset(&preset)?;
     for change in run.save_config(&config)?.harmless {
         log::info!("changed since the run began: {change}");
     }

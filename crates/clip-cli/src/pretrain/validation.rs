@@ -15,6 +15,18 @@ use clip_zeroshot::{
 
 use super::report::Page;
 
+/// The keys of what retrieval gives.
+const RETRIEVAL_KEYS: [&str; 8] = [
+    "i2t_r1",
+    "i2t_r5",
+    "i2t_r10",
+    "t2i_r1",
+    "t2i_r5",
+    "t2i_r10",
+    "i2t_median_rank",
+    "t2i_median_rank",
+];
+
 /// What a run is evaluated on, read once and used at each evaluation.
 pub(super) struct Validation {
     config: ClipConfig,
@@ -118,6 +130,15 @@ impl Validation {
         self.retrieval.clone()
     }
 
+    /// Some keys of the retrieval set, and those of all labelled sets.
+    fn with_zeroshot(&self, retrieval: impl Iterator<Item = &'static str>) -> Vec<String> {
+        let zeroshot = self
+            .labelled
+            .iter()
+            .map(|set| format!("zeroshot_{}", top1(&set.name)));
+        retrieval.map(str::to_owned).chain(zeroshot).collect()
+    }
+
     fn find(&self, model: &Clip) -> Result<Found, ZeroShotError> {
         let tokenizer = Arc::clone(&self.tokenizer);
         let encoders = ClipEncoders::new(&self.config, model, tokenizer, self.preprocess)?;
@@ -155,16 +176,13 @@ impl Validation {
 
 impl Evaluate for Validation {
     fn keys(&self) -> Vec<String> {
-        // Those that say most: a dashboard has room for few.
-        let retrieval = self
-            .retrieval
-            .iter()
-            .flat_map(|_| ["i2t_r1", "i2t_r10", "t2i_r10"]);
-        let zeroshot = self
-            .labelled
-            .iter()
-            .map(|set| format!("zeroshot_{}", top1(&set.name)));
-        retrieval.map(str::to_owned).chain(zeroshot).collect()
+        let retrieval = self.retrieval.iter().flat_map(|_| RETRIEVAL_KEYS);
+        self.with_zeroshot(retrieval)
+    }
+
+    fn main_keys(&self) -> Vec<String> {
+        let main = ["i2t_r1", "i2t_r10", "t2i_r10"];
+        self.with_zeroshot(self.retrieval.iter().flat_map(|_| main))
     }
 
     fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError> {
@@ -189,16 +207,16 @@ impl Found {
     pub(super) fn output(&self) -> EvalOutput {
         let report = self.retrieval.as_ref().map(|found| &found.report);
         let retrieval = report.map(|report| {
-            [
-                ("i2t_r1", report.i2t_r1),
-                ("i2t_r5", report.i2t_r5),
-                ("i2t_r10", report.i2t_r10),
-                ("t2i_r1", report.t2i_r1),
-                ("t2i_r5", report.t2i_r5),
-                ("t2i_r10", report.t2i_r10),
-                ("i2t_median_rank", report.i2t_median_rank),
-                ("t2i_median_rank", report.t2i_median_rank),
-            ]
+            RETRIEVAL_KEYS.into_iter().zip([
+                report.i2t_r1,
+                report.i2t_r5,
+                report.i2t_r10,
+                report.t2i_r1,
+                report.t2i_r5,
+                report.t2i_r10,
+                report.i2t_median_rank,
+                report.t2i_median_rank,
+            ])
         });
         let retrieval = retrieval.into_iter().flatten();
         EvalOutput {

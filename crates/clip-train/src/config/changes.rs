@@ -38,30 +38,37 @@ impl Changes {
             serde_json::to_value(config).expect("invariant: plain values")
         });
         let mut changes = Self::default();
-        changes.walk("", &old, &new);
+        differences("", &old, &new, &mut |path, change| {
+            if FIXED.contains(&path) {
+                changes.corrupting.push(change);
+            } else {
+                changes.harmless.push(change);
+            }
+        });
         changes
     }
+}
 
-    fn walk(&mut self, path: &str, old: &Value, new: &Value) {
-        if let (Value::Object(old), Value::Object(new)) = (old, new) {
-            let absent = old.keys().filter(|key| !new.contains_key(*key));
-            for key in new.keys().chain(absent) {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                let [old, new] = [old, new].map(|side| side.get(key).unwrap_or(&Value::Null));
-                self.walk(&path, old, new);
-            }
-        } else if old != new {
-            let change = format!("{path}: {old} -> {new}");
-            if FIXED.contains(&path) {
-                self.corrupting.push(change);
+/// Tells `found` of every value that differs, with its path and as `path: old -> new`.
+pub(crate) fn differences(
+    path: &str,
+    old: &Value,
+    new: &Value,
+    found: &mut impl FnMut(&str, String),
+) {
+    if let (Value::Object(old), Value::Object(new)) = (old, new) {
+        let absent = old.keys().filter(|key| !new.contains_key(*key));
+        for key in new.keys().chain(absent) {
+            let path = if path.is_empty() {
+                key.clone()
             } else {
-                self.harmless.push(change);
-            }
+                format!("{path}.{key}")
+            };
+            let [old, new] = [old, new].map(|side| side.get(key).unwrap_or(&Value::Null));
+            differences(&path, old, new, found);
         }
+    } else if old != new {
+        found(path, format!("{path}: {old} -> {new}"));
     }
 }
 

@@ -10,11 +10,17 @@ use clip_model::{Clip, ClipConfig, Layers, Precision, Preprocess};
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
+pub(crate) use changes::differences;
 pub use layers::ConfigLayers;
 pub use memory::MemoryLimit;
 pub use objective::{Duplicates, Loss};
 
-use crate::{Decay, OptimizerConfig, Schedule, TrainError};
+use crate::{Decay, OptimizerConfig, Schedule, TrainError, progress::is_share};
+
+/// Beyond what any machine has cores for.
+const MOST_THREADS: usize = 1024;
+/// Two years.
+const MOST_MINUTES: f64 = 1e6;
 
 /// A training run. Every key may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -260,6 +266,26 @@ impl RunConfig {
             ("steps", self.steps != Some(0), "must be above 0"),
             ("lr", positive(self.lr), "must be above 0"),
             (
+                "schedule",
+                match self.schedule {
+                    Decay::ConstantCooldown { power, lr_end, .. } => {
+                        positive(power) && lr_end.is_finite() && lr_end >= 0.0
+                    }
+                    Decay::Cosine {} | Decay::Constant {} => true,
+                },
+                "needs a `power` above 0 and an `lr_end` that isn't negative",
+            ),
+            (
+                "threads",
+                self.threads <= MOST_THREADS,
+                "must be at most 1024",
+            ),
+            (
+                "data.workers",
+                self.data.workers <= MOST_THREADS,
+                "must be at most 1024",
+            ),
+            (
                 "patch_dropout",
                 self.patch_dropout
                     .is_none_or(|share| (0.0..1.0).contains(&share)),
@@ -281,8 +307,10 @@ impl RunConfig {
             ),
             (
                 "checkpoint.minutes",
-                self.checkpoint.minutes.is_none_or(positive),
-                "must be above 0",
+                self.checkpoint
+                    .minutes
+                    .is_none_or(|minutes| positive(minutes) && minutes <= MOST_MINUTES),
+                "must be above 0, and no more than a million",
             ),
             (
                 "checkpoint.keep",
@@ -331,12 +359,50 @@ impl RunConfig {
         }
     }
 
+    /// Checks that `checkpoint.best` is one of `keys`, which an evaluation gives, and a share: of those the highest is the
+    /// best.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] with the keys that it may be.
+    pub fn validate_best(&self, keys: &[String]) -> Result<(), TrainError> {
+        let Some(best) = &self.checkpoint.best else {
+            return Ok(());
+        };
+        let averaged = keys.iter().map(|key| format!("ema_{key}"));
+        let averaged = averaged.filter(|_| self.ema.is_some());
+        let shares = keys.iter().cloned().chain(averaged);
+        let shares: Vec<String> = shares.filter(|key| is_share(key)).collect();
+        if shares.contains(best) {
+            return Ok(());
+        }
+        Err(TrainError::Config {
+            origin: "`checkpoint.best`".to_owned(),
+            reason: if shares.is_empty() {
+                format!(
+                    "{best:?} is never found, for nothing is evaluated; give `data.val` (`--val`)"
+                )
+            } else {
+                format!(
+                    "{best:?} is no share that an evaluation gives; these are: {}",
+                    shares.join(", ")
+                )
+            },
+        })
+    }
+
     /// The architecture: the preset's, with what this run changes in it.
     ///
     /// # Errors
     /// Those of [`ClipConfig::load`], and [`TrainError::Config`] where a setting doesn't fit the preset.
     pub fn model(&self) -> Result<ClipConfig, TrainError> {
-        let mut model = ClipConfig::load(&self.preset)?;
+        self.model_of(ClipConfig::load(&self.preset)?)
+    }
+
+    /// As [`model`](Self::model), of a preset that was loaded already.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] where a setting doesn't fit the preset.
+    pub fn model_of(&self, mut model: ClipConfig) -> Result<ClipConfig, TrainError> {
         if let Some(share) = self.patch_dropout {
             model.vision_cfg.patch_dropout = share;
         }
@@ -467,7 +533,46 @@ mod tests {
         config.optimizer.beta_2 = 1.0;
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains("`optimizer.beta_2`"), "{error}");
+        for (key, set) in [
+            ("threads", |config: &mut RunConfig| config.threads = 1 << 20),
+            ("checkpoint.minutes", |config| {
+                config.checkpoint.minutes = Some(1e18);
+            }),
+            ("schedule", |config| {
+                config.schedule = Decay::ConstantCooldown {
+                    steps: 10,
+                    power: 1.0,
+                    lr_end: f64::NAN,
+                };
+            }),
+        ] as [(&str, fn(&mut RunConfig)); 3]
+        {
+            let mut config = RunConfig::default();
+            set(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
     }
+
+    #[test]
+    fn the_best_is_a_share_that_is_found() {
+        let keys = ["i2t_r1", "i2t_median_rank", "val_loss"].map(str::to_owned);
+        let mut config = RunConfig::default();
+        config.validate_best(&[]).unwrap();
+        config.checkpoint.best = Some("i2t_r1".to_owned());
+        config.validate_best(&keys).unwrap();
+        let error = config.validate_best(&[]).unwrap_err().to_string();
+        assert!(error.contains("--val"), "{error}");
+        for wrong in ["i2t_median_rank", "val_loss", "i2t_r2", "ema_i2t_r1"] {
+            config.checkpoint.best = Some(wrong.to_owned());
+            let error = config.validate_best(&keys).unwrap_err().to_string();
+            assert!(error.ends_with("these are: i2t_r1"), "{error}");
+        }
+        config.checkpoint.best = Some("ema_i2t_r1".to_owned());
+        config.ema = Some(0.99);
+        config.validate_best(&keys).unwrap();
+    }
+
     #[test]
     fn a_run_changes_its_presets_architecture() {
         let mut config = RunConfig::default();

@@ -3,14 +3,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clip_model::ClipConfig;
+
 use crate::{
     TrainError,
     checkpoint::Checkpoints,
-    config::{Changes, ConfigLayers, RunConfig},
+    config::{Changes, ConfigLayers, RunConfig, differences},
     progress::replace_file,
 };
 
 const CONFIG: &str = "config.toml";
+const PRESET: &str = "preset.json";
 
 /// The directory of a run, held by this process alone.
 #[derive(Debug)]
@@ -83,6 +86,51 @@ impl RunDir {
         }
     }
 
+    /// The architecture that the run began with, which its settings name: a file that they name may be gone by now. What
+    /// they name is loaded in a run that hasn't begun.
+    ///
+    /// # Errors
+    /// [`TrainError::ChangedConfig`] if the name stands for another architecture by now, or what [`ClipConfig::load`]
+    /// refuses.
+    pub fn preset(&self, config: &RunConfig) -> Result<ClipConfig, TrainError> {
+        let file = self.path.join(PRESET);
+        let named = ClipConfig::load(&config.preset);
+        if !file.exists() {
+            return Ok(named?);
+        }
+        let json = fs::read_to_string(&file).map_err(TrainError::io("read", &file))?;
+        let began = ClipConfig::from_json(&json, &file.display().to_string())?;
+        let Ok(named) = named else {
+            return Ok(began);
+        };
+        let [old, new] = [&began, &named].map(|config| {
+            // invariant: a configuration is a tree of plain values under string keys.
+            serde_json::to_value(config).expect("invariant: plain values")
+        });
+        let mut changes = Vec::new();
+        differences("", &old, &new, &mut |_, change| changes.push(change));
+        if changes.is_empty() {
+            return Ok(began);
+        }
+        Err(TrainError::ChangedConfig {
+            path: self.path.clone(),
+            changes: format!("{} of preset {}", changes.join(", "), config.preset),
+        })
+    }
+
+    /// Writes the architecture that [`preset`](Self::preset) gives back.
+    ///
+    /// # Errors
+    /// [`TrainError::Record`] where the file can't be written.
+    pub fn save_preset(&self, preset: &ClipConfig) -> Result<(), TrainError> {
+        // invariant: a configuration is a tree of plain values under string keys.
+        let json = serde_json::to_string_pretty(preset).expect("invariant: plain values");
+        Ok(replace_file(
+            &self.path.join(PRESET),
+            format!("{json}\n").as_bytes(),
+        )?)
+    }
+
     /// Writes the resolved settings. Of a run that began earlier, only settings may differ that leave its state's
     /// meaning; they are returned.
     ///
@@ -143,6 +191,30 @@ impl RunDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preset_is_what_it_was_when_the_run_began() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("small.json");
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 16, "head_width": 8,
+            "patch_size": 4}, "text_cfg": {"width": 16, "heads": 2, "layers": 1}}"#;
+        fs::write(&file, json).unwrap();
+        let config = RunConfig {
+            preset: file.display().to_string(),
+            ..RunConfig::default()
+        };
+        let run = RunDir::create(&dir.path().join("run")).unwrap();
+        let preset = run.preset(&config).unwrap();
+        run.save_preset(&preset).unwrap();
+        assert_eq!(run.preset(&config).unwrap(), preset);
+
+        // As many weights of the same shapes, and another model.
+        fs::write(&file, json.replace("\"heads\": 2", "\"heads\": 4")).unwrap();
+        let error = run.preset(&config).unwrap_err().to_string();
+        assert!(error.contains("text_cfg.heads: 2 -> 4"), "{error}");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(run.preset(&config).unwrap(), preset);
+    }
 
     #[test]
     fn a_directory_belongs_to_one_run_and_one_process() {

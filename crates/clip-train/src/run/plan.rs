@@ -23,7 +23,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Passes over the data that the run begins.
     pub(super) fn epochs(&self) -> usize {
-        let samples = self.total_steps * self.batch;
+        let samples = self.total_steps.saturating_mul(self.batch);
         samples.div_ceil(self.samples_per_epoch.max(1)) as usize
     }
 

@@ -36,8 +36,11 @@ use crate::{
 
 /// Tries a half-trained model on validation data.
 pub trait Evaluate: Send {
-    /// The keys of what [`evaluate`](Self::evaluate) will find, as [`EvalOutput::named`] gives them.
+    /// The keys of all that [`evaluate`](Self::evaluate) will find, as [`EvalOutput::named`] gives them.
     fn keys(&self) -> Vec<String>;
+
+    /// Those of them that say most: a dashboard has room for few.
+    fn main_keys(&self) -> Vec<String>;
 
     /// Evaluates `model`, which is on a device without autodiff.
     ///
@@ -113,6 +116,8 @@ impl Training<'_> {
     /// What the data, the disk or an evaluation refuses, and [`TrainError::Diverged`]. The checkpoints stay.
     pub fn train(mut self) -> Result<Trained, TrainError> {
         self.config.validate()?;
+        let keys = self.evaluator.as_ref().map(|evaluator| evaluator.keys());
+        self.config.validate_best(&keys.unwrap_or_default())?;
         self.supports_precision()?;
         let samples_per_epoch = self.loader.samples_per_epoch();
         let total_steps = self.config.total_steps(samples_per_epoch);
@@ -153,7 +158,7 @@ impl Training<'_> {
         let keys = self
             .evaluator
             .as_ref()
-            .map_or(Vec::new(), |evaluator| evaluator.keys());
+            .map_or(Vec::new(), |evaluator| evaluator.main_keys());
         let schedule = self.config.schedule(total_steps);
         let minutes = self.config.checkpoint.minutes;
         let strategy = Arc::new(ContrastiveStrategy {
