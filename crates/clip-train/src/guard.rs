@@ -2,11 +2,11 @@ use std::collections::VecDeque;
 
 use clip_model::MAX_LOGIT_SCALE;
 
-use crate::progress::StepOutput;
+use crate::{config::Loss, progress::StepOutput};
 
 /// Steps that a sign must hold for: one batch says nothing.
 const WINDOW: usize = 50;
-/// The share of ln(batch) that a loss must have lost by the end of the warm-up to count as moving.
+/// The share of what guessing loses that a loss must have lost by the end of the warm-up to count as moving.
 const STUCK: f64 = 0.01;
 /// Steps after the warm-up at which a loss that never moved is called stuck.
 const PATIENCE: u64 = 200;
@@ -17,6 +17,7 @@ const STARVED: f64 = 0.5;
 #[derive(Debug)]
 pub(crate) struct Guards {
     warmup_steps: u64,
+    loss: Loss,
     losses: VecDeque<f64>,
     pinned: usize,
     waits: VecDeque<f64>,
@@ -31,9 +32,10 @@ enum Sign {
 }
 
 impl Guards {
-    pub(crate) fn new(warmup_steps: u64) -> Self {
+    pub(crate) fn new(warmup_steps: u64, loss: Loss) -> Self {
         Self {
             warmup_steps,
+            loss,
             losses: VecDeque::with_capacity(WINDOW),
             pinned: 0,
             waits: VecDeque::with_capacity(WINDOW),
@@ -51,15 +53,14 @@ impl Guards {
         } else {
             0
         };
-        let chance = (output.batch as f64).ln();
         if step >= self.warmup_steps + PATIENCE
-            && loss.is_some_and(|loss| loss > (1.0 - STUCK) * chance)
+            && let Some(guessing) = self.loss.of_guessing(output.batch)
+            && loss.is_some_and(|loss| loss > (1.0 - STUCK) * guessing)
         {
             return self.tell(Sign::Stuck, || {
                 format!(
-                    "after {step} steps the loss is still ln(batch) = {chance:.2}, that of guessing: do captions \
-                     belong to their images, and differ from each other? If so, try a lower `lr` or a longer \
-                     `warmup_steps`"
+                    "after {step} steps the loss is still that of guessing, {guessing:.2}: do captions belong to their \
+                     images, and differ from each other? If so, try a lower `lr` or a longer `warmup_steps`"
                 )
             });
         }
@@ -119,7 +120,7 @@ mod tests {
 
     /// Everything told over `steps` steps.
     fn told(steps: u64, of: impl Fn(u64) -> StepOutput) -> Vec<String> {
-        let mut guards = Guards::new(100);
+        let mut guards = Guards::new(100, Loss::InfoNce);
         (1..=steps)
             .filter_map(|step| guards.observe(step, &of(step)))
             .collect()
@@ -137,7 +138,7 @@ mod tests {
         assert!(told(299, guessing).is_empty());
         let told = told(1_000, guessing);
         assert_eq!(told.len(), 1);
-        assert!(told[0].contains("ln(batch) = 5.55"), "{told:?}");
+        assert!(told[0].contains("guessing, 5.55"), "{told:?}");
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Page {
         facts.samples_read = Some(state.faults.samples);
         facts.truncated_captions = Some(state.faults.truncated_captions);
         facts.seed = Some(config.seed);
+        facts.loss = Some(config.loss);
         facts.total_steps = Some(self.total_steps);
         facts.backend = Some(self.device.clone());
         facts.wall_s = Some(state.seconds);

@@ -36,11 +36,56 @@ impl Loss {
     }
 }
 
+impl Loss {
+    /// What a model loses that knows nothing of the images and captions of a batch but how often they match, in nats.
+    /// `None` for a batch of one pair, where there is nothing to guess.
+    pub fn of_guessing(self, batch: usize) -> Option<f64> {
+        let batch = (batch > 1).then_some(batch as f64)?;
+        Some(match self {
+            Self::InfoNce => batch.ln(),
+            // An image's caption, and all others, each matching with probability 1 / batch.
+            Self::SigLip => batch.ln() - (batch - 1.0) * (-1.0 / batch).ln_1p(),
+        })
+    }
+}
+
 impl From<Loss> for ContrastiveLoss {
     fn from(loss: Loss) -> Self {
         match loss {
             Loss::InfoNce => Self::InfoNce(InfoNce::default()),
             Loss::SigLip => Self::SigLip(SigLip::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+    use clip_model::loss::ContrastiveBatch;
+
+    use super::*;
+
+    /// Features that are all the same tell nothing, and SigLIP's best answer then is a bias of the odds.
+    #[test]
+    fn guessing_costs_what_the_losses_say_of_equal_features() {
+        let (device, rows) = (Device::flex(), 32_usize);
+        for loss in [Loss::InfoNce, Loss::SigLip] {
+            let same = Tensor::<2>::ones([rows, 4], &device);
+            let scale = Tensor::from_floats([0.0], &device);
+            // A cosine of 1 at a scale of 1, so the logit is 1 more than the bias.
+            let odds = -((rows - 1) as f32).ln() - 1.0;
+            let bias = Some(Tensor::from_floats([odds], &device));
+            let batch = ContrastiveBatch::new(same.clone(), same, scale).with_bias(bias);
+            let found: f32 = ContrastiveLoss::from(loss)
+                .with_gradients(batch)
+                .loss
+                .into_scalar();
+            let expected = loss.of_guessing(rows).unwrap();
+            assert!(
+                (f64::from(found) - expected).abs() < 1e-5,
+                "{found}, not {expected}"
+            );
+        }
+        assert_eq!(Loss::InfoNce.of_guessing(1), None);
     }
 }

@@ -8,9 +8,8 @@ use crate::progress::{is_share, label_of};
 /// Where `logit_scale` is clamped, CLIP section 2.5.
 const LARGEST_SCALE: f64 = 100.0;
 
-/// The charts: CLIP's own numbers first, whatever else the run logged after them.
-pub(crate) fn section_of_curves(curves: &Curves, batch: Option<usize>) -> String {
-    let batch = batch.or(curves.last("batch").map(|batch| batch as usize));
+/// The charts: CLIP's own numbers first, whatever else the run logged after them. `chance` is what guessing would lose.
+pub(crate) fn section_of_curves(curves: &Curves, chance: Option<f64>) -> String {
     let steps = curves
         .series
         .iter()
@@ -41,10 +40,7 @@ pub(crate) fn section_of_curves(curves: &Curves, batch: Option<usize>) -> String
         .html()
     };
 
-    let chance = batch
-        .filter(|batch| *batch > 1)
-        .map(|batch| (batch, (batch as f64).ln()));
-    let chance = chance.map(|(batch, ln)| (format!("chance: ln({batch}) = {ln:.2}"), ln));
+    let chance = chance.map(|loss| (format!("chance: {loss:.2}"), loss));
     let losses = [("loss", "training"), ("val_loss", "validation")];
     let losses = chart("Loss", &losses, chance.into_iter().collect());
 
@@ -154,8 +150,8 @@ mod tests {
     #[test]
     fn the_loss_is_compared_with_guessing() {
         let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"batch\":256}\n");
-        let html = section_of_curves(&curves, None);
-        assert!(html.contains("chance: ln(256) = 5.55"), "{html}");
+        let html = section_of_curves(&curves, Some(256_f64.ln()));
+        assert!(html.contains("chance: 5.55"), "{html}");
     }
 
     #[test]

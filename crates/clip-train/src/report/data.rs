@@ -3,7 +3,7 @@ use std::{io, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{Curves, Picture, page};
-use crate::progress::replace_file;
+use crate::{config::Loss, progress::replace_file};
 
 /// Everything on the page. What a run doesn't have stays empty, and its section is left out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub struct Facts {
     pub truncated_captions: Option<u64>,
     /// Pairs in a batch.
     pub batch: Option<usize>,
+    /// What was minimised.
+    pub loss: Option<Loss>,
     /// Training throughput, in images/s.
     pub images_per_s: Option<f64>,
     /// Backend and device.
@@ -161,6 +163,13 @@ pub struct BadShard {
     pub kinds: Vec<(String, u64)>,
     /// Keys of some of them.
     pub examples: Vec<String>,
+}
+
+impl Facts {
+    /// What guessing would lose, in nats, where loss and batch are known.
+    pub(crate) fn loss_of_guessing(&self) -> Option<f64> {
+        self.loss?.of_guessing(self.batch?)
+    }
 }
 
 impl Report {

@@ -21,7 +21,7 @@ pub(crate) fn page(report: &Report) -> String {
         (title, _) => title,
     };
     let sections = [
-        section_of_curves(&report.curves, facts.batch),
+        section_of_curves(&report.curves, facts.loss_of_guessing()),
         results::predictions(&report.predictions),
         results::retrieval(&report.retrieval),
         results::zeroshot(&report.zeroshot),
@@ -77,8 +77,8 @@ fn headline(report: &Report) -> String {
         }
     }
     if let Some(loss) = final_loss(&report.curves) {
-        let chance = report.facts.batch.filter(|batch| *batch > 1);
-        let chance = chance.map_or(String::new(), |b| format!("chance {:.2}", (b as f64).ln()));
+        let chance = report.facts.loss_of_guessing();
+        let chance = chance.map_or(String::new(), |loss| format!("chance {loss:.2}"));
         cards.push((significant(loss, 3), "training loss".into(), chance));
     }
     if cards.is_empty() {

@@ -184,7 +184,7 @@ impl Training<'_> {
                 ema: resumed.ema,
                 evaluator: self.evaluator,
                 writer: Writer::new(checkpoints),
-                guards: Guards::new(schedule.warmup_steps),
+                guards: Guards::new(schedule.warmup_steps, self.config.loss),
                 records,
             })),
             outcome: Mutex::new(None),
