@@ -63,6 +63,35 @@ pub struct ChunkPlan {
     pub fits: bool,
 }
 
+/// An encoder, by what a pair makes it keep.
+struct Tower {
+    /// Whether none of it is trained.
+    locked: bool,
+    tokens: f64,
+    layers: usize,
+    width: usize,
+    hidden: usize,
+    heads: usize,
+}
+
+impl Tower {
+    /// Numbers that are kept of a pair for the backward pass.
+    fn kept(&self, by_blocks: KeptByBlocks, recomputed: bool) -> f64 {
+        let block = self.tokens
+            * (by_blocks.widths * self.width as f64
+                + by_blocks.hidden * self.hidden as f64
+                + by_blocks.scores * self.heads as f64 * self.tokens);
+        if self.locked {
+            // Nothing is, but a block needs it while it is computed.
+            block
+        } else if recomputed {
+            block + self.tokens * (self.layers * self.width) as f64
+        } else {
+            block * self.layers as f64
+        }
+    }
+}
+
 impl StepMemory {
     /// With blocks that keep so much for the backward pass; which they do is the device's and the precision's affair.
     ///
@@ -76,37 +105,28 @@ impl StepMemory {
         if vision.timm_model_name.is_some() {
             return None;
         }
-        let tower = |tokens: f64, layers: usize, width: usize, hidden: usize, heads: usize| {
-            let block = tokens
-                * (kept.widths * width as f64
-                    + kept.hidden * hidden as f64
-                    + kept.scores * heads as f64 * tokens);
-            if config.grad_checkpointing {
-                block + tokens * (layers * width) as f64
-            } else {
-                block * layers as f64
-            }
-        };
         let patches = vision.grid().pow(2) as f64 * (1.0 - vision.patch_dropout);
         let caption = if text.no_causal_mask {
             text.context_length
         } else {
             text.context_length.min(USUAL_CAPTION)
         };
-        let image = tower(
-            patches.floor() + 1.0,
+        let image = Tower {
+            locked: config.lock_image && config.lock_image_unlocked_groups == 0,
+            tokens: patches.floor() + 1.0,
             layers,
-            vision.width,
-            vision.mlp_width(),
-            vision.heads(),
-        );
-        let caption = tower(
-            caption as f64,
-            text.layers,
-            text.width,
-            text.mlp_width(),
-            text.heads,
-        );
+            width: vision.width,
+            hidden: vision.mlp_width(),
+            heads: vision.heads(),
+        };
+        let caption = Tower {
+            locked: config.lock_text && config.lock_text_unlocked_layers == 0,
+            tokens: caption as f64,
+            layers: text.layers,
+            width: text.width,
+            hidden: text.mlp_width(),
+            heads: text.heads,
+        };
         let threads = config.threads.max(1);
         let (bytes, cast) = match config.precision {
             Precision::F32 => (4.0, 0),
@@ -118,14 +138,23 @@ impl StepMemory {
             }
         };
         let pixels = (3 * vision.image_size.pow(2)) as f64;
-        // Weights, their gradients with the sum of those, and two moments; gradients come from each thread.
-        let copies = 4 + threads + usize::from(config.ema.is_some());
+        // Weights, and the averaged ones; of those that are trained gradients, which come from each thread, with their
+        // sum, and two moments.
+        let locked = [
+            (&image, model.image_params()),
+            (&caption, model.text_params()),
+        ];
+        let locked = locked.into_iter().filter(|(tower, _)| tower.locked);
+        let locked = locked.map(|(_, params)| params).sum::<usize>();
+        let encoded = [image, caption].map(|tower| tower.kept(kept, config.grad_checkpointing));
+        let weights = (1 + usize::from(config.ema.is_some())) * model.num_params();
+        let trained = (3 + threads) * (model.num_params() - locked);
         Some(Self {
             // Pixels are f32 once they are encoded.
-            per_encoded_pair: bytes * (image + caption) + 4.0 * pixels,
+            per_encoded_pair: bytes * encoded.iter().sum::<f64>() + 4.0 * pixels,
             // In the loader, on their way and in the step; features, normalised ones and gradients of both.
             per_pair: pixels * (config.data.prefetch + 2) as f64 + (4 * 6 * model.embed_dim) as f64,
-            fixed: (4 * copies * model.num_params() + cast) as f64,
+            fixed: (4 * (weights + trained) + cast) as f64,
         })
     }
 
@@ -233,6 +262,15 @@ mod tests {
         assert!(of(|config| config.grad_checkpointing = true) < 0.5 * plain);
         assert!(of(|config| config.precision = Precision::Bf16) < 0.6 * plain);
         assert!(of(|config| config.patch_dropout = Some(0.5)) < 0.7 * plain);
+        assert!(of(|config| config.lock_image = true) < 0.8 * plain);
+        let fixed = |change: fn(&mut RunConfig)| nano(KeptByBlocks::FUSED, change).fixed;
+        assert!(fixed(|config| config.lock_text = true) < 0.8 * fixed(|_| ()));
+        // Of a tower that is trained in part, all counts.
+        let part = |config: &mut RunConfig| {
+            config.lock_image = true;
+            config.lock_image_unlocked_groups = 1;
+        };
+        assert!((of(part) - plain).abs() < 1.0);
         let resnet = RunConfig {
             preset: "RN50".to_owned(),
             ..RunConfig::default()
