@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     machines::{Machine, Network, TOKEN, signal},
-    runs::{checkpoint, folder, pretrain, weights},
+    runs::{PRESET, checkpoint, folder, pretrain, weights},
     support::{Folder, Ran},
 };
 
@@ -28,13 +28,21 @@ fn devices_of_other_processes_give_the_weights_of_devices_here() {
     let network = Network::loopback();
     let [a, b] = [1, 2].map(|place| Machine::serve(&folder, &network, place));
     let (a, b) = (a.address(), b.address());
-    let run = |out: &str, devices: &str, settings: &[&str]| {
+    // Its batch norms' running statistics are no parameters, and go to the devices too.
+    let resnet = PRESET
+        .replace(
+            "\"image_size\": 16, \"layers\": 2, \"width\": 32",
+            "\"image_size\": 32, \"layers\": [1, 1, 1, 1], \"width\": 8",
+        )
+        .replace("\"patch_size\": 8", "\"patch_size\": null");
+    folder.write("resnet.json", resnet.as_bytes());
+    let train = |preset: &str, out: &str, devices: &str, settings: &[&str]| {
         let args = [
             "pretrain",
             "--train",
             "train-{0..1}.tar",
             "--preset",
-            "tiny.json",
+            preset,
             "--batch",
             "64",
             "--steps",
@@ -52,6 +60,8 @@ fn devices_of_other_processes_give_the_weights_of_devices_here() {
         assert_eq!(ran.code, Some(0), "{ran:?}");
         weights(&folder, out)
     };
+    let run =
+        |out: &str, devices: &str, settings: &[&str]| train("tiny.json", out, devices, settings);
     let all = format!("cpu,{a},{b}");
     let both = format!("cpu,{b}");
     let elsewhere = format!("{a},{b}");
@@ -71,6 +81,11 @@ fn devices_of_other_processes_give_the_weights_of_devices_here() {
             "{devices} are not two here"
         );
     }
+    let resnet = |out, devices| train("resnet.json", out, devices, &[ALIKE[1]]);
+    assert!(
+        resnet("resnet", "cpu,cpu") == resnet("resnet-both", &both),
+        "{both} are not two here"
+    );
 }
 
 /// Every parameter of two model files, but for keys' biases: their true gradient is zero, and of rounding alone Adam

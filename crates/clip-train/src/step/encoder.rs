@@ -79,7 +79,8 @@ impl<'a> Encoder<'a> {
         let main = model.device();
         let elsewhere = device.filter(|device| (*device).clone().inner() != main.clone().inner());
         let model = match elsewhere {
-            Some(device) => model.clone().fork(device),
+            // A clone shares the running statistics of batch norms, which Burn moves where they are.
+            Some(device) => model.valid().train().fork(device),
             None => model.clone(),
         };
         Self {
