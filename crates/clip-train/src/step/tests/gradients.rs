@@ -163,7 +163,6 @@ fn a_panic_tells_which_device_it_came_from() {
     }
 }
 
-/// Rounding of sums in another order, after five steps of AdamW, relative to a parameter's own norm.
 #[test]
 fn the_gradients_are_those_of_the_plain_loss() {
     let device = Device::flex().autodiff();

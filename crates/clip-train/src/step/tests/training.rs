@@ -64,6 +64,7 @@ fn what_is_locked_has_no_gradient_and_stays_as_it_is() {
     assert_eq!(named(&again, &stepped).len(), 1 + 2 + 12 + 1);
 }
 
+/// Rounding of sums in another order, after five steps of AdamW, relative to a parameter's own norm.
 const ROUNDING_OF_WEIGHTS: f32 = 1e-5;
 
 #[test]
