@@ -121,7 +121,14 @@ impl Work {
 
     /// Whether it is a part of training, with memory as `clip pretrain` manages it.
     pub(super) fn trains(&self) -> bool {
-        matches!(self, Self::TrainStep { .. } | Self::Loader { .. })
+        matches!(
+            self,
+            Self::TrainStep { .. }
+                | Self::Loader { .. }
+                | Self::Loss { .. }
+                | Self::SaveCheckpoint { .. }
+                | Self::LoadCheckpoint { .. }
+        )
     }
 
     /// Whether it reads shards.

@@ -1,8 +1,8 @@
-use std::{panic::resume_unwind, thread};
+use std::thread;
 
 use clip_model::{Clip, weights::load_weights};
 
-use super::Checkpoint;
+use super::{Checkpoint, unit::joined};
 use crate::{Ema, Optimizer, OptimizerState, TrainError};
 
 impl Checkpoint {
@@ -22,8 +22,7 @@ impl Checkpoint {
         let (state, model) = thread::scope(|scope| {
             let state = scope.spawn(read);
             let model = load_weights(model, &self.weights);
-            let state = state.join();
-            (state.unwrap_or_else(|panic| resume_unwind(panic)), model)
+            (joined(state), model)
         });
         let optimizer = optimizer.with_state(state?)?;
         let ema = match ema {

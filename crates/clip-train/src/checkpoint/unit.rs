@@ -4,7 +4,7 @@ use std::{
     io::{self, Read},
     panic::resume_unwind,
     path::{Path, PathBuf},
-    thread,
+    thread::{self, ScopedJoinHandle},
 };
 
 use clip_data::{Cursor, FaultReport};
@@ -177,20 +177,29 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
     fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
     let parts = [(WEIGHTS, contents.weights), (OPTIMIZER, contents.optimizer)];
     let ema = contents.ema.map(|ema| (EMA, ema));
-    let mut files = BTreeMap::new();
-    for (name, Part(write)) in parts.into_iter().chain(ema) {
-        let path = folder.join(name);
-        write(&path)?;
-        // What is summed is what another process would read, while the disk takes it in.
-        let (synced, sum) = thread::scope(|scope| {
-            let sum = scope.spawn(|| FileSum::of(&path));
-            let synced = sync(&path);
-            let sum = sum.join();
-            (synced, sum.unwrap_or_else(|panic| resume_unwind(panic)))
+    let files = thread::scope(|scope| {
+        let mut written = Vec::new();
+        for (name, Part(write)) in parts.into_iter().chain(ema) {
+            let path = folder.join(name);
+            write(&path)?;
+            // What is summed is what another process would read, while the disk takes it in and the next file is written.
+            let synced = scope.spawn({
+                let path = path.clone();
+                move || sync(&path)
+            });
+            let sum = scope.spawn({
+                let path = path.clone();
+                move || FileSum::of(&path)
+            });
+            written.push((name, path, synced, sum));
+        }
+        let files = written.into_iter().map(|(name, path, synced, sum)| {
+            let sum = joined(synced).and(joined(sum));
+            let sum = sum.map_err(TrainError::io("write", path))?;
+            Ok((name.to_owned(), sum))
         });
-        let sum = synced.and(sum).map_err(TrainError::io("write", &path))?;
-        files.insert(name.to_owned(), sum);
-    }
+        files.collect::<Result<BTreeMap<_, _>, TrainError>>()
+    })?;
     let state = StateFile {
         format: FORMAT,
         state: state.clone(),
@@ -203,6 +212,11 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
     write_synced(&path, &json).map_err(TrainError::io("write", &path))?;
     sync_folder(folder);
     Ok(())
+}
+
+/// What a thread came to.
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn sync(path: &Path) -> io::Result<()> {
@@ -245,9 +259,7 @@ pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
         let sums = names.map(|name| folder.join(name));
         let sums = sums.map(|path| scope.spawn(move || FileSum::of(&path)));
         let sums: Vec<_> = sums.collect();
-        let sums = sums.into_iter().map(|sum| sum.join());
-        sums.map(|sum| sum.unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
+        sums.into_iter().map(joined).collect()
     });
     for ((name, sum), found) in state.files.iter().zip(found) {
         let found = found.map_err(|error| unread(name, error))?;

@@ -1,4 +1,8 @@
-use std::{fs, io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use burn::{optim::OptimizerRecord, tensor::Bytes};
 
@@ -33,10 +37,20 @@ impl OptimizerState {
     /// [`TrainError::OptimizerState`] if it is no such file or cut off, [`TrainError::Io`] if it can't be read.
     pub fn read(path: &Path, of: String) -> Result<Self, TrainError> {
         // Not left to be read when it is needed: the checkpoint may be gone by then.
-        let bytes = fs::read(path).map_err(TrainError::io("read", path))?;
-        let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(refused)?;
+        let bytes = aligned(path).map_err(TrainError::io("read", path))?;
+        let record = OptimizerRecord::from_bytes(bytes).map_err(refused)?;
         Ok(Self { of, record })
     }
+}
+
+/// A file's bytes, and fewer than 16 zeros after them, where Burn may take numbers of any type to be: others it would copy.
+fn aligned(path: &Path) -> io::Result<Bytes> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len() as usize;
+    let mut numbers = vec![0_u128; length.div_ceil(size_of::<u128>())];
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut numbers);
+    file.read_exact(&mut bytes[..length])?;
+    Ok(Bytes::from_elems(numbers))
 }
 
 pub(super) fn refused(reason: impl ToString) -> TrainError {
