@@ -4,7 +4,10 @@ mod dir;
 mod learner;
 mod plan;
 mod records;
+mod recover;
+mod steps;
 mod strategy;
+mod tell;
 mod train;
 mod unlogged;
 
