@@ -53,7 +53,7 @@ pub enum DataError {
     /// A shard holds more samples than it held when it was counted.
     #[error(
         "shard {path} grew beyond the {counted} samples it had when the run began; \
-         shards must not change during a run, and a sizes.json beside them must be right"
+         shards must not change during a run"
     )]
     ShardChanged {
         /// The file.

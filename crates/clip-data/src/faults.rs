@@ -42,6 +42,8 @@ pub enum FaultKind {
     TruncatedShard,
     /// The operating system could not read on.
     UnreadableShard,
+    /// A `sizes.json` counts a sample that the shard doesn't hold.
+    Absent,
 }
 
 impl fmt::Display for FaultKind {
@@ -59,6 +61,7 @@ impl fmt::Display for FaultKind {
             Self::UnreadableFile => "unreadable file",
             Self::TruncatedShard => "truncated shard",
             Self::UnreadableShard => "unreadable shard",
+            Self::Absent => "not there, though sizes.json counts it",
         })
     }
 }
@@ -242,7 +245,12 @@ impl FaultLog {
     }
 
     fn judge(&self) -> Result<(), DataError> {
-        let (bad, samples) = (self.total.bad(), self.total.samples);
+        // What a wrong `sizes.json` alone knows of is no sample, and says nothing of the data.
+        let kinds = self.total.shards.values();
+        let absent: u64 = kinds
+            .filter_map(|kinds| kinds.get(&FaultKind::Absent))
+            .sum();
+        let (bad, samples) = (self.total.bad() - absent, self.total.samples - absent);
         if bad as f64 > self.max_bad_share * samples as f64 {
             return Err(DataError::TooManyBad {
                 bad,
@@ -308,6 +316,17 @@ mod tests {
             log.good(false);
         }
         assert!(log.fault("a.tar", FaultKind::BadJson, "k").is_err());
+    }
+
+    #[test]
+    fn what_a_wrong_count_alone_knows_of_is_not_judged() {
+        let mut log = FaultLog::new(0.1);
+        log.good(false);
+        for _ in 0..300 {
+            log.fault("a.tar", FaultKind::Absent, "").unwrap();
+        }
+        log.epoch().unwrap();
+        assert_eq!(log.take_fresh().bad(), 300);
     }
 
     #[test]

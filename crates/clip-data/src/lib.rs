@@ -22,6 +22,7 @@ mod sequence;
 pub mod shapes;
 mod source;
 mod stream;
+mod surplus;
 #[cfg(test)]
 mod testing;
 mod tokenizer;

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     DataError, FaultKind, ShardItem, ShardReader, ShardSet,
     order::{Visit, shard_order},
+    surplus::Surplus,
     watch::Watch,
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct Plan {
     samples: u64,
     /// The part of each shard that this stream reads.
     pub(crate) ranges: Vec<Range<u64>>,
+    /// Of each shard, whether its count is what a `sizes.json` says.
+    told: Vec<bool>,
+    surplus: Arc<Surplus>,
 }
 
 /// A replica's share of an epoch: some of the items that the visits read one after the other.
@@ -55,6 +59,8 @@ impl Plan {
             items: counts.iter().map(|count| count.items).collect(),
             samples: counts.iter().map(|count| count.samples).sum(),
             ranges: counts.iter().map(|count| 0..count.items).collect(),
+            told: counts.iter().map(|count| count.told).collect(),
+            surplus: Arc::default(),
         })
     }
 
@@ -145,6 +151,18 @@ impl Plan {
         }
     }
 
+    /// Says that a shard holds more than was told, the first time and ever more seldom.
+    fn warn_of_surplus(&self, shard: usize) {
+        if let Some(number) = self.surplus.note(shard) {
+            log::warn!(
+                "{}: the sizes.json beside it counts {} samples and it holds more, which are left out ({number} shards \
+                 so far); `clip data index` counts tars on this machine",
+                self.shards.name(shard),
+                self.items[shard],
+            );
+        }
+    }
+
     /// A number for a visit's item that doesn't depend on the order it is read in.
     pub(crate) fn id(&self, visit: Visit, index: u64) -> u64 {
         let all = self.items.iter().sum::<u64>();
@@ -170,7 +188,8 @@ pub(crate) struct Located {
 /// The plan's items, shard after shard in a given order.
 ///
 /// A shard that can no longer be read gives a fault for each item it should have held, so that
-/// positions stay what they were.
+/// positions stay what they were. Where a `sizes.json` counted wrong, its number stands all the same, as the order is
+/// made of it: what a shard holds beyond it isn't read, and what it lacks is [`FaultKind::Absent`].
 pub(crate) struct Sequence {
     plan: Arc<Plan>,
     order: Vec<Visit>,
@@ -235,11 +254,18 @@ impl Sequence {
         if let Some(reader) = &mut self.reader {
             reader.read_bodies(wanted && !self.headers_only);
             if let Some(found) = reader.next_located() {
+                if found.1.ends_its_shard() {
+                    self.lost = Some(FaultKind::UnreadableShard);
+                }
                 return found;
             }
         }
         self.reader = None;
-        let kind = *self.lost.get_or_insert(FaultKind::UnreadableShard);
+        let kind = *self.lost.get_or_insert(if self.plan.told[shard] {
+            FaultKind::Absent
+        } else {
+            FaultKind::UnreadableShard
+        });
         (0, ShardItem::Fault(kind, String::new()))
     }
 }
@@ -262,7 +288,9 @@ impl Iterator for Sequence {
                         .reader
                         .as_mut()
                         .is_some_and(|reader| reader.next_located().is_some());
-                if more {
+                if more && self.plan.told[visit.shard] {
+                    self.plan.warn_of_surplus(visit.shard);
+                } else if more {
                     self.place = self.order.len();
                     return Some(Err(DataError::ShardChanged {
                         path: self.plan.shards.name(visit.shard).into(),
@@ -297,7 +325,7 @@ impl Iterator for Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::shards;
+    use crate::testing::{compressed::gzip, shards, write};
 
     fn sequence(plan: &Arc<Plan>, order: &[usize]) -> Sequence {
         let visit = |shard: &usize| Visit {
@@ -343,6 +371,23 @@ mod tests {
         let found = keys(sequence(&plan, &[0]));
         assert_eq!(found[..2], ["k0", "k1:truncated shard"]);
         assert_eq!(found[2..], [":unreadable shard", ":unreadable shard"]);
+    }
+
+    #[test]
+    fn a_sizes_json_that_counts_wrong_ends_no_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = std::fs::read(shards(&dir, &[4]).name(0)).unwrap();
+        let shard = write(&dir, "s.tar.gz", &gzip(&plain));
+        let found = |counted: u64| {
+            let sizes = format!(r#"{{"s.tar.gz": {counted}}}"#);
+            write(&dir, "sizes.json", sizes.as_bytes());
+            let set = ShardSet::from_paths(vec![shard.clone()]);
+            keys(sequence(&Arc::new(Plan::new(set).unwrap()), &[0, 0]))
+        };
+        assert_eq!(found(3), ["k0", "k1", "k2", "k0", "k1", "k2"]);
+        let absent = format!(":{}", FaultKind::Absent);
+        let five = ["k0", "k1", "k2", "k3", &absent];
+        assert_eq!(found(5), [five, five].concat());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{hash_file, write_atomically};
-use crate::{DataError, ShardItem, ShardSet};
+use crate::{DataError, ShardSet};
 
 /// Samples by shard name: what OpenCLIP and img2dataset read and write beside shards.
 pub const SIZES_FILE: &str = "sizes.json";
@@ -24,6 +24,9 @@ pub struct ShardRecord {
     pub name: String,
     /// Samples with an image and text, by their tar headers.
     pub samples: u64,
+    /// What a reader yields beside them, by the headers: samples that lack a part, come twice, are too large or cut off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub faults: u64,
     /// Size of the file.
     pub bytes: u64,
     /// SHA-256 of the file.
@@ -75,7 +78,8 @@ impl ShardIndex {
         let sizes: BTreeMap<&str, u64> = self
             .shards
             .iter()
-            .map(|shard| (shard.name.as_str(), shard.samples))
+            // All that a reader yields: an epoch draws as many.
+            .map(|shard| (shard.name.as_str(), shard.samples + shard.faults))
             .collect();
         write_json(&folder.join(SIZES_FILE), &json!(sizes))?;
         let index = json!({
@@ -127,17 +131,23 @@ impl ShardIndex {
 }
 
 fn record(shards: &ShardSet, shard: usize, path: &Path) -> Result<ShardRecord, DataError> {
-    let headers = shards.open(shard)?.headers_only();
-    let samples = headers.filter(|item| matches!(item, ShardItem::Sample(_)));
+    let count = shards.count_one(shard)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(ShardRecord {
         name: name.into_owned(),
-        samples: samples.count() as u64,
+        samples: count.samples,
+        faults: count.items - count.samples,
         bytes: fs::metadata(path)
             .map_err(DataError::io("read", path))?
             .len(),
         sha256: hash_file(path).map_err(DataError::io("read", path))?,
     })
+}
+
+// By reference, as Serde asks.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn write_json(path: &Path, json: &serde_json::Value) -> Result<(), DataError> {
@@ -147,7 +157,7 @@ fn write_json(path: &Path, json: &serde_json::Value) -> Result<(), DataError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::shards;
+    use crate::testing::{Tar, compressed::gzip, shards, write};
 
     #[test]
     fn an_index_knows_when_a_shard_changes() {
@@ -172,5 +182,27 @@ mod tests {
         let fewer = &ShardIndex::by_folder(&first).unwrap()[dir.path()];
         assert_eq!(fewer.differences(&indexed)[0].1, "not among the shards");
         assert_eq!(indexed.differences(fewer)[0].1, "not in the index");
+    }
+
+    #[test]
+    fn sizes_count_all_that_a_reader_yields_and_samples_the_good_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = Tar::new()
+            .file("a.jpg", b"image")
+            .file("a.txt", b"one")
+            .file("b.txt", b"an orphan")
+            .file("c.jpg", b"image")
+            .file("c.txt", b"three")
+            .file("a.jpg", b"again")
+            .file("a.txt", b"one");
+        let path = write(&dir, "a.tar.gz", &gzip(&tar.bytes()));
+        let set = ShardSet::from_paths(vec![path]);
+        let index = &ShardIndex::by_folder(&set).unwrap()[dir.path()];
+        assert_eq!((index.samples(), index.shards[0].faults), (2, 2));
+        index.write(dir.path()).unwrap();
+        assert_eq!(&ShardIndex::read(dir.path()).unwrap(), index);
+        let count = set.count().unwrap()[0];
+        assert!(count.told);
+        assert_eq!(count.items, set.open(0).unwrap().count() as u64);
     }
 }

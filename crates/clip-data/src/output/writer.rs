@@ -139,6 +139,7 @@ impl SampleWriter {
         self.index.shards.push(ShardRecord {
             name,
             samples: keys.len() as u64,
+            faults: 0,
             bytes,
             sha256,
         });

@@ -32,6 +32,8 @@ pub struct ShardCount {
     pub samples: u64,
     /// Samples and faults: what a reader yields, and what one epoch draws.
     pub items: u64,
+    /// Whether a `sizes.json` says so, which may count otherwise than a reader does.
+    pub told: bool,
 }
 
 /// Shards that were named together.
@@ -255,7 +257,8 @@ impl ShardSet {
                 if shard >= self.len() {
                     return;
                 }
-                let count = self.count_one(shard, &sizes);
+                let told = self.told_count(shard, &sizes).map(Ok);
+                let count = told.unwrap_or_else(|| self.count_one(shard));
                 if count.is_err() {
                     // The others need not be counted.
                     next.store(self.len(), Ordering::Relaxed);
@@ -274,26 +277,36 @@ impl ShardSet {
         counts.into_iter().map(|(_, count)| count).collect()
     }
 
-    fn count_one(
+    /// Counts a shard by what it holds, however its neighbours are counted.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if it can't be opened.
+    pub(crate) fn count_one(&self, shard: usize) -> Result<ShardCount, DataError> {
+        let count = self.shards[shard].count();
+        count.map_err(DataError::io("read", self.name(shard)))
+    }
+
+    /// What the `sizes.json` beside a shard says, where counting would be reading it through.
+    fn told_count(
         &self,
         shard: usize,
         sizes: &Mutex<HashMap<String, Sizes>>,
-    ) -> Result<ShardCount, DataError> {
-        if let Shard::Tar(location) = &self.shards[shard]
-            && !self.is_seekable(shard)
-        {
-            let (folder, file) = location.folder_and_file();
-            let mut sizes = lock(sizes);
-            let known = sizes.entry(folder).or_insert_with(|| Sizes::read(location));
-            if let Some(items) = known.0.get(&file) {
-                return Ok(ShardCount {
-                    samples: *items,
-                    items: *items,
-                });
-            }
+    ) -> Option<ShardCount> {
+        let Shard::Tar(location) = &self.shards[shard] else {
+            return None;
+        };
+        if self.is_seekable(shard) {
+            return None;
         }
-        let count = self.shards[shard].count();
-        count.map_err(DataError::io("read", self.name(shard)))
+        let (folder, file) = location.folder_and_file();
+        let mut sizes = lock(sizes);
+        let known = sizes.entry(folder).or_insert_with(|| Sizes::read(location));
+        let items = *known.0.get(&file)?;
+        Some(ShardCount {
+            samples: items,
+            items,
+            told: true,
+        })
     }
 }
 

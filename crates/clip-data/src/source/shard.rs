@@ -20,6 +20,14 @@ pub enum ShardItem {
 }
 
 impl ShardItem {
+    /// Whether it stands for all that a damaged shard holds from there on.
+    pub(crate) fn ends_its_shard(&self) -> bool {
+        matches!(
+            self,
+            Self::Fault(FaultKind::TruncatedShard | FaultKind::UnreadableShard, _)
+        )
+    }
+
     /// Bytes that the item holds, near enough to bound memory by: none where it is a fault.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {
@@ -95,6 +103,7 @@ impl Shard {
             return Ok(ShardCount {
                 samples: items,
                 items,
+                told: false,
             });
         }
         let mut count = ShardCount::default();
