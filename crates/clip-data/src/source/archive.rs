@@ -42,7 +42,11 @@ impl Archive {
 
     /// Adds a member to the sample being read; returns the previous sample when this one starts another.
     fn take_member(&mut self, member: &Member) -> Option<(u64, ShardItem)> {
-        let (key, extension) = split_key(&member.name);
+        let Some((key, extension)) = split_key(&member.name) else {
+            // Such as macOS's `._a.jpg`, which stands before each `a.jpg`: the sample around it goes on.
+            self.pass_over(member.size);
+            return None;
+        };
         let continues = self
             .group
             .as_ref()
@@ -80,6 +84,14 @@ impl Archive {
             Err(error) => self.fail(&error),
         }
         finished
+    }
+
+    fn pass_over(&mut self, size: u64) {
+        match self.members.skip_body(size) {
+            Ok(true) => {}
+            Ok(false) => self.stop(FaultKind::TruncatedShard),
+            Err(error) => self.fail(&error),
+        }
     }
 
     /// Ends the shard with an error of its file.
@@ -186,6 +198,25 @@ mod tests {
             panic!("{items:?}")
         };
         assert_eq!((second.class, second.captions.len()), (Some(7), 0));
+    }
+
+    #[test]
+    fn files_that_are_no_part_of_a_sample_break_none() {
+        let tar = Tar::new()
+            .file("._a.jpg", b"of a file system")
+            .file("a.jpg", b"image")
+            .file("._a.txt", b"of a file system")
+            .file("a.txt", b"one")
+            .file("d/b.jpg", b"image")
+            .file("d/.DS_Store", b"of a file system")
+            .file("d/README", b"of a person")
+            .file("d/._b.txt", b"of a file system")
+            .file("d/b.txt", b"two");
+        assert_eq!(keys(&items(&tar.bytes())), ["a", "d/b"]);
+        let bytes = tar.bytes();
+        // Within the body of `d/README`.
+        let cut = keys(&items(&bytes[..6 * 1024 + 512 + 5]));
+        assert_eq!(cut, ["a", "d/b:TruncatedShard"]);
     }
 
     #[test]

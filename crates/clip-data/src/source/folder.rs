@@ -27,10 +27,9 @@ impl Folder {
     pub(super) fn open(root: &Path) -> Result<Self, DataError> {
         let mut files = Vec::new();
         list(root, "", &mut files)?;
-        files.sort_by(|a, b| split_key(a).cmp(&split_key(b)));
-        let begins = |place: &usize| {
-            *place == 0 || split_key(&files[*place]).0 != split_key(&files[*place - 1]).0
-        };
+        files.sort_by(|a, b| key_and_extension(a).cmp(&key_and_extension(b)));
+        let key = |place: usize| key_and_extension(&files[place]).0;
+        let begins = |place: &usize| *place == 0 || key(*place) != key(*place - 1);
         let mut starts: Vec<usize> = (0..files.len()).filter(begins).collect();
         starts.push(files.len());
         Ok(Self {
@@ -83,11 +82,16 @@ fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> Result<(), DataErr
             .map_err(DataError::io("read", entry.path()))?;
         if kind.is_dir() {
             list(root, &path, files)?;
-        } else if Part::of(split_key(&path).1).is_some() {
+        } else if split_key(&path).is_some_and(|(_, extension)| Part::of(extension).is_some()) {
             files.push(path);
         }
     }
     Ok(())
+}
+
+/// Of a file that is listed, which has both.
+fn key_and_extension(file: &str) -> (&str, &str) {
+    split_key(file).unwrap_or((file, ""))
 }
 
 /// Some samples of a folder.
@@ -103,7 +107,7 @@ impl Items for Files {
         let number = self.keys.next()?;
         let folder = &self.folder;
         let files = &folder.files[folder.starts[number]..folder.starts[number + 1]];
-        let mut group = Group::new(self.shard, split_key(&files[0]).0, number as u64);
+        let mut group = Group::new(self.shard, key_and_extension(&files[0]).0, number as u64);
         for file in files {
             let body = match self.bodies.then(|| read_file(&folder.root.join(file))) {
                 Some(Err(kind)) => {
@@ -112,7 +116,7 @@ impl Items for Files {
                 }
                 read => read.and_then(Result::ok),
             };
-            group.add(split_key(file).1, body);
+            group.add(key_and_extension(file).1, body);
         }
         let item = group.into_item(self.bodies);
         // Only files that can be part of a sample are listed.

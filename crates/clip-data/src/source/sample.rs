@@ -150,14 +150,13 @@ impl Group {
     }
 }
 
-/// WebDataset's rule: the key ends at the first dot of the file name.
-pub(super) fn split_key(name: &str) -> (&str, &str) {
+/// WebDataset's rule: the key ends at the first dot of the file name. `None` where nothing stands before it, or there is
+/// no dot: such a file is no part of a sample.
+pub(super) fn split_key(name: &str) -> Option<(&str, &str)> {
     let name = name.strip_prefix("./").unwrap_or(name);
     let file = name.rfind('/').map_or(0, |slash| slash + 1);
-    match name[file..].find('.') {
-        Some(dot) => (&name[..file + dot], &name[file + dot + 1..]),
-        None => (name, ""),
-    }
+    let dot = name[file..].find('.').filter(|dot| *dot > 0)?;
+    Some((&name[..file + dot], &name[file + dot + 1..]))
 }
 
 fn json_captions(value: &serde_json::Value) -> Vec<String> {
@@ -184,9 +183,10 @@ mod tests {
 
     #[test]
     fn a_key_ends_at_the_first_dot_of_the_file_name() {
-        assert_eq!(split_key("./d.x/a.b.jpg"), ("d.x/a", "b.jpg"));
-        assert_eq!(split_key("d.x/readme"), ("d.x/readme", ""));
-        assert_eq!(split_key(".hidden"), ("", "hidden"));
+        assert_eq!(split_key("./d.x/a.b.jpg"), Some(("d.x/a", "b.jpg")));
+        assert_eq!(split_key("d.x/readme"), None);
+        assert_eq!(split_key(".hidden"), None);
+        assert_eq!(split_key("d.x/._a.jpg"), None);
     }
 
     #[test]
