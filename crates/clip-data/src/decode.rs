@@ -10,7 +10,7 @@ use zune_jpeg::{
     zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
 };
 
-use crate::{DataError, FaultKind};
+use crate::{DataError, FaultKind, jpeg};
 
 /// Most pixels an image may have; the reference's loader has the same limit for photographs off the web.
 pub const MAX_PIXELS: u64 = 25_000_000;
@@ -62,7 +62,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
 /// By the decoder behind `image`, which would copy the file, read its header and make its tables twice, and return grey
 /// that is to become colour.
 fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
-    if !jpeg_is_whole(bytes) {
+    if !jpeg::is_whole(bytes) {
         return Err(FaultKind::Undecodable);
     }
     // Its own limit, 16,384, would refuse a long panorama. What counts is the product, below.
@@ -140,16 +140,6 @@ fn to_rgb(image: DynamicImage) -> Vec<u8> {
         image if image.color().has_alpha() => on_white(&image.into_rgba8().into_raw()),
         image => image.into_rgb8().into_raw(),
     }
-}
-
-/// Whether an end marker follows the last scan. The decoder would fill a cut-off picture with grey.
-///
-/// Neither marker occurs within a scan, and a thumbnail's end marker stands before the picture's scan.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let last = bytes
-        .windows(2)
-        .rfind(|pair| matches!(pair, [0xff, 0xd9 | 0xda]));
-    last.is_some_and(|marker| marker[1] == 0xd9)
 }
 
 fn on_white(rgba: &[u8]) -> Vec<u8> {
@@ -230,6 +220,15 @@ mod tests {
             decode(b"<html>not found</html>"),
             Err(FaultKind::Undecodable)
         );
+    }
+
+    #[test]
+    fn a_picture_with_a_video_behind_it_is_decoded() {
+        let image = image::RgbImage::from_fn(32, 32, |x, y| Rgb([x as u8 * 8, y as u8 * 8, 9]));
+        let bytes = encoded(image, ImageFormat::Jpeg);
+        let video = [&b"\0\0\0\x18ftypmp42"[..], &[0xff, 0xda, 0, 8, 1, 2]].concat();
+        assert_eq!(decode(&[&bytes[..], &video].concat()), decode(&bytes));
+        assert!(decode(&bytes).is_ok());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod decode;
 mod doctor;
 mod error;
 mod faults;
+mod jpeg;
 mod loader;
 mod order;
 mod output;
