@@ -98,7 +98,8 @@ fn a_model_that_is_not_there_or_not_whole_is_named() {
 #[test]
 fn shards_that_cannot_be_read_are_named() {
     let folder = Folder::new();
-    folder.write("empty.tar", b"");
+    folder.write("empty.tar", &[0; 1024]);
+    folder.write("failed.tar", b"");
     folder.write("text.tar", &[b'x'; 4096]);
     let eval = |data| ["eval", "retrieval", "--model", "model", "--data", data];
     refused(
@@ -109,6 +110,7 @@ fn shards_that_cannot_be_read_are_named() {
             (&eval("a.tar::{0..2}.tar"), &["0.tar does not exist"]),
             (&eval("*.zip"), &["no file matches"]),
             (&eval("empty.tar"), &["no usable sample"]),
+            (&eval("failed.tar"), &["failed.tar (1 truncated shard)"]),
             (&eval("text.tar"), &["text.tar"]),
         ],
     );

@@ -276,7 +276,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::testing::{Tar, png, write};
+    use crate::testing::{Tar, compressed::gzip, png, write};
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::train(["one two three".to_owned()].into_iter(), 540).unwrap()
@@ -343,8 +343,22 @@ mod tests {
     #[test]
     fn an_empty_set_has_nothing_wrong() {
         let dir = tempfile::tempdir().unwrap();
-        let shards = ShardSet::from_paths(vec![write(&dir, "1.tar", b"")]);
+        let shards = ShardSet::from_paths(vec![write(&dir, "1.tar", &Tar::new().bytes())]);
         let found = examine(&shards, &tokenizer(), &DoctorConfig::default()).unwrap();
         assert_eq!((found.samples, found.bad, found.images.width), (0, 0, None));
+    }
+
+    #[test]
+    fn a_file_of_no_bytes_is_no_tar() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [("1.tar", vec![]), ("2.tar.gz", gzip(b""))];
+        let paths = files.map(|(name, bytes)| write(&dir, name, &bytes));
+        let shards = ShardSet::from_paths(paths.to_vec());
+        let found = examine(&shards, &tokenizer(), &DoctorConfig::default()).unwrap();
+        assert_eq!(
+            found.kinds,
+            BTreeMap::from([(FaultKind::TruncatedShard, 2)])
+        );
+        assert_eq!(found.shards.len(), 2);
     }
 }

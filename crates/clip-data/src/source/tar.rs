@@ -41,6 +41,8 @@ impl Members {
             let mut block = [0_u8; BLOCK];
             match self.input.fill(&mut block)? {
                 BLOCK => {}
+                // Not even an end marker: a download that failed, as an empty tar has two blocks.
+                0 if header_at == 0 => return Ok(Next::Damaged),
                 // No end marker: some writers leave it out, but none leaves a block unfinished.
                 0 if header_at.is_multiple_of(BLOCK as u64) => return Ok(Next::End),
                 _ => return Ok(Next::Damaged),
