@@ -175,6 +175,18 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
+    /// Something came in the place of a folder while it was written.
+    #[error(
+        "{written} is whole but can't be put in its place, {path}: {source}; move it where you want it"
+    )]
+    NotPublished {
+        /// Where the folder was to be.
+        path: PathBuf,
+        /// Where it is.
+        written: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// Two samples of a new shard would have the same key, and a reader would take only the first.
     #[error(
         "the key `{key}` comes twice within a shard: the sources use the same keys; number the samples anew (`renumber`)"

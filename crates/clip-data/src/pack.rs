@@ -53,7 +53,7 @@ pub struct Packed {
 ///
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`], [`DataError::DuplicateKey`],
-/// [`DataError::NothingUsable`], and [`DataError::Io`].
+/// [`DataError::NothingUsable`], [`DataError::NotPublished`], and [`DataError::Io`].
 pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed, DataError> {
     config.layout.validate()?;
     if config.resize == Some(0) {

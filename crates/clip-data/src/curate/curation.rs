@@ -62,7 +62,8 @@ pub struct Curated {
 ///
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`], [`DataError::DuplicateKey`],
-/// [`DataError::NothingUsable`], [`DataError::Queries`] if no caption holds a query, and [`DataError::Io`].
+/// [`DataError::NothingUsable`], [`DataError::Queries`] if no caption holds a query, [`DataError::NotPublished`], and
+/// [`DataError::Io`].
 pub fn curate(
     shards: &ShardSet,
     queries: &Queries,

@@ -1,27 +1,29 @@
 use std::{
     fs::{self, File, TryLockError},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use crate::DataError;
 
-/// Held while a process writes.
-const LOCK_FILE: &str = ".lock";
-
 /// A new folder, written beside its place under a hidden name and renamed when complete.
 ///
 /// What a process that was killed has left under the hidden name is removed by the next; dropping the folder before
-/// [`OutputFolder::publish`] removes it too.
+/// [`OutputFolder::publish`] removes it too. The lock stays beside it, an empty hidden file: a process that removed it
+/// might remove one that another has just locked.
 pub(crate) struct OutputFolder {
     target: PathBuf,
     partial: PathBuf,
+    /// Whether dropping it leaves the hidden folder as it is.
+    keep: bool,
     /// Locked until the folder is in its place.
-    lock: Option<File>,
+    _lock: File,
 }
 
 impl OutputFolder {
     /// # Errors
-    /// [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`] if another process writes it, [`DataError::Io`].
+    /// [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`] if another process writes it, [`DataError::Io`], also if
+    /// it is there and can't be replaced.
     pub(crate) fn create(target: &Path) -> Result<Self, DataError> {
         // `.` and `/` can't be renamed to, and are never empty and ours.
         let name = target
@@ -30,22 +32,12 @@ impl OutputFolder {
                 path: target.to_owned(),
                 file: ".".to_owned(),
             })?;
-        match fs::read_dir(target) {
-            Ok(mut entries) => {
-                if let Some(entry) = entries.next() {
-                    let entry = entry.map_err(DataError::io("read", target))?;
-                    return Err(DataError::FolderNotEmpty {
-                        path: target.to_owned(),
-                        file: entry.file_name().to_string_lossy().into_owned(),
-                    });
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(DataError::io("read", target)(error)),
-        }
-        let partial = target.with_file_name(format!(".{}.partial", name.to_string_lossy()));
-        fs::create_dir_all(&partial).map_err(DataError::io("create", &partial))?;
-        let lock_path = partial.join(LOCK_FILE);
+        // Before anything is made.
+        check_empty(target)?;
+        let hidden = |kind| target.with_file_name(format!(".{}.{kind}", name.to_string_lossy()));
+        let (partial, lock_path) = (hidden("partial"), hidden("lock"));
+        let parent = parent(target);
+        fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
         let lock = File::create(&lock_path).map_err(DataError::io("create", &lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -58,23 +50,18 @@ impl OutputFolder {
                 return Err(DataError::io("lock", &lock_path)(error));
             }
         }
-        let folder = Self {
+        // Again, as another process may have put it there since; and what can't be replaced, such as a mount point, is
+        // told now and not after hours of work.
+        check_empty(target)?;
+        absent(fs::remove_dir(target)).map_err(DataError::io("replace", target))?;
+        absent(fs::remove_dir_all(&partial)).map_err(DataError::io("remove", &partial))?;
+        fs::create_dir(&partial).map_err(DataError::io("create", &partial))?;
+        Ok(Self {
             target: target.to_owned(),
             partial,
-            lock: Some(lock),
-        };
-        folder.remove_leftovers()?;
-        Ok(folder)
-    }
-
-    fn remove_leftovers(&self) -> Result<(), DataError> {
-        for entry in fs::read_dir(&self.partial).map_err(DataError::io("read", &self.partial))? {
-            let path = entry.map_err(DataError::io("read", &self.partial))?.path();
-            if !path.ends_with(LOCK_FILE) {
-                fs::remove_file(&path).map_err(DataError::io("remove", &path))?;
-            }
-        }
-        Ok(())
+            keep: false,
+            _lock: lock,
+        })
     }
 
     /// Where its files are written.
@@ -83,24 +70,56 @@ impl OutputFolder {
     }
 
     /// Puts the folder in its place.
+    ///
+    /// # Errors
+    /// [`DataError::NotPublished`] if something is in its place by now. What was written stays.
     pub(crate) fn publish(mut self) -> Result<(), DataError> {
-        self.lock = None;
-        let lock_path = self.partial.join(LOCK_FILE);
-        fs::remove_file(&lock_path).map_err(DataError::io("remove", &lock_path))?;
-        if self.target.exists() {
-            // It was empty; if it is not any more, this fails.
-            fs::remove_dir(&self.target).map_err(DataError::io("replace", &self.target))?;
-        }
-        fs::rename(&self.partial, &self.target).map_err(DataError::io("rename", &self.partial))
+        // Nothing of it is removed from here on, whatever happens.
+        self.keep = true;
+        fs::rename(&self.partial, &self.target).map_err(|source| DataError::NotPublished {
+            path: self.target.clone(),
+            written: self.partial.clone(),
+            source,
+        })
     }
+}
+
+/// What is fine if it doesn't exist.
+fn absent(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn parent(target: &Path) -> &Path {
+    let parent = target.parent().filter(|path| !path.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+/// A folder without entries, or none.
+fn check_empty(target: &Path) -> Result<(), DataError> {
+    let entry = match fs::read_dir(target) {
+        Ok(mut entries) => entries.next(),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(DataError::io("read", target)(error)),
+    };
+    let Some(entry) = entry else {
+        return Ok(());
+    };
+    let entry = entry.map_err(DataError::io("read", target))?;
+    Err(DataError::FolderNotEmpty {
+        path: target.to_owned(),
+        file: entry.file_name().to_string_lossy().into_owned(),
+    })
 }
 
 impl Drop for OutputFolder {
     fn drop(&mut self) {
-        self.lock = None;
-        if let Err(error) = fs::remove_dir_all(&self.partial)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
+        if self.keep {
+            return;
+        }
+        if let Err(error) = absent(fs::remove_dir_all(&self.partial)) {
             log::warn!("cannot remove {}: {error}", self.partial.display());
         }
     }
@@ -120,11 +139,33 @@ mod tests {
         assert!(matches!(second, DataError::FolderBusy { .. }));
         assert!(!target.exists());
         folder.publish().unwrap();
-        let names: Vec<_> = fs::read_dir(root.path().join("new")).unwrap().collect();
-        assert_eq!(names.len(), 1);
+        assert!(!root.path().join("new/.set.partial").exists());
         assert_eq!(fs::read_dir(&target).unwrap().count(), 1);
         let error = OutputFolder::create(&target).err().unwrap().to_string();
         assert!(error.contains("`a.tar`"), "{error}");
+    }
+
+    #[test]
+    fn of_several_at_once_one_writes() {
+        let root = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let target = root.path().join(round.to_string());
+            let written = std::thread::scope(|scope| {
+                let runs: Vec<_> = (0..4)
+                    .map(|run: u8| {
+                        let target = &target;
+                        scope.spawn(move || {
+                            let folder = OutputFolder::create(target).ok()?;
+                            fs::write(folder.path().join("a.tar"), [run]).unwrap();
+                            folder.publish().ok().map(|()| run)
+                        })
+                    })
+                    .collect();
+                let runs = runs.into_iter().filter_map(|run| run.join().unwrap());
+                runs.collect::<Vec<u8>>()
+            });
+            assert_eq!(fs::read(target.join("a.tar")).unwrap(), written);
+        }
     }
 
     #[test]
@@ -135,10 +176,36 @@ mod tests {
         let partial = root.path().join(".set.partial");
         fs::create_dir(&partial).unwrap();
         fs::write(partial.join("torn.tar"), b"torn").unwrap();
-        fs::write(partial.join(LOCK_FILE), b"").unwrap();
         OutputFolder::create(&target).unwrap().publish().unwrap();
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
         drop(OutputFolder::create(&target).unwrap());
         assert!(!partial.exists());
+    }
+
+    #[test]
+    fn what_was_written_stays_if_its_place_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("set");
+        let folder = OutputFolder::create(&target).unwrap();
+        fs::write(folder.path().join("a.tar"), b"hours of work").unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("note"), b"by somebody else").unwrap();
+        let error = folder.publish().unwrap_err().to_string();
+        assert!(error.contains(".set.partial"), "{error}");
+        let kept = fs::read(root.path().join(".set.partial/a.tar")).unwrap();
+        assert_eq!(kept, b"hours of work");
+        assert!(target.join("note").exists());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_cannot_be_replaced_is_refused_before_the_work() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("empty")).unwrap();
+        let link = root.path().join("set");
+        std::os::unix::fs::symlink("empty", &link).unwrap();
+        let error = OutputFolder::create(&link).err().unwrap().to_string();
+        assert!(error.starts_with("cannot replace"), "{error}");
+        assert!(!root.path().join(".set.partial").exists());
     }
 }
