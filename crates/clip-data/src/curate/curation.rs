@@ -1,4 +1,4 @@
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, path::Path};
 
 use rayon::prelude::*;
 
@@ -6,7 +6,7 @@ use super::{balance::Balance, matcher::Queries};
 use crate::{
     DataError, FaultReport, ShardIndex, ShardItem, ShardLayout, ShardSet,
     faults::FaultLog,
-    output::{OutputFolder, SampleWriter},
+    output::{OutputFolder, SampleWriter, write_atomically},
     scan::Chunks,
 };
 
@@ -181,12 +181,13 @@ fn write_table(dir: &Path, queries: &Queries, columns: [&[u64]; 3]) -> Result<()
         )
         .expect("invariant: a string takes any text");
     }
-    let path = dir.join(TABLE_FILE);
-    fs::write(&path, table).map_err(DataError::io("write", path))
+    write_atomically(&dir.join(TABLE_FILE), &table)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::testing::{Tar, write};
 

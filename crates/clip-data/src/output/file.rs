@@ -6,6 +6,20 @@ use std::{
 
 use crate::DataError;
 
+/// Makes what was renamed or written into a folder last: names are safe once their folder is on disk. Not every system lets a
+/// folder be opened, and what the files hold is safe already, so a refusal is no failure.
+pub(super) fn sync_folder(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        folder.sync_all().ok();
+    }
+}
+
+/// The folder that a file or folder lies in.
+pub(super) fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
 /// Writes a file so that a crash leaves the old one or the new one, never half of either.
 pub(crate) fn write_atomically(path: &Path, text: &str) -> Result<(), DataError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -20,7 +34,9 @@ pub(crate) fn write_atomically(path: &Path, text: &str) -> Result<(), DataError>
         // The error that matters is the one above; a leftover is harmless and overwritten next time.
         fs::remove_file(&partial).ok();
         DataError::io("write", path)(error)
-    })
+    })?;
+    sync_folder(parent(path));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::file::{parent, sync_folder};
 use crate::DataError;
 
 /// A new folder, written beside its place under a hidden name and renamed when complete.
@@ -76,11 +77,14 @@ impl OutputFolder {
     pub(crate) fn publish(mut self) -> Result<(), DataError> {
         // Nothing of it is removed from here on, whatever happens.
         self.keep = true;
+        sync_folder(&self.partial);
         fs::rename(&self.partial, &self.target).map_err(|source| DataError::NotPublished {
             path: self.target.clone(),
             written: self.partial.clone(),
             source,
-        })
+        })?;
+        sync_folder(parent(&self.target));
+        Ok(())
     }
 }
 
@@ -90,11 +94,6 @@ fn absent(removed: std::io::Result<()>) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
-}
-
-fn parent(target: &Path) -> &Path {
-    let parent = target.parent().filter(|path| !path.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
 }
 
 /// A folder without entries, or none.

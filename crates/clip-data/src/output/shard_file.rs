@@ -33,13 +33,14 @@ impl ShardFile {
         self.tar.append_data(&mut header, name, body)
     }
 
-    /// Its size in bytes and its SHA-256.
+    /// Its size in bytes and its SHA-256, once it is on disk.
     pub(crate) fn finish(self) -> Result<(u64, String)> {
         let hashing = self
             .tar
             .into_inner()?
             .into_inner()
             .map_err(std::io::IntoInnerError::into_error)?;
+        hashing.file.sync_all()?;
         Ok((hashing.written, hex(hashing.hasher.finalize().as_slice())))
     }
 }
