@@ -15,6 +15,10 @@ use crate::{DataError, FaultKind, jpeg};
 /// Most pixels an image may have; the reference's loader has the same limit for photographs off the web.
 pub const MAX_PIXELS: u64 = 25_000_000;
 
+/// Longest side an image may have, which is a JPEG's limit. Resizing brings one side to the model's size before the other,
+/// so that the memory it takes grows by the longer side, however narrow the image is.
+const MAX_SIDE: usize = 65_535;
+
 /// An image of 8-bit red, green and blue, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RgbImage {
@@ -103,7 +107,7 @@ fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, FaultKind
 }
 
 fn check_size(width: usize, height: usize) -> Result<(), FaultKind> {
-    if width as u64 * height as u64 > MAX_PIXELS {
+    if width as u64 * height as u64 > MAX_PIXELS || width.max(height) > MAX_SIDE {
         return Err(FaultKind::TooLarge);
     }
     if width == 0 || height == 0 {
@@ -233,16 +237,30 @@ mod tests {
 
     #[test]
     fn a_decompression_bomb_is_refused_by_its_header() {
-        // A PNG header that claims 60,000 by 60,000 pixels, its checksum right.
+        assert_eq!(decode(&claiming(60_000, 60_000)), Err(FaultKind::TooLarge));
+    }
+
+    #[test]
+    fn a_sliver_is_refused_by_its_header_and_a_long_panorama_is_not() {
+        for (width, height) in [(1, 65_536), (65_536, 1), (1, 25_000_000)] {
+            let refused = decode(&claiming(width, height));
+            assert_eq!(refused, Err(FaultKind::TooLarge), "{width} by {height}");
+        }
+        let panorama = encoded(GrayImage::new(65_535, 2), ImageFormat::Png);
+        assert_eq!(decode(&panorama).unwrap().width, 65_535);
+    }
+
+    /// A PNG whose header claims so many pixels, its checksum right.
+    fn claiming(width: u32, height: u32) -> Vec<u8> {
         let mut png = encoded(GrayImage::new(1, 1), ImageFormat::Png);
-        png[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
-        png[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+        png[16..20].copy_from_slice(&width.to_be_bytes());
+        png[20..24].copy_from_slice(&height.to_be_bytes());
         let crc = png[12..29].iter().fold(u32::MAX, |crc, byte| {
             (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
                 (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
             })
         });
         png[29..33].copy_from_slice(&(!crc).to_be_bytes());
-        assert_eq!(decode(&png), Err(FaultKind::TooLarge));
+        png
     }
 }
