@@ -108,6 +108,9 @@ fn packed_shards_are_found_by_their_index_and_hold_the_same() {
         .json();
     assert_eq!(indexed["samples"], 14);
     assert_eq!(check().code, Some(0));
+    let part = ["data", "index", "out/shard-000001.tar", "--json"];
+    assert_eq!(folder.clip(&part).json()["shards"], 2);
+    assert_eq!(check().code, Some(0));
 }
 
 #[test]

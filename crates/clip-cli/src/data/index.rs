@@ -9,7 +9,7 @@ use crate::output;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The shards.
+    /// The shards. Others of their folders that are indexed already stay so.
     #[arg(value_name = "SHARDS")]
     data: String,
     /// Write nothing, and fail if a shard isn't as index.json has it.
@@ -23,16 +23,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let folders = ShardIndex::by_folder(&ShardSet::parse(&args.data)?)?;
     let mut differences = Vec::new();
-    for (folder, index) in &folders {
-        let folder = shown(folder);
+    for (folder, mut index) in folders {
+        let folder = shown(&folder);
         if args.check {
             let found = index.differences(&ShardIndex::read(folder)?);
             let describe = |(name, how)| format!("{}: {how}", folder.join(name).display());
             differences.extend(found.into_iter().map(describe));
         } else {
-            index.write(folder)?;
+            index.merge_into(folder)?;
         }
-        print(&folder.display().to_string(), index, args.json)?;
+        print(&folder.display().to_string(), &index, args.json)?;
     }
     if !differences.is_empty() {
         bail!(

@@ -1,11 +1,12 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{hash_file, write_atomically};
@@ -36,7 +37,7 @@ pub struct ShardRecord {
 /// The shards of one folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardIndex {
-    /// In the set's order.
+    /// In the set's order, or that of their names where they were indexed in parts.
     pub shards: Vec<ShardRecord>,
 }
 
@@ -75,12 +76,34 @@ impl ShardIndex {
     /// # Errors
     /// [`DataError::Io`].
     pub fn write(&self, folder: &Path) -> Result<(), DataError> {
-        let sizes: BTreeMap<&str, u64> = self
-            .shards
-            .iter()
-            // All that a reader yields: an epoch draws as many.
-            .map(|shard| (shard.name.as_str(), shard.samples + shard.faults))
-            .collect();
+        self.write_with(folder, BTreeMap::new())
+    }
+
+    /// Adds what both files of the folder say of other shards that are still there, in the order of their names, and
+    /// writes them: an index of a part leaves the rest as it was.
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn merge_into(&mut self, folder: &Path) -> Result<(), DataError> {
+        let own: HashSet<String> = self.shards.iter().map(|shard| shard.name.clone()).collect();
+        let other = |name: &String| !own.contains(name) && folder.join(name).is_file();
+        let mut kept: Self = read_json(&folder.join(INDEX_FILE))?;
+        kept.shards.retain(|shard| other(&shard.name));
+        // Whoever else writes it knows no index.
+        let mut sizes: BTreeMap<String, u64> = read_json(&folder.join(SIZES_FILE))?;
+        sizes.retain(|name, _| other(name));
+        if !kept.shards.is_empty() {
+            self.shards.append(&mut kept.shards);
+            self.shards.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        self.write_with(folder, sizes)
+    }
+
+    /// Writes both, with the sizes of shards that it doesn't hold.
+    fn write_with(&self, folder: &Path, mut sizes: BTreeMap<String, u64>) -> Result<(), DataError> {
+        // All that a reader yields: an epoch draws as many.
+        let own = self.shards.iter();
+        sizes.extend(own.map(|shard| (shard.name.clone(), shard.samples + shard.faults)));
         write_json(&folder.join(SIZES_FILE), &json!(sizes))?;
         let index = json!({
             "version": 1,
@@ -150,6 +173,23 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// What a file says that is to be written anew: nothing, if it isn't there or can't be understood.
+fn read_json<T: Default + DeserializeOwned>(path: &Path) -> Result<T, DataError> {
+    let json = match fs::read(path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(T::default()),
+        Err(error) => return Err(DataError::io("read", path)(error)),
+    };
+    let parsed = serde_json::from_slice(&json);
+    Ok(parsed.unwrap_or_else(|error| {
+        log::warn!(
+            "{} is replaced, as it makes no sense: {error}",
+            path.display()
+        );
+        T::default()
+    }))
+}
+
 fn write_json(path: &Path, json: &serde_json::Value) -> Result<(), DataError> {
     write_atomically(path, &format!("{json:#}\n"))
 }
@@ -204,5 +244,40 @@ mod tests {
         let count = set.count().unwrap()[0];
         assert!(count.told);
         assert_eq!(count.items, set.open(0).unwrap().count() as u64);
+    }
+
+    #[test]
+    fn an_index_of_a_part_keeps_the_shards_that_are_still_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = shards(&dir, &[3, 2, 1]);
+        let paths = set.local_tars().unwrap();
+        let all = ShardIndex::by_folder(&set).unwrap().remove(dir.path());
+        all.unwrap().write(dir.path()).unwrap();
+        let sizes = r#"{"s-0.tar": 3, "s-1.tar": 2, "s-2.tar": 1, "by-others.tar.gz": 9}"#;
+        write(&dir, SIZES_FILE, sizes.as_bytes());
+        write(&dir, "by-others.tar.gz", b"");
+        fs::remove_file(paths[0]).unwrap();
+        fs::copy(paths[1], paths[2]).unwrap();
+
+        let part = ShardSet::from_paths(vec![paths[2].to_owned()]);
+        let mut index = ShardIndex::by_folder(&part)
+            .unwrap()
+            .remove(dir.path())
+            .unwrap();
+        index.merge_into(dir.path()).unwrap();
+        let found: Vec<_> = index
+            .shards
+            .iter()
+            .map(|shard| (&shard.name[..], shard.samples))
+            .collect();
+        assert_eq!(found, [("s-1.tar", 2), ("s-2.tar", 2)]);
+        assert_eq!(ShardIndex::read(dir.path()).unwrap(), index);
+        let sizes = fs::read_to_string(dir.path().join(SIZES_FILE)).unwrap();
+        let expected = r#"{"by-others.tar.gz":9,"s-1.tar":2,"s-2.tar":2}"#;
+        assert_eq!(sizes.split_whitespace().collect::<String>(), expected);
+
+        write(&dir, INDEX_FILE, b"{");
+        index.merge_into(dir.path()).unwrap();
+        assert_eq!(ShardIndex::read(dir.path()).unwrap(), index);
     }
 }
