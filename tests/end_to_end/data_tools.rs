@@ -70,6 +70,11 @@ fn packed_shards_are_found_by_their_index_and_hold_the_same() {
     let refused = pack("out", &[]);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.err.contains("comes twice") && !folder.path("out").exists());
+    assert!(
+        refused.err.contains("2 sources keep their keys"),
+        "{refused:?}"
+    );
+    assert!(refused.err.contains("`--renumber` (`"), "{refused:?}");
     let packed = pack("out", &["--renumber", "--resize", "9", "--quality", "80"]).json();
     assert_eq!(
         (packed["samples"].as_u64(), packed["bad"].as_u64()),

@@ -67,6 +67,7 @@ pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed
         ));
     }
     let folder = OutputFolder::create(out)?;
+    config.layout.warn_of_shared_keys(shards);
     let mut writer = SampleWriter::new(folder.path(), &config.layout);
     // Nothing is lost by leaving bad samples out of a copy, so no share of them is too many.
     let mut log = FaultLog::new(1.0);

@@ -79,6 +79,7 @@ pub fn curate(
         ));
     }
     let folder = OutputFolder::create(out)?;
+    config.layout.warn_of_shared_keys(shards);
     let (counts, matched, faults) = count(shards, queries)?;
     if matched == 0 {
         return Err(DataError::Queries {

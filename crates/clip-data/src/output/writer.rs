@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{ShardFile, ShardIndex, ShardRecord};
-use crate::{DataError, RawSample};
+use crate::{DataError, RawSample, ShardSet};
 
 /// A member's header, and what a body is padded to.
 const TAR_BLOCK: u64 = 512;
@@ -47,6 +47,21 @@ impl ShardLayout {
             return Err(DataError::setting("max_samples", 0, "must be at least 1"));
         }
         Ok(())
+    }
+
+    /// Says at the start what else ends the work once two samples of the same key meet in a shard, maybe hours later.
+    pub(crate) fn warn_of_shared_keys(&self, shards: &ShardSet) {
+        if self.may_share_keys(shards) {
+            log::warn!(
+                "{} sources keep their keys: if two of them use the same in a new shard, this will end with an error; \
+                 `--renumber` numbers the samples anew",
+                shards.sources().len()
+            );
+        }
+    }
+
+    fn may_share_keys(&self, shards: &ShardSet) -> bool {
+        !self.renumber && shards.sources().len() > 1
     }
 }
 
@@ -179,5 +194,28 @@ pub(crate) fn image_extension(bytes: &[u8]) -> Option<&'static str> {
         Ok(image::ImageFormat::Png) => Some("png"),
         Ok(image::ImageFormat::WebP) => Some("webp"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_sources_that_keep_their_keys_are_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = dir.path().join("a.tar");
+        std::fs::write(&tar, b"").unwrap();
+        let one = tar.display().to_string();
+        let warned = |list: &str, renumber: bool| {
+            let layout = ShardLayout {
+                renumber,
+                ..ShardLayout::default()
+            };
+            layout.may_share_keys(&ShardSet::parse(list).unwrap())
+        };
+        let two = format!("{one}::{one}");
+        assert!(warned(&two, false));
+        assert!(!warned(&two, true) && !warned(&one, false));
     }
 }
