@@ -35,12 +35,15 @@ impl Location {
         own.is_some_and(|own| own.eq_ignore_ascii_case(extension))
     }
 
-    /// A small file in the same folder, if it is there.
-    pub(super) fn read_beside(&self, file: &str) -> Option<Vec<u8>> {
+    /// A small file in the same folder.
+    pub(super) fn read_beside(&self, file: &str) -> std::io::Result<Vec<u8>> {
         match self {
-            Self::Local(path) => std::fs::read(path.with_file_name(file)).ok(),
+            Self::Local(path) => std::fs::read(path.with_file_name(file)),
             #[cfg(feature = "object-store")]
-            Self::Remote(object) => object.named(file).ok()?.read(MAX_FILE_BYTES).ok(),
+            Self::Remote(object) => {
+                let beside = object.named(file).map_err(std::io::Error::other)?;
+                beside.read(MAX_FILE_BYTES)
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -310,21 +311,34 @@ impl ShardSet {
     }
 }
 
-/// The `sizes.json` of a folder, empty if there is none.
+/// The `sizes.json` of a folder, empty if there is none or it makes no sense.
 struct Sizes(HashMap<String, u64>);
 
 impl Sizes {
     fn read(location: &Location) -> Self {
-        let bytes = location.read_beside(SIZES_FILE);
-        let sizes = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        if sizes.is_none() {
-            log::info!(
+        let example = r#"{"00000.tar": 1000}"#;
+        match Self::parse(location.read_beside(SIZES_FILE)) {
+            Ok(Some(sizes)) => return sizes,
+            Ok(None) => log::info!(
                 "{}: reading it and its neighbours through to count their samples; a {SIZES_FILE} beside them, such \
-                 as {{\"00000.tar\": 1000}}, would save that",
+                 as {example}, would save that",
                 location.folder_and_file().0
-            );
+            ),
+            Err(error) => log::warn!(
+                "the {SIZES_FILE} beside {location} is of no use, so the shards there are read through to count their \
+                 samples: {error}; it should be such as {example}"
+            ),
         }
-        Self(sizes.unwrap_or_default())
+        Self(HashMap::new())
+    }
+
+    /// `None` if there is no such file.
+    fn parse(read: io::Result<Vec<u8>>) -> io::Result<Option<Self>> {
+        match read {
+            Ok(bytes) => Ok(Some(Self(serde_json::from_slice(&bytes)?))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -360,5 +374,21 @@ mod tests {
                 .contains("empty")
         );
         assert!(ShardSet::parse("a.tar::").is_err());
+    }
+
+    #[test]
+    fn sizes_that_make_no_sense_are_told_from_none() {
+        let absent = Sizes::parse(Err(io::ErrorKind::NotFound.into()));
+        assert!(absent.unwrap().is_none());
+        let sizes = Sizes::parse(Ok(br#"{"a.tar": 3}"#.to_vec())).unwrap();
+        assert_eq!(sizes.unwrap().0["a.tar"], 3);
+        for (text, place) in [
+            ("{\n\"a.tar\": 3", "line 2"),
+            (r#"{"a.tar": "3"}"#, "line 1 column 13"),
+        ] {
+            let error = Sizes::parse(Ok(text.into())).err().unwrap().to_string();
+            assert!(error.contains(place), "{error}");
+        }
+        assert!(Sizes::parse(Err(io::ErrorKind::PermissionDenied.into())).is_err());
     }
 }
