@@ -149,7 +149,8 @@ impl FaultReport {
         worst.join("; ")
     }
 
-    fn fault(&mut self, shard: &str, kind: FaultKind) -> u64 {
+    /// Counts a bad sample; returns how many of the kind there are in the shard.
+    pub(crate) fn fault(&mut self, shard: &str, kind: FaultKind) -> u64 {
         self.samples += 1;
         // Looked up first, so that the shard's name is only copied once.
         if !self.shards.contains_key(shard) {

@@ -2,7 +2,7 @@ use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::{DataError, ShardItem, ShardSet};
+use crate::{DataError, ShardItem, ShardSet, source::Bodies};
 
 /// Items read before they are worked on together: enough for every core, however uneven they are.
 const CHUNK: usize = 1024;
@@ -25,11 +25,20 @@ pub(crate) struct Chunks {
 
 impl Chunks {
     pub(crate) fn new(shards: &ShardSet) -> Self {
+        Self::reading(shards, Bodies::All)
+    }
+
+    /// The same items, without their images.
+    pub(crate) fn without_images(shards: &ShardSet) -> Self {
+        Self::reading(shards, Bodies::Text)
+    }
+
+    fn reading(shards: &ShardSet, bodies: Bodies) -> Self {
         // One chunk waits to be taken, while the next is read.
         let (send, chunks) = bounded(1);
         let (shards, failed) = (shards.clone(), send.clone());
         let reader = Builder::new().name("clip-scan".to_owned()).spawn(move || {
-            if let Err(error) = read(&shards, &send) {
+            if let Err(error) = read(&shards, bodies, &send) {
                 send.send(Err(error)).ok();
             }
         });
@@ -51,12 +60,18 @@ impl Chunks {
 }
 
 /// Hands over the set chunk by chunk, until nobody takes them.
-fn read(shards: &ShardSet, chunks: &Sender<Result<Chunk, DataError>>) -> Result<(), DataError> {
+fn read(
+    shards: &ShardSet,
+    bodies: Bodies,
+    chunks: &Sender<Result<Chunk, DataError>>,
+) -> Result<(), DataError> {
     let mut chunk = Chunk::with_capacity(CHUNK);
     let mut bytes = 0;
     for shard in 0..shards.len() {
         log::debug!("reading {}", shards.name(shard));
-        for item in shards.open(shard)? {
+        let mut reader = shards.open(shard)?;
+        reader.read_bodies(bodies);
+        for item in reader {
             bytes += item.held_bytes();
             chunk.push((shard, item));
             if chunk.len() == CHUNK || bytes >= CHUNK_BYTES {

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     DataError, FaultKind, ShardItem, ShardReader, ShardSet,
     order::{Visit, shard_order},
+    source::Bodies,
     surplus::Surplus,
     watch::Watch,
 };
@@ -252,7 +253,8 @@ impl Sequence {
             }
         }
         if let Some(reader) = &mut self.reader {
-            reader.read_bodies(wanted && !self.headers_only);
+            let all = wanted && !self.headers_only;
+            reader.read_bodies(if all { Bodies::All } else { Bodies::None });
             if let Some(found) = reader.next_located() {
                 if found.1.ends_its_shard() {
                     self.lost = Some(FaultKind::UnreadableShard);

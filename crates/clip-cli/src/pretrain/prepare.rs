@@ -69,7 +69,7 @@ pub(super) fn tokenizer(
 fn captions(shards: &ShardSet) -> Result<Vec<String>> {
     let mut captions = Vec::new();
     for shard in 0..shards.len() {
-        for item in shards.open(shard)? {
+        for item in shards.open(shard)?.without_images() {
             if let ShardItem::Sample(sample) = item {
                 captions.extend(sample.captions);
             }

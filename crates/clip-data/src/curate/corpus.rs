@@ -32,7 +32,7 @@ impl Corpus {
             return Ok(());
         };
         for shard in 0..shards.len() {
-            for item in shards.open(shard)? {
+            for item in shards.open(shard)?.without_images() {
                 if let ShardItem::Sample(sample) = item
                     && !sample.captions.iter().all(|caption| line(caption))
                 {

@@ -52,7 +52,7 @@ pub struct Curated {
 /// Keeps the pairs whose captions hold a query, balanced so that no query takes more than
 /// [`CurateConfig::per_query`] of them in expectation, and writes them as new shards with a [`TABLE_FILE`].
 ///
-/// Two passes: one counts the pairs of each query, one draws. Each query takes each of its pairs with probability
+/// Two passes: one counts the pairs of each query, by their captions alone, one draws. Each query takes each of its pairs with probability
 /// `min(1, t / count)`, independently, and a pair that any query takes is kept, as `MetaCLIP` does. So the pairs that
 /// *a query took* (column `taken`) are at most `t` in expectation, while those that *hold* it (`after`) may be more:
 /// others took them.
@@ -80,7 +80,7 @@ pub fn curate(
     }
     let folder = OutputFolder::create(out)?;
     config.layout.warn_of_shared_keys(shards);
-    let (counts, matched, faults) = count(shards, queries)?;
+    let (counts, matched) = count(shards, queries)?;
     if matched == 0 {
         return Err(DataError::Queries {
             origin: format!("{} queries", counts.len()),
@@ -94,29 +94,40 @@ pub fn curate(
         vec![0; queries.queries().len()],
         vec![0; queries.queries().len()],
     );
+    // Nothing is lost by leaving bad samples out, so no share of them is too many.
+    let mut log = FaultLog::new(1.0);
     let mut first = 0;
     for chunk in Chunks::new(shards) {
         let chunk = chunk?;
         let read = chunk.len() as u64;
-        let kept: Vec<_> = chunk
+        let drawn: Vec<_> = chunk
             .into_par_iter()
             .enumerate()
-            .filter_map(|(place, (_, item))| {
-                let ShardItem::Sample(sample) = item else {
-                    return None;
-                };
-                let found = queries.find(&sample.captions);
-                let takers = balance.takers(first + place as u64, &found);
-                (!takers.is_empty()).then_some((sample, found, takers))
+            .map(|(place, (shard, item))| match item {
+                ShardItem::Sample(sample) => {
+                    let found = queries.find(&sample.captions);
+                    let takers = balance.takers(first + place as u64, &found);
+                    Ok((!takers.is_empty()).then_some((sample, found, takers)))
+                }
+                ShardItem::Fault(kind, key) => Err((shard, kind, key)),
             })
             .collect();
-        for (sample, found, takers) in kept {
-            tally(&mut after, &found);
-            tally(&mut taken, &takers);
-            writer.write(sample)?;
+        for outcome in drawn {
+            match outcome {
+                Ok(kept) => {
+                    log.good(false);
+                    if let Some((sample, found, takers)) = kept {
+                        tally(&mut after, &found);
+                        tally(&mut taken, &takers);
+                        writer.write(sample)?;
+                    }
+                }
+                Err((shard, kind, key)) => log.fault(&shards.name(shard), kind, &key)?,
+            }
         }
         first += read;
     }
+    log.epoch()?;
     let index = writer.finish()?;
     write_table(folder.path(), queries, [balance.counts(), &taken, &after])?;
     folder.publish()?;
@@ -132,36 +143,43 @@ pub fn curate(
         matched,
         unused: of(&|count| count == 0),
         frequent: of(&|count| count > config.per_query),
-        faults,
+        faults: log.take_fresh(),
     })
 }
 
-/// Pairs of each query, pairs with any query, and what can't be used.
-fn count(shards: &ShardSet, queries: &Queries) -> Result<(Vec<u64>, u64, FaultReport), DataError> {
-    let mut log = FaultLog::new(1.0);
+/// Pairs of each query, and pairs with any query.
+fn count(shards: &ShardSet, queries: &Queries) -> Result<(Vec<u64>, u64), DataError> {
+    let mut bad = FaultReport::default();
     let mut counts = vec![0; queries.queries().len()];
-    let mut matched = 0;
-    for chunk in Chunks::new(shards) {
+    let (mut usable, mut matched) = (0_u64, 0);
+    for chunk in Chunks::without_images(shards) {
         let found: Vec<_> = chunk?
             .into_par_iter()
             .map(|(shard, item)| match item {
                 ShardItem::Sample(sample) => Ok(queries.find(&sample.captions)),
-                ShardItem::Fault(kind, key) => Err((shard, kind, key)),
+                ShardItem::Fault(kind, _) => Err((shard, kind)),
             })
             .collect();
         for found in found {
             match found {
                 Ok(found) => {
-                    log.good(false);
+                    usable += 1;
                     matched += u64::from(!found.is_empty());
                     tally(&mut counts, &found);
                 }
-                Err((shard, kind, key)) => log.fault(&shards.name(shard), kind, &key)?,
+                // The second pass, which sees more of them, reports them.
+                Err((shard, kind)) => {
+                    bad.fault(&shards.name(shard), kind);
+                }
             }
         }
     }
-    log.epoch()?;
-    Ok((counts, matched, log.take_fresh()))
+    if usable == 0 {
+        return Err(DataError::NothingUsable {
+            worst: bad.worst_shards(3),
+        });
+    }
+    Ok((counts, matched))
 }
 
 fn tally(counts: &mut [u64], queries: &[u32]) {
@@ -190,7 +208,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::testing::{Tar, write};
+    use crate::{
+        FaultKind,
+        testing::{Tar, write},
+    };
 
     /// 300 pairs in two shards: all hold `photo`, every tenth `dog`, the 7th `rare bird`, and every fourth no caption.
     fn raw(dir: &tempfile::TempDir) -> ShardSet {
@@ -298,6 +319,19 @@ mod tests {
         let one = made(1, 3);
         assert!(one == made(4, 3));
         assert!(one != made(1, 4));
+    }
+
+    #[test]
+    fn a_pair_without_its_image_is_counted_and_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir, "a.png", b"\x89PNG\r\n\x1a\n");
+        let rows = b"filepath,title\na.png,a photo\ngone.png,another photo\n";
+        let table = write(&dir, "t.csv", rows).display().to_string();
+        let set = ShardSet::parse(&table).unwrap();
+        let made = curate(&set, &queries(), &config(40, 0), &dir.path().join("out")).unwrap();
+        assert_eq!((made.matched, made.index.samples()), (2, 1));
+        assert_eq!(made.faults.kinds()[&FaultKind::UnreadableFile], 1);
+        assert_eq!(made.faults.samples, 2);
     }
 
     #[test]

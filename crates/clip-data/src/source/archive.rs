@@ -7,7 +7,7 @@ use std::{
 use super::{
     Location, ShardItem,
     sample::{Group, Part, split_key},
-    shard::{Items, MAX_FILE_BYTES},
+    shard::{Bodies, Items, MAX_FILE_BYTES},
     tar::{Member, Members, Next},
 };
 use crate::FaultKind;
@@ -17,7 +17,7 @@ pub(super) struct Archive {
     members: Members,
     name: String,
     shard: usize,
-    bodies: bool,
+    bodies: Bodies,
     group: Option<Group>,
     /// Hashes of the keys, which take less memory than the keys.
     seen: HashSet<u64>,
@@ -32,7 +32,7 @@ impl Archive {
             members: Members::open(location, start)?,
             name: location.to_string(),
             shard,
-            bodies: true,
+            bodies: Bodies::All,
             group: None,
             seen: HashSet::new(),
             ended: false,
@@ -60,9 +60,10 @@ impl Archive {
             }
             self.group = Some(group);
         }
-        let is_part = Part::of(extension).is_some();
-        let too_large = is_part && member.size > MAX_FILE_BYTES;
-        let read = if self.bodies && is_part && !too_large {
+        let part = Part::of(extension);
+        let too_large = part.is_some() && member.size > MAX_FILE_BYTES;
+        let wanted = part.is_some_and(|part| part.is_read(self.bodies));
+        let read = if wanted && !too_large {
             self.members
                 .read_body(member.size)
                 .map(|body| body.map(Some))
@@ -119,7 +120,9 @@ impl Archive {
     fn finish(&mut self) -> Option<(u64, ShardItem)> {
         let group = self.group.take()?;
         let start = group.start;
-        group.into_item(self.bodies).map(|item| (start, item))
+        group
+            .into_item(self.bodies != Bodies::None)
+            .map(|item| (start, item))
     }
 }
 
@@ -148,7 +151,7 @@ impl Items for Archive {
         self.last.take().map(|item| (0, item))
     }
 
-    fn read_bodies(&mut self, bodies: bool) {
+    fn read_bodies(&mut self, bodies: Bodies) {
         self.bodies = bodies;
     }
 }

@@ -8,7 +8,7 @@ use super::{
     ShardItem,
     location::read_file,
     sample::{Group, Part, split_key},
-    shard::{Items, SAMPLES_A_SHARD},
+    shard::{Bodies, Items, SAMPLES_A_SHARD},
 };
 use crate::{DataError, FaultKind};
 
@@ -55,7 +55,7 @@ impl Folder {
             folder: Arc::clone(self),
             keys: first.max(start as usize)..end,
             shard,
-            bodies: true,
+            bodies: Bodies::All,
         }
     }
 }
@@ -99,7 +99,7 @@ pub(super) struct Files {
     folder: Arc<Folder>,
     keys: Range<usize>,
     shard: usize,
-    bodies: bool,
+    bodies: Bodies,
 }
 
 impl Items for Files {
@@ -109,22 +109,22 @@ impl Items for Files {
         let files = &folder.files[folder.starts[number]..folder.starts[number + 1]];
         let mut group = Group::new(self.shard, key_and_extension(&files[0]).0, number as u64);
         for file in files {
-            let body = match self.bodies.then(|| read_file(&folder.root.join(file))) {
-                Some(Err(kind)) => {
-                    group.fail(kind);
-                    None
-                }
-                read => read.and_then(Result::ok),
-            };
-            group.add(key_and_extension(file).1, body);
+            let (_, extension) = key_and_extension(file);
+            let wanted = Part::of(extension).is_some_and(|part| part.is_read(self.bodies));
+            let read = wanted.then(|| read_file(&folder.root.join(file)));
+            let body = read.transpose().unwrap_or_else(|kind| {
+                group.fail(kind);
+                None
+            });
+            group.add(extension, body);
         }
-        let item = group.into_item(self.bodies);
+        let item = group.into_item(self.bodies != Bodies::None);
         // Only files that can be part of a sample are listed.
         let item = item.unwrap_or(ShardItem::Fault(FaultKind::NoImage, String::new()));
         Some((number as u64, item))
     }
 
-    fn read_bodies(&mut self, bodies: bool) {
+    fn read_bodies(&mut self, bodies: Bodies) {
         self.bodies = bodies;
     }
 }

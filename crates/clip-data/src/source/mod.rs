@@ -23,4 +23,5 @@ use location::Location;
 pub use sample::RawSample;
 pub(crate) use set::Source;
 pub use set::{ShardCount, ShardSet};
+pub(crate) use shard::Bodies;
 pub use shard::{ShardItem, ShardReader};

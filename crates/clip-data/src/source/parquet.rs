@@ -24,7 +24,7 @@ use super::remote::Blocks;
 use super::{
     Location, RawSample, ShardItem,
     columns::{self, Columns},
-    shard::{Items, MAX_FILE_BYTES},
+    shard::{Bodies, Items, MAX_FILE_BYTES},
 };
 use crate::{DataError, FaultKind};
 
@@ -173,7 +173,7 @@ impl ParquetFile {
             shard,
             row: start,
             rows: self.rows_of(group),
-            bodies: true,
+            bodies: Bodies::All,
         })
     }
 
@@ -277,7 +277,7 @@ pub(super) struct ParquetRows {
     shard: usize,
     row: u64,
     rows: u64,
-    bodies: bool,
+    bodies: Bodies,
 }
 
 impl ParquetRows {
@@ -295,14 +295,18 @@ impl ParquetRows {
             key,
             ..RawSample::default()
         };
-        if !self.bodies {
-            if let Some(image) = &mut self.image {
+        let image = match &mut self.image {
+            Some(image) if self.bodies == Bodies::All => Some(image.next()?),
+            Some(image) => {
                 image.pass();
+                None
             }
+            None => None,
+        };
+        if self.bodies == Bodies::None {
             self.caption.pass();
             return Ok(ShardItem::Sample(sample));
         }
-        let image = self.image.as_mut().map(Column::next).transpose()?;
         let caption = self.caption.next()?;
         if caption.is_none() {
             return Ok(ShardItem::Fault(FaultKind::NoCaption, sample.key));
@@ -312,6 +316,9 @@ impl ParquetRows {
             return Ok(ShardItem::Fault(FaultKind::EmptyCaption, sample.key));
         }
         sample.captions.push(caption);
+        if self.bodies == Bodies::Text {
+            return Ok(ShardItem::Sample(sample));
+        }
         let read = match image {
             Some(None) => Err(FaultKind::NoImage),
             Some(Some(bytes)) if self.inside => match bytes.len() as u64 {
@@ -356,7 +363,7 @@ impl Items for ParquetRows {
         })
     }
 
-    fn read_bodies(&mut self, bodies: bool) {
+    fn read_bodies(&mut self, bodies: Bodies) {
         self.bodies = bodies;
     }
 }

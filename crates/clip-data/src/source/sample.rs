@@ -1,6 +1,6 @@
 use crate::FaultKind;
 
-use super::ShardItem;
+use super::{ShardItem, shard::Bodies};
 
 /// A sample as it stands in a shard, not decoded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,14 @@ impl Part {
             Some(Self::Class)
         } else {
             None
+        }
+    }
+
+    pub(super) fn is_read(self, bodies: Bodies) -> bool {
+        match bodies {
+            Bodies::All => true,
+            Bodies::Text => self != Self::Image,
+            Bodies::None => false,
         }
     }
 }

@@ -115,13 +115,22 @@ impl Shard {
     }
 }
 
+/// Which files of a sample are read; the others are passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    All,
+    /// All but images.
+    Text,
+    None,
+}
+
 /// A shard's items, whatever it is.
 pub(super) trait Items: Send {
     /// The next item and where it begins.
     fn next_located(&mut self) -> Option<(u64, ShardItem)>;
 
-    /// Whether images and captions are read.
-    fn read_bodies(&mut self, bodies: bool);
+    /// Which files are read.
+    fn read_bodies(&mut self, bodies: Bodies);
 }
 
 /// Reads a shard from front to back.
@@ -148,11 +157,18 @@ impl ShardReader {
     /// Skips over images and captions: samples then carry their keys alone, and faults of their
     /// contents stay unseen. The number of items is that of a full reading.
     pub fn headers_only(mut self) -> Self {
-        self.read_bodies(false);
+        self.read_bodies(Bodies::None);
         self
     }
 
-    pub(crate) fn read_bodies(&mut self, bodies: bool) {
+    /// Skips over images: samples then carry the rest, and faults of their images stay unseen. The number of items is that
+    /// of a full reading.
+    pub fn without_images(mut self) -> Self {
+        self.read_bodies(Bodies::Text);
+        self
+    }
+
+    pub(crate) fn read_bodies(&mut self, bodies: Bodies) {
         self.items.read_bodies(bodies);
     }
 

@@ -5,7 +5,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use super::{
     Input, Location, RawSample, ShardItem,
     columns::{self, Columns},
-    shard::{Items, SAMPLES_A_SHARD},
+    shard::{Bodies, Items, SAMPLES_A_SHARD},
 };
 use crate::{DataError, FaultKind};
 
@@ -132,7 +132,7 @@ impl Table {
             shard,
             start,
             left: self.rows_of(part),
-            bodies: true,
+            bodies: Bodies::All,
         })
     }
 }
@@ -156,7 +156,7 @@ pub(super) struct Rows {
     /// Where the reader began.
     start: u64,
     left: u64,
-    bodies: bool,
+    bodies: Bodies,
 }
 
 impl Rows {
@@ -175,12 +175,14 @@ impl Rows {
         if name.trim().is_empty() {
             return ShardItem::Fault(FaultKind::NoImage, sample.key);
         }
-        if self.bodies {
+        if self.bodies != Bodies::None {
             let caption = field(self.caption);
             if caption.trim().is_empty() {
                 return ShardItem::Fault(FaultKind::EmptyCaption, sample.key);
             }
             sample.captions.push(caption);
+        }
+        if self.bodies == Bodies::All {
             match self.table.read_named(name.trim()) {
                 Ok(image) => sample.image = image,
                 Err(kind) => return ShardItem::Fault(kind, sample.key),
@@ -209,7 +211,7 @@ impl Items for Rows {
         ))
     }
 
-    fn read_bodies(&mut self, bodies: bool) {
+    fn read_bodies(&mut self, bodies: Bodies) {
         self.bodies = bodies;
     }
 }

@@ -50,6 +50,29 @@ fn every_kind_of_source_yields_its_samples() {
 }
 
 #[test]
+fn images_are_passed_over_where_only_captions_are_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "t.csv", b"filepath,title\ngone.png,100\n");
+    let mut list = sources(&dir);
+    list.push(dir.path().join("t.csv").display().to_string());
+    let set = ShardSet::parse(&list.join("::")).unwrap();
+    let mut captions = Vec::new();
+    for shard in 0..set.len() {
+        for item in set.open(shard).unwrap().without_images() {
+            let ShardItem::Sample(sample) = item else {
+                panic!("{item:?}")
+            };
+            assert!(sample.image.is_empty());
+            captions.extend(sample.captions);
+        }
+    }
+    let last = captions.pop();
+    assert_eq!(last.as_deref(), Some("100"));
+    let expected = (0..captions.len()).map(|number| number.to_string());
+    assert!(captions.len() >= 70 && captions.iter().cloned().eq(expected));
+}
+
+#[test]
 fn a_table_says_what_each_row_lacks() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, "a.png", &png(1));
