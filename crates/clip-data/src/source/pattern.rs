@@ -6,6 +6,9 @@ use crate::DataError;
 /// Names that braces may make: more than any data set has shards, and they fit in memory.
 const MAX_NAMES: usize = 10_000_000;
 
+/// Braces within braces: more than anybody writes.
+const MAX_DEPTH: usize = 16;
+
 /// One part of a list of shards, its options read.
 pub(super) struct Pattern<'a> {
     /// As it was written.
@@ -131,44 +134,91 @@ pub(super) fn parse_weight(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `a-{08..10}-{x,y}` to `a-08-x`, `a-08-y`, `a-09-x`, ...; numbers keep the width they are written in.
+/// `a-{08..10}-{x,y}` to `a-08-x`, `a-08-y`, `a-09-x`, ...; numbers keep the width they are written in. What a comma
+/// separates may hold braces itself.
 fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
-    let Some(open) = pattern.find('{') else {
-        return Ok(vec![pattern.to_owned()]);
-    };
-    let Some(length) = pattern[open..].find('}') else {
-        return Err("a `{` without its `}`".to_owned());
-    };
-    let (head, body) = (&pattern[..open], &pattern[open + 1..open + length]);
-    let rest = expand_braces(&pattern[open + length + 1..])?;
-    let parts: Vec<String> = match body.split_once("..") {
-        Some((first, last)) => {
-            let number = |text: &str| {
-                text.parse::<u64>()
-                    .map_err(|_| format!("`{{{body}}}` is not a range of numbers"))
-            };
-            let (low, high) = (number(first)?, number(last)?);
-            if low > high {
-                return Err(format!("the range `{{{body}}}` runs backwards"));
-            }
-            if high - low >= MAX_NAMES as u64 {
-                return Err(format!(
-                    "the range `{{{body}}}` has more than ten million names"
-                ));
-            }
-            let width = first.len();
-            (low..=high)
-                .map(|number| format!("{number:0width$}"))
-                .collect()
+    expand(pattern, 0)
+}
+
+fn expand(pattern: &str, depth: usize) -> Result<Vec<String>, String> {
+    let mut names = vec![String::new()];
+    let mut rest = pattern;
+    while let Some(open) = rest.find('{') {
+        let (head, body) = (&rest[..open], &rest[open + 1..]);
+        let close = closing_brace(body).ok_or("a `{` without its `}`")?;
+        let parts = alternatives(&body[..close], depth)?;
+        if parts.len().saturating_mul(names.len()) > MAX_NAMES {
+            return Err("its braces make more than ten million names".to_owned());
         }
-        None => body.split(',').map(str::to_owned).collect(),
-    };
-    if parts.len().saturating_mul(rest.len()) > MAX_NAMES {
-        return Err("its braces make more than ten million names".to_owned());
+        let with = |name: &String| {
+            let name = format!("{name}{head}");
+            parts.iter().map(move |part| format!("{name}{part}"))
+        };
+        names = names.iter().flat_map(with).collect();
+        rest = &body[close + 1..];
     }
-    Ok(parts
-        .iter()
-        .flat_map(|part| rest.iter().map(move |rest| format!("{head}{part}{rest}")))
+    for name in &mut names {
+        name.push_str(rest);
+    }
+    Ok(names)
+}
+
+/// Where the brace closes that stands open before the text.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut open = 1;
+    text.find(|c| {
+        open += i32::from(c == '{') - i32::from(c == '}');
+        open == 0
+    })
+}
+
+/// What a pair of braces with this between them stands for.
+fn alternatives(body: &str, depth: usize) -> Result<Vec<String>, String> {
+    if depth == MAX_DEPTH {
+        return Err(format!(
+            "braces stand within braces more than {MAX_DEPTH} times"
+        ));
+    }
+    let mut open = 0;
+    let parts = body.split(|c| {
+        open += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && open == 0
+    });
+    let parts: Vec<&str> = parts.collect();
+    if let [part] = parts[..]
+        && !part.contains('{')
+        && let Some((first, last)) = part.split_once("..")
+    {
+        return range(first, last);
+    }
+    let mut names = Vec::new();
+    for part in parts {
+        names.extend(expand(part, depth + 1)?);
+        if names.len() > MAX_NAMES {
+            return Err("its braces make more than ten million names".to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn range(first: &str, last: &str) -> Result<Vec<String>, String> {
+    let written = format!("`{{{first}..{last}}}`");
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("{written} is not a range of numbers"))
+    };
+    let (low, high) = (number(first)?, number(last)?);
+    if low > high {
+        return Err(format!("the range {written} runs backwards"));
+    }
+    if high - low >= MAX_NAMES as u64 {
+        return Err(format!(
+            "the range {written} has more than ten million names"
+        ));
+    }
+    let width = first.len();
+    Ok((low..=high)
+        .map(|number| format!("{number:0width$}"))
         .collect())
 }
 
@@ -186,6 +236,17 @@ mod tests {
             expand_braces("{x,y}{1..2}").unwrap(),
             ["x1", "x2", "y1", "y2"]
         );
+        assert_eq!(
+            expand_braces("{a,b{x,{1..2}}-{y,z},c}.tar").unwrap(),
+            [
+                "a.tar", "bx-y.tar", "bx-z.tar", "b1-y.tar", "b1-z.tar", "b2-y.tar", "b2-z.tar",
+                "c.tar"
+            ]
+        );
+        assert_eq!(expand_braces("{../a,../b}").unwrap(), ["../a", "../b"]);
+        assert!(expand_braces("{a,{b,c}").unwrap_err().contains("without"));
+        let deep = format!("{}a{}", "{".repeat(10_000), "}".repeat(10_000));
+        assert!(expand_braces(&deep).unwrap_err().contains("within braces"));
         assert!(expand_braces("a-{3..1}").unwrap_err().contains("backwards"));
         let many = expand_braces("{0..9999}-{0..9999}").unwrap_err();
         assert!(many.contains("ten million"), "{many}");
