@@ -8,6 +8,9 @@ use flate2::read::MultiGzDecoder;
 
 use crate::{DataError, ShardItem, ShardSet};
 
+/// Longest line of a text file: in a file without line ends, or one that is no text, the first would be all of it.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+
 /// Text to learn words from: files, and the captions of shards.
 #[derive(Clone, Debug, Default)]
 pub struct Corpus {
@@ -21,10 +24,10 @@ impl Corpus {
     /// Calls `line` with every line, in order, until it returns `false`.
     ///
     /// # Errors
-    /// [`DataError::Io`]. A bad sample of a shard has no captions.
+    /// [`DataError::Io`], and [`DataError::Queries`] for a line of more than a MiB. A bad sample of a shard has no captions.
     pub fn read(&self, mut line: impl FnMut(&str) -> bool) -> Result<(), DataError> {
         for path in &self.texts {
-            if !read_lines(path, &mut line).map_err(DataError::io("read", path))? {
+            if !read_lines(path, &mut line)? {
                 return Ok(());
             }
         }
@@ -44,8 +47,8 @@ impl Corpus {
     }
 }
 
-fn read_lines(path: &Path, line: &mut impl FnMut(&str) -> bool) -> std::io::Result<bool> {
-    let file = File::open(path)?;
+fn read_lines(path: &Path, line: &mut impl FnMut(&str) -> bool) -> Result<bool, DataError> {
+    let file = File::open(path).map_err(DataError::io("read", path))?;
     let is_gz = path.extension().is_some_and(|extension| extension == "gz");
     let source: Box<dyn Read> = if is_gz {
         Box::new(MultiGzDecoder::new(BufReader::new(file)))
@@ -54,15 +57,26 @@ fn read_lines(path: &Path, line: &mut impl FnMut(&str) -> bool) -> std::io::Resu
     };
     let mut reader = BufReader::with_capacity(1 << 18, source);
     let mut bytes = Vec::new();
-    loop {
+    for number in 1.. {
         bytes.clear();
-        if reader.read_until(b'\n', &mut bytes)? == 0 {
-            return Ok(true);
+        let mut limited = (&mut reader).take(MAX_LINE_BYTES + 1);
+        let read = limited.read_until(b'\n', &mut bytes);
+        if read.map_err(DataError::io("read", path))? == 0 {
+            break;
+        }
+        if bytes.len() as u64 > MAX_LINE_BYTES {
+            return Err(DataError::Queries {
+                origin: path.display().to_string(),
+                reason: format!(
+                    "line {number} has more than {MAX_LINE_BYTES} bytes; is it text, with a line end after each text?"
+                ),
+            });
         }
         if !line(String::from_utf8_lossy(&bytes).trim_end()) {
             return Ok(false);
         }
     }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -102,6 +116,13 @@ mod tests {
             })
             .unwrap();
         assert_eq!(read, 3);
+        let long = [&b"one\n"[..], &vec![b'x'; (1 << 20) + 1]].concat();
+        let long = Corpus {
+            texts: vec![write(&dir, "long.txt", &long)],
+            shards: None,
+        };
+        let error = long.read(|_| true).unwrap_err().to_string();
+        assert!(error.contains("long.txt: line 2"), "{error}");
         let gone = Corpus {
             texts: vec!["gone.txt".into()],
             shards: None,

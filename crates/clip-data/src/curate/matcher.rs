@@ -14,20 +14,29 @@ pub struct Queries {
 }
 
 impl Queries {
-    /// Reads a list: a query a line, or a JSON list of strings, such as `MetaCLIP`'s `metadata.json`.
+    /// Reads a list: a query a line, or a JSON list of strings, such as `MetaCLIP`'s `metadata.json`. A file named so is JSON
+    /// and nothing else.
     ///
     /// # Errors
     /// [`DataError::Io`], [`DataError::Queries`].
     pub fn load(path: &Path) -> Result<Self, DataError> {
         let text = fs::read_to_string(path).map_err(DataError::io("read", path))?;
         let origin = path.display().to_string();
-        if text.trim_start().starts_with('[') {
-            let queries: Vec<String> =
-                serde_json::from_str(&text).map_err(|error| DataError::Queries {
-                    origin: origin.clone(),
-                    reason: format!("it is not a JSON list of strings: {error}"),
-                })?;
-            return Self::new(queries.iter().map(String::as_str), &origin);
+        let named_json = path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("json"));
+        if named_json || text.trim_start().starts_with('[') {
+            match serde_json::from_str::<Vec<String>>(&text) {
+                Ok(queries) => return Self::new(queries.iter().map(String::as_str), &origin),
+                Err(error) if named_json => {
+                    return Err(DataError::Queries {
+                        origin,
+                        reason: format!("it is not a JSON list of strings: {error}"),
+                    });
+                }
+                // Lines of which the first begins with a bracket.
+                Err(_) => {}
+            }
         }
         Self::new(text.lines(), &origin)
     }
@@ -164,11 +173,12 @@ mod tests {
     #[test]
     fn lists_are_lines_or_json() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("queries");
-        let load = |text: &str| {
+        let load_as = |name: &str, text: &str| {
+            let path = dir.path().join(name);
             fs::write(&path, text).unwrap();
             Queries::load(&path)
         };
+        let load = |text: &str| load_as("queries", text);
         assert_eq!(
             load("dog\n\nblack cat\r\n").unwrap().queries(),
             ["dog", "black cat"]
@@ -177,12 +187,9 @@ mod tests {
             load(r#"["dog", "black cat"]"#).unwrap().queries(),
             ["dog", "black cat"]
         );
-        assert!(
-            load("[1, 2]")
-                .unwrap_err()
-                .to_string()
-                .contains("JSON list")
-        );
+        assert_eq!(load("[dog]\ncat\n").unwrap().queries(), ["[dog]", "cat"]);
+        let error = load_as("queries.json", "[dog]\ncat\n").unwrap_err();
+        assert!(error.to_string().contains("JSON list"), "{error}");
         assert!(load(" \n").unwrap_err().to_string().contains("no query"));
     }
 }
