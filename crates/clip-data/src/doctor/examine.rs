@@ -16,6 +16,9 @@ use crate::{
 /// Encoded sizes are counted in steps of so many bytes, so that there are few different ones.
 const BYTES_STEP: u64 = 100;
 
+/// Tokens that are counted of a caption at most: a text of a book's length is no caption, whatever its length is.
+const MAX_TOKENS: usize = 1 << 16;
+
 /// What a set is judged for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoctorConfig {
@@ -56,12 +59,14 @@ pub fn examine(
     config: &DoctorConfig,
 ) -> Result<Diagnosis, DataError> {
     let mut tally = Tally::new(shards, config);
+    // One more than the model sees tells that a caption is longer.
+    let counted = config.context_length.saturating_add(1).max(MAX_TOKENS);
     let (mut shard_now, mut place) = (0, 0);
     for chunk in Chunks::new(shards) {
         let examined: Vec<_> = chunk?
             .into_par_iter()
             .map_init(Resizer::new, |resizer, (shard, item)| {
-                (shard, examine_item(item, tokenizer, resizer))
+                (shard, examine_item(item, tokenizer, counted, resizer))
             })
             .collect();
         for (shard, outcome) in examined {
@@ -182,12 +187,13 @@ fn share(part: u64, whole: u64) -> f64 {
 fn examine_item(
     item: ShardItem,
     tokenizer: &Tokenizer,
+    counted: usize,
     resizer: &mut Resizer,
 ) -> Result<Good, (FaultKind, String)> {
     match item {
         ShardItem::Fault(kind, key) => Err((kind, key)),
         ShardItem::Sample(sample) => {
-            examine_sample(&sample, tokenizer, resizer).map_err(|kind| (kind, sample.key))
+            examine_sample(&sample, tokenizer, counted, resizer).map_err(|kind| (kind, sample.key))
         }
     }
 }
@@ -195,11 +201,12 @@ fn examine_item(
 fn examine_sample(
     sample: &RawSample,
     tokenizer: &Tokenizer,
+    counted: usize,
     resizer: &mut Resizer,
 ) -> Result<Good, FaultKind> {
     let captions = sample.captions.iter();
     let captions: Vec<Encoded> = captions
-        .map(|caption| tokenizer.encode(caption, usize::MAX))
+        .map(|caption| tokenizer.encode(caption, counted))
         .collect();
     if captions.iter().any(|caption| tokenizer.is_blank(caption)) {
         return Err(FaultKind::EmptyCaption);
@@ -360,5 +367,17 @@ mod tests {
             BTreeMap::from([(FaultKind::TruncatedShard, 2)])
         );
         assert_eq!(found.shards.len(), 2);
+    }
+
+    #[test]
+    fn a_caption_of_a_book_is_counted_so_far() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = Tar::new()
+            .file("a.png", &png(1))
+            .file("a.txt", "one ".repeat(1 << 20).as_bytes());
+        let shards = ShardSet::from_paths(vec![write(&dir, "1.tar", &tar.bytes())]);
+        let found = examine(&shards, &tokenizer(), &DoctorConfig::default()).unwrap();
+        assert_eq!((found.captions.captions, found.captions.truncated), (1, 1));
+        assert_eq!(found.captions.tokens.unwrap().max, MAX_TOKENS as u64);
     }
 }

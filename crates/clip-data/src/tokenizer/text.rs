@@ -8,6 +8,11 @@ use super::train::train_vocabulary;
 use super::vocabulary::Vocabulary;
 use crate::DataError;
 
+/// A text is cut before it is encoded, to a length that no context needs: a token of real text has some five bytes.
+const BYTES_A_TOKEN: usize = 64;
+/// But not to less: so much is encoded in a few milliseconds.
+const MIN_BYTES: usize = 64 << 10;
+
 /// A model's tokenizer.
 ///
 /// Those of CLIP's kind clean a text, split it by the reference's word pattern and apply byte-level BPE:
@@ -110,11 +115,19 @@ impl Tokenizer {
 
     /// The ids of a caption, with those that stand around every text. A caption of more than `context_length` tokens is
     /// cut, and ends as every text does all the same.
+    ///
+    /// Of a text that is longer than any context needs, 64 KiB or 64 bytes a token of the context, the beginning is encoded.
     pub fn encode(&self, text: &str, context_length: usize) -> Encoded {
-        match &self.kind {
-            Kind::Clip(clip) => clip.encode(text, context_length),
-            Kind::HuggingFace(other) => other.encode(text, context_length),
-        }
+        // The white space around a text is none of its tokens.
+        let text = text.trim();
+        let needed = context_length.saturating_mul(BYTES_A_TOKEN).max(MIN_BYTES);
+        let beginning = &text[..text.floor_char_boundary(needed)];
+        let mut encoded = match &self.kind {
+            Kind::Clip(clip) => clip.encode(beginning, context_length),
+            Kind::HuggingFace(other) => other.encode(beginning, context_length),
+        };
+        encoded.truncated |= beginning.len() < text.len();
+        encoded
     }
 
     /// Whether nothing of a text was left in its ids but what stands around every text.
@@ -163,5 +176,29 @@ impl fmt::Debug for Tokenizer {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_endless_text_the_beginning_is_encoded() {
+        let tokenizer = Tokenizer::train(["a red circle".to_owned()].into_iter(), 520).unwrap();
+        let circle = tokenizer.encode("a red circle", 77);
+        // White space alone would fill the part that is encoded.
+        let spaced = " ".repeat(1 << 20) + "a red circle" + &"\n".repeat(1 << 20);
+        assert_eq!(tokenizer.encode(&spaced, 77), circle);
+        let long = "\u{e9} red ".repeat(1 << 20);
+        let cut = tokenizer.encode(&long, 77);
+        assert_eq!(cut, tokenizer.encode(&long[..1 << 10], 77));
+        assert!(cut.truncated && cut.ids.len() == 77);
+        // Its words are one token each at most, so a whole reading would fill the context.
+        let sparse = format!("red{}", " ".repeat(1 << 20)) + "red";
+        let cut = tokenizer.encode(&sparse, 77);
+        assert_eq!(cut.ids, tokenizer.encode("red", 77).ids);
+        assert!(cut.truncated);
+        assert!(tokenizer.encode(&long, 5_000).ids.len() == 5_000);
     }
 }
