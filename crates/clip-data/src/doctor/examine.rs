@@ -1,3 +1,8 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::Enumerate,
+};
+
 use fast_image_resize::Resizer;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -9,7 +14,7 @@ use super::{
     summary::Histogram,
 };
 use crate::{
-    DataError, Encoded, FaultKind, RawSample, ShardItem, ShardSet, Tokenizer, decode,
+    DataError, Encoded, FaultKind, RawSample, ShardItem, ShardReader, ShardSet, Tokenizer, decode,
     faults::FaultLog, scan::Chunks,
 };
 
@@ -237,16 +242,6 @@ fn report(
     places: &[(u32, u32)],
     listed: usize,
 ) -> Result<DuplicateReport, DataError> {
-    let name = |image: usize| -> Result<(String, String), DataError> {
-        let (shard, place) = places[image];
-        let mut headers = shards.open(shard as usize)?.headers_only();
-        let key = match headers.nth(place as usize) {
-            Some(ShardItem::Sample(sample)) => sample.key,
-            Some(ShardItem::Fault(_, key)) => key,
-            None => String::new(),
-        };
-        Ok((shards.name(shard as usize), key))
-    };
     let pairs = |pairs: &[(usize, usize)], exact| {
         let pairs: Vec<_> = pairs
             .iter()
@@ -255,35 +250,65 @@ fn report(
             .collect();
         pairs
     };
-    let twins = [
+    let listed = [
         pairs(&duplicates.exact, true),
         pairs(&duplicates.near, false),
     ]
-    .concat()
-    .into_iter()
-    .map(|((image, first), exact)| {
-        let ((shard, key), (first_shard, first_key)) = (name(image)?, name(first)?);
-        Ok(Twin {
+    .concat();
+    let wanted = listed
+        .iter()
+        .flat_map(|((image, first), _)| [*image, *first]);
+    let keys = keys(shards, wanted.map(|image| places[image]).collect())?;
+    let name = |image: usize| {
+        let (shard, _) = places[image];
+        let key = keys.get(&places[image]).cloned();
+        (shards.name(shard as usize), key.unwrap_or_default())
+    };
+    let twins = listed.into_iter().map(|((image, first), exact)| {
+        let ((shard, key), (first_shard, first_key)) = (name(image), name(first));
+        Twin {
             shard,
             key,
             first_shard,
             first_key,
             exact,
-        })
+        }
     });
     Ok(DuplicateReport {
         exact: duplicates.exact.len() as u64,
         near: duplicates.near.len() as u64,
-        twins: twins.collect::<Result<_, DataError>>()?,
+        twins: twins.collect(),
     })
+}
+
+/// The keys at these places, each shard and place in there. A shard is read once, as far as its last place.
+fn keys(
+    shards: &ShardSet,
+    places: BTreeSet<(u32, u32)>,
+) -> Result<BTreeMap<(u32, u32), String>, DataError> {
+    let mut keys = BTreeMap::new();
+    let mut open: Option<(u32, Enumerate<ShardReader>)> = None;
+    for (shard, place) in places {
+        let headers = match &mut open {
+            Some((now, headers)) if *now == shard => headers,
+            open => {
+                let headers = shards.open(shard as usize)?.headers_only();
+                &mut open.insert((shard, headers.enumerate())).1
+            }
+        };
+        let item = headers.find(|(at, _)| *at == place as usize);
+        if let Some((_, ShardItem::Sample(RawSample { key, .. }) | ShardItem::Fault(_, key))) = item
+        {
+            keys.insert((shard, place), key);
+        }
+    }
+    Ok(keys)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::testing::{Tar, compressed::gzip, png, write};
+    use crate::testing::{Tar, compressed::gzip, png, shards, write};
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::train(["one two three".to_owned()].into_iter(), 540).unwrap()
@@ -379,5 +404,15 @@ mod tests {
         let found = examine(&shards, &tokenizer(), &DoctorConfig::default()).unwrap();
         assert_eq!((found.captions.captions, found.captions.truncated), (1, 1));
         assert_eq!(found.captions.tokens.unwrap().max, MAX_TOKENS as u64);
+    }
+
+    #[test]
+    fn keys_are_found_in_any_shard_and_at_any_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = shards(&dir, &[3, 1, 4]);
+        let wanted = [(2, 3), (0, 2), (0, 0), (2, 1), (1, 5)];
+        let keys = keys(&set, BTreeSet::from(wanted)).unwrap();
+        let found: Vec<&str> = keys.values().map(String::as_str).collect();
+        assert_eq!(found, ["k0", "k2", "k5", "k7"]);
     }
 }

@@ -194,7 +194,7 @@ mod tests {
         let cut = tokenizer.encode(&long, 77);
         assert_eq!(cut, tokenizer.encode(&long[..1 << 10], 77));
         assert!(cut.truncated && cut.ids.len() == 77);
-        // Its words are one token each at most, so a whole reading would fill the context.
+        // A word beyond the part that is encoded is missed, and said to be.
         let sparse = format!("red{}", " ".repeat(1 << 20)) + "red";
         let cut = tokenizer.encode(&sparse, 77);
         assert_eq!(cut.ids, tokenizer.encode("red", 77).ids);
