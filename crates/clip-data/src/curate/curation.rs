@@ -52,8 +52,8 @@ pub struct Curated {
 /// Keeps the pairs whose captions hold a query, balanced so that no query takes more than
 /// [`CurateConfig::per_query`] of them in expectation, and writes them as new shards with a [`TABLE_FILE`].
 ///
-/// Two passes: one counts the pairs of each query, by their captions alone, one draws. Each query takes each of its pairs with probability
-/// `min(1, t / count)`, independently, and a pair that any query takes is kept, as `MetaCLIP` does. So the pairs that
+/// Two passes: one counts the pairs of each query, by their captions alone, one draws. Each query takes each of its pairs
+/// with probability `min(1, t / count)`, independently, and a pair that any query takes is kept, as `MetaCLIP` does. So the pairs that
 /// *a query took* (column `taken`) are at most `t` in expectation, while those that *hold* it (`after`) may be more:
 /// others took them.
 ///
