@@ -1,7 +1,9 @@
 use clip_data::{EvalNeeds, LoaderConfig, ShardSet};
 use clip_zeroshot::evaluate_retrieval;
 
-use crate::support::{Folder, encoders};
+use serde_json::Value;
+
+use crate::support::{Folder, encoders, picture, refused};
 
 #[test]
 fn retrieval_prints_the_librarys_figures() {
@@ -299,6 +301,39 @@ fn templates_groups_and_corruptions_are_measured_when_asked_for() {
     assert_eq!(corruptions[1]["top1"].as_array().unwrap().len(), 5);
     let table = folder.clip(&args);
     assert!(table.out.contains("top-1 under corruptions"), "{table:?}");
+}
+
+#[test]
+fn groups_are_read_wherever_images_are_and_before_any_is_encoded() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("photos")).unwrap();
+    for sample in 0..3 {
+        folder.write(&format!("photos/{sample}.png"), &picture(sample));
+        folder.write(
+            &format!("photos/{sample}.cls"),
+            sample.to_string().as_bytes(),
+        );
+        folder.write(&format!("photos/{sample}.json"), br#"{"group": "colour"}"#);
+    }
+    let args = |model, data| {
+        let start = ["eval", "zeroshot", "--model", model, "--data", data];
+        let end = ["--classes", "names.txt", "--groups", "--json"];
+        [&start[..], &end].concat()
+    };
+    // Most samples are those of the tar, where blue alone is cold. Their keys are those of the folder.
+    let found = folder.clip(&args("model", "photos::a.tar")).json();
+    let groups = found["groups"][0]["per_group"].as_array().unwrap();
+    let samples: Vec<_> = groups.iter().map(|group| &group["samples"]).collect();
+    assert_eq!(samples, [&Value::from(3), &6.into()], "{found}");
+
+    std::fs::create_dir(folder.path("plain")).unwrap();
+    folder.write("plain/0.png", &picture(0));
+    folder.write("plain/0.cls", b"0");
+    // The model would be missed if it came first.
+    refused(
+        &folder,
+        &[(&args("gone", "plain"), &["leave out --groups"])],
+    );
 }
 
 #[test]

@@ -1,11 +1,8 @@
-use std::{collections::BTreeMap, fs::File, io::Read};
+use std::collections::BTreeMap;
 
-use clip_data::ShardSet;
+use clip_data::{RawSample, ShardItem, ShardSet};
 
-use crate::{ClassAccuracy, ConfusionMatrix, ShardFeatures, ZeroShotError};
-
-/// Longest `json` that is read: as much as a caption's page, far from a machine's memory.
-const MAX_JSON_BYTES: u64 = 1 << 20;
+use crate::{ClassAccuracy, ConfusionMatrix, LabelSource, ZeroShotError};
 
 /// The levels, from the widest.
 const NAMES: [&str; 2] = ["group", "subgroup"];
@@ -17,6 +14,89 @@ pub struct Level {
     pub name: &'static str,
     /// For each class its group, if any of its samples has one.
     pub groups: Vec<Option<String>>,
+}
+
+/// How often each label's samples name each group, for every level.
+///
+/// It is read from the shards before the images are encoded, and needs no class names: those may be the captions, which
+/// are known afterwards.
+#[derive(Clone, Debug)]
+pub struct GroupVotes {
+    labels: LabelSource,
+    votes: [BTreeMap<Label, Votes>; NAMES.len()],
+}
+
+type Votes = BTreeMap<String, usize>;
+
+/// A sample's label as its shard has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Label {
+    Class(usize),
+    Caption(String),
+}
+
+impl Label {
+    fn of(sample: &RawSample, source: LabelSource) -> Option<Self> {
+        match source {
+            LabelSource::Class => sample.class.map(Self::Class),
+            LabelSource::Caption => {
+                let first = sample.captions.first()?;
+                Some(Self::Caption(first.trim().to_owned()))
+            }
+        }
+    }
+}
+
+impl GroupVotes {
+    /// Reads `group` and `subgroup` of every labelled sample, whatever the shards are. Samples that can't be used are
+    /// passed over here: they are counted where the images are read.
+    ///
+    /// # Errors
+    /// [`ZeroShotError::Data`] when a shard can't be opened.
+    pub fn read(shards: &ShardSet, labels: LabelSource) -> Result<Self, ZeroShotError> {
+        let mut votes = NAMES.map(|_| BTreeMap::<Label, Votes>::new());
+        for shard in 0..shards.len() {
+            for item in shards.open(shard)? {
+                let ShardItem::Sample(sample) = item else {
+                    continue;
+                };
+                let json = serde_json::from_slice::<serde_json::Value>(&sample.json);
+                let (Ok(json), Some(label)) = (json, Label::of(&sample, labels)) else {
+                    continue;
+                };
+                for (name, votes) in NAMES.iter().zip(&mut votes) {
+                    if let Some(group) = json.get(name).and_then(serde_json::Value::as_str) {
+                        let votes = votes.entry(label.clone()).or_default();
+                        *votes.entry(group.to_owned()).or_default() += 1;
+                    }
+                }
+            }
+        }
+        Ok(Self { labels, votes })
+    }
+
+    /// Whether no sample names a group.
+    pub fn is_empty(&self) -> bool {
+        self.votes.iter().all(BTreeMap::is_empty)
+    }
+
+    /// Gives each class what most of its samples name (the first by name, of equally many). A level that no class has is
+    /// left out.
+    pub fn levels(&self, names: &[String]) -> Vec<Level> {
+        let label = |(class, name): (usize, &String)| match self.labels {
+            LabelSource::Class => Label::Class(class),
+            LabelSource::Caption => Label::Caption(name.clone()),
+        };
+        let levels = NAMES.into_iter().zip(&self.votes).map(|(name, votes)| {
+            let of_class = |class| votes.get(&label(class)).and_then(most_frequent);
+            Level {
+                name,
+                groups: names.iter().enumerate().map(of_class).collect(),
+            }
+        });
+        let known = |level: &Level| level.groups.iter().any(Option::is_some);
+        levels.filter(known).collect()
+    }
 }
 
 /// How often a classifier finds the group of a sample, whatever it thinks of the class.
@@ -31,43 +111,6 @@ pub struct GroupReport {
 }
 
 impl Level {
-    /// Reads `group` and `subgroup` of shards, and gives each class what most of its samples have (the first by name, of
-    /// equally many). A level that no sample has is left out.
-    ///
-    /// # Errors
-    /// [`ZeroShotError::Io`] when a shard can't be read.
-    pub fn read(
-        shards: &ShardSet,
-        features: &ShardFeatures,
-        labels: &[u32],
-        classes: usize,
-    ) -> Result<Vec<Self>, ZeroShotError> {
-        let label_of: BTreeMap<&str, u32> = features
-            .keys
-            .iter()
-            .map(String::as_str)
-            .zip(labels.iter().copied())
-            .collect();
-        let mut votes = NAMES.map(|_| vec![BTreeMap::<String, usize>::new(); classes]);
-        each_json(shards, |key, json| {
-            let Some(&label) = label_of.get(key) else {
-                return;
-            };
-            for (name, votes) in NAMES.iter().zip(&mut votes) {
-                if let Some(group) = json.get(name).and_then(serde_json::Value::as_str) {
-                    let votes = &mut votes[label as usize];
-                    *votes.entry(group.to_owned()).or_default() += 1;
-                }
-            }
-        })?;
-        let levels = NAMES.into_iter().zip(votes).map(|(name, votes)| Self {
-            name,
-            groups: votes.into_iter().map(most_frequent).collect(),
-        });
-        let known = |level: &Self| level.groups.iter().any(Option::is_some);
-        Ok(levels.filter(known).collect())
-    }
-
     /// How a classifier did at this level; `None` when no sample's class has a group.
     pub fn report(&self, confusion: &ConfusionMatrix) -> Option<GroupReport> {
         let mut groups = BTreeMap::<&str, (usize, usize)>::new();
@@ -97,46 +140,11 @@ impl Level {
     }
 }
 
-fn most_frequent(votes: BTreeMap<String, usize>) -> Option<String> {
-    let most = votes.values().copied().max()?;
-    votes
-        .into_iter()
-        .find(|(_, count)| *count == most)
-        .map(|(group, _)| group)
-}
-
-/// Calls with key and content of each `json` of some shards; what isn't JSON was counted when the images were read.
-fn each_json(
-    shards: &ShardSet,
-    mut each: impl FnMut(&str, &serde_json::Value),
-) -> Result<(), ZeroShotError> {
-    for path in shards.local_tars()? {
-        let read = || ZeroShotError::io("read", path);
-        let mut archive = tar::Archive::new(File::open(path).map_err(read())?);
-        for entry in archive.entries_with_seek().map_err(read())? {
-            let entry = entry.map_err(read())?;
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            // WebDataset's rule: the key ends at the first dot of the file name.
-            let name = name.strip_prefix("./").unwrap_or(&name);
-            let file = name.rfind('/').map_or(0, |slash| slash + 1);
-            let Some(dot) = name[file..].find('.') else {
-                continue;
-            };
-            let (key, extension) = name.split_at(file + dot);
-            if !extension.eq_ignore_ascii_case(".json") || entry.size() > MAX_JSON_BYTES {
-                continue;
-            }
-            let mut bytes = Vec::new();
-            entry
-                .take(MAX_JSON_BYTES)
-                .read_to_end(&mut bytes)
-                .map_err(read())?;
-            if let Ok(json) = serde_json::from_slice(&bytes) {
-                each(key, &json);
-            }
-        }
-    }
-    Ok(())
+fn most_frequent(votes: &Votes) -> Option<String> {
+    let most = votes.values().max()?;
+    let mut votes = votes.iter();
+    let (group, _) = votes.find(|(_, count)| *count == most)?;
+    Some(group.clone())
 }
 
 #[cfg(test)]
@@ -166,5 +174,61 @@ mod tests {
         assert_eq!(groups, ["animal", "plant"]);
         assert_eq!(report.per_group[1].accuracy, Some(0.0));
         assert_eq!(level([None; 3]).report(evaluator.confusion()), None);
+    }
+    /// Sample `n` of a folder has class `n` and the `n`th of `groups`.
+    fn folder(root: &std::path::Path, name: &str, first: usize, groups: &[&str]) -> String {
+        let dir = root.join(name);
+        std::fs::create_dir(&dir).unwrap();
+        for (at, group) in groups.iter().enumerate() {
+            let json = format!(
+                r#"{{"caption": " class {} ", "group": "{group}"}}"#,
+                first + at
+            );
+            let files = [
+                ("png", "never decoded"),
+                ("json", &json),
+                ("cls", &(first + at).to_string()),
+            ];
+            for (extension, body) in files {
+                std::fs::write(dir.join(format!("{at:06}.{extension}")), body).unwrap();
+            }
+        }
+        dir.display().to_string()
+    }
+
+    #[test]
+    fn equal_keys_of_two_shards_vote_for_their_own_classes() {
+        let root = tempfile::tempdir().unwrap();
+        let first = folder(root.path(), "first", 0, &["animal", "plant"]);
+        let second = folder(root.path(), "second", 2, &["plant", "animal"]);
+        let shards = ShardSet::parse(&format!("{first}::{second}")).unwrap();
+        let expected = [
+            Some("animal"),
+            Some("plant"),
+            Some("plant"),
+            Some("animal"),
+            None,
+        ];
+        for source in [LabelSource::Class, LabelSource::Caption] {
+            let votes = GroupVotes::read(&shards, source).unwrap();
+            assert!(!votes.is_empty());
+            let names: Vec<String> = (0..5).map(|at| format!("class {at}")).collect();
+            let levels = votes.levels(&names);
+            assert_eq!(levels.len(), 1);
+            let groups = levels[0].groups.iter().map(Option::as_deref);
+            assert!(groups.eq(expected), "{source:?}: {levels:?}");
+        }
+    }
+
+    #[test]
+    fn a_class_is_in_the_group_that_most_of_its_samples_name() {
+        let votes = |votes: &[(&str, usize)]| {
+            let votes = votes
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), *count));
+            most_frequent(&votes.collect())
+        };
+        assert_eq!(votes(&[("a", 1), ("b", 3), ("c", 3)]).as_deref(), Some("b"));
+        assert_eq!(votes(&[]), None);
     }
 }

@@ -60,7 +60,7 @@ pub use evaluate::{ClassAccuracy, ConfusionMatrix, ZeroShotEvaluator, ZeroShotRe
 pub use feature_cache::FeatureCache;
 pub use hash::Sha256Hex;
 pub use head::{ClassifierHead, HeadKey};
-pub use hierarchy::{GroupReport, Level};
+pub use hierarchy::{GroupReport, GroupVotes, Level};
 pub use image_index::{Changes, ImageIndex, IndexedImage};
 pub use nearest::Found;
 pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};

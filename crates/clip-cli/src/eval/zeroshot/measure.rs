@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clip_train::report::Prediction;
 use clip_zeroshot::{
     AblationReport, Bootstrap, Calibration, CalibrationReport, ClassNames, Classifier,
-    ClipEncoders, ConfusionMatrix, CorruptionKind, GroupReport, ImagePass, Level, ReferenceLine,
+    ClipEncoders, ConfusionMatrix, CorruptionKind, GroupReport, ImagePass, ReferenceLine,
     ShardFeatures, TemplateAblation, ZeroShotReport, evaluate_zeroshot,
 };
 use serde::Serialize;
@@ -107,19 +107,10 @@ pub(super) fn measure(
         .ablation
         .then(|| ablation(set, encoders, &names, &features, &labels))
         .transpose()?;
-    let mut groups = Vec::new();
-    if extras.groups {
-        let levels = Level::read(&set.shards, &features, &labels, names.len())?;
-        groups.extend(
-            levels
-                .iter()
-                .filter_map(|level| level.report(evaluator.confusion())),
-        );
-        ensure!(
-            !groups.is_empty(),
-            "no sample's `json` names a `group` or a `subgroup`: leave out --groups"
-        );
-    }
+    let levels = set.groups.iter();
+    let levels = levels.flat_map(|votes| votes.levels(names.as_slice()));
+    let groups = levels.filter_map(|level| level.report(evaluator.confusion()));
+    let groups = groups.collect();
     let mut corruptions = Vec::new();
     for &kind in &extras.corruptions {
         corruptions.push(corrupted(kind, &encode, &classifier, set)?);

@@ -96,7 +96,6 @@ struct SetArgs {
 /// What is measured beside the plain figures.
 struct Extras {
     ablation: bool,
-    groups: bool,
     corruptions: Vec<CorruptionKind>,
     reference: Option<ReferenceLine>,
     /// Whether images are shown.
@@ -115,7 +114,6 @@ impl Extras {
         };
         Ok(Self {
             ablation: args.ablation,
-            groups: args.groups,
             corruptions,
             reference: args
                 .reference
@@ -135,10 +133,17 @@ fn severities(kind: CorruptionKind) -> impl Iterator<Item = Corruption> {
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // What the user wrote is read before the model, which takes longer.
     let extras = Extras::new(args)?;
-    let sets = match &args.sets {
+    let mut sets = match &args.sets {
         Some(path) => sets::read(path)?,
         None => vec![Set::of_flags(&args.set)?],
     };
+    if args.groups {
+        // Of all sets: what one lacks should not cost the evaluation of those before it.
+        for set in &mut sets {
+            set.read_groups()
+                .with_context(|| format!("set `{}`", set.name))?;
+        }
+    }
     let encoders = args.model.load(device)?;
     let cache = args.head_cache.as_deref();
     let mut found: Vec<Found> = Vec::new();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clip_data::ShardSet;
-use clip_zeroshot::{ClassNames, Templates};
+use clip_zeroshot::{ClassNames, GroupVotes, Templates};
 use serde::Deserialize;
 
 use super::SetArgs;
@@ -20,6 +20,8 @@ pub(super) struct Set {
     pub(super) labels_from: LabelsFrom,
     /// The set that this one is a shift of.
     pub(super) shift_of: Option<String>,
+    /// Where groups are scored too.
+    pub(super) groups: Option<GroupVotes>,
 }
 
 impl Set {
@@ -34,7 +36,20 @@ impl Set {
             shards: ShardSet::parse(data)?,
             labels_from: args.labels_from.unwrap_or_default(),
             shift_of: None,
+            groups: None,
         })
+    }
+
+    /// Reads the groups of the set's classes, of which there must be some.
+    pub(super) fn read_groups(&mut self) -> Result<()> {
+        log::info!("reading the groups of {}", self.name);
+        let votes = GroupVotes::read(&self.shards, self.labels_from.source())?;
+        ensure!(
+            !votes.is_empty(),
+            "no sample's `json` names a `group` or a `subgroup`: leave out --groups"
+        );
+        self.groups = Some(votes);
+        Ok(())
     }
 }
 
