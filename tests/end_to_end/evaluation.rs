@@ -337,6 +337,22 @@ fn groups_are_read_wherever_images_are_and_before_any_is_encoded() {
 }
 
 #[test]
+fn features_are_kept_of_tars_alone() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("photos")).unwrap();
+    folder.write("photos/0.png", &picture(0));
+    folder.write("photos/0.txt", b"red");
+    let args = ["eval", "retrieval", "--model", "model", "--data", "photos"];
+    let kept = [&args[..], &["--feature-cache", "kept"]].concat();
+    let words: &[&str] = &[
+        "cannot keep the features of photos",
+        "leave out --feature-cache",
+    ];
+    refused(&folder, &[(&kept, words)]);
+    assert_eq!(folder.clip(&args).code, Some(0));
+}
+
+#[test]
 fn retrieval_says_where_each_query_stands() {
     let folder = Folder::new();
     let found = folder

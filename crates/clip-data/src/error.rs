@@ -6,10 +6,8 @@ use crate::FaultKind;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// Only whole tars on this machine can be indexed.
-    #[error(
-        "{name} is no tar on this machine, so it can't be indexed; `clip data pack` makes tars of it"
-    )]
+    /// What is to be done takes tars on this machine.
+    #[error("{name} is no tar on this machine; `clip data pack` makes tars of it")]
     NoLocalTar {
         /// Its name.
         name: String,

@@ -229,6 +229,15 @@ pub enum ZeroShotError {
     /// Nothing was evaluated.
     #[error("no samples to evaluate: are the shards empty, or without labels?")]
     NoSamples,
+    /// Features of shards that may change unnoticed can't be kept.
+    #[error(
+        "cannot keep the features of {name}: only of a tar on this machine it can be told whether it has changed; \
+         leave out --feature-cache, or make tars of it with `clip data pack`"
+    )]
+    NotKept {
+        /// The shard.
+        name: String,
+    },
     /// A linear probe can't be fitted to these samples.
     #[error("cannot fit a linear probe: {reason}")]
     Probe {

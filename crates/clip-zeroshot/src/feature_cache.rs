@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use clip_data::{EvalNeeds, FaultReport, LoaderConfig, ShardSet};
+use clip_data::{DataError, EvalNeeds, FaultReport, LoaderConfig, ShardSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,8 +49,9 @@ impl FeatureCache {
     /// Returns whether the model was spared.
     ///
     /// # Errors
-    /// Those of [`ClipEncoders::loader`] and [`ClipEncoders::encode_shards`], and [`ZeroShotError::Io`] or
-    /// [`ZeroShotError::Model`] when the folder can't be written.
+    /// [`ZeroShotError::NotKept`] of shards that aren't tars on this machine, those of [`ClipEncoders::loader`] and
+    /// [`ClipEncoders::encode_shards`], and [`ZeroShotError::Io`] or [`ZeroShotError::Model`] when the folder can't be
+    /// written.
     pub fn encode_shards(
         &self,
         encoders: &ClipEncoders,
@@ -82,7 +83,11 @@ fn key(
         .part(FORMAT.as_bytes())
         .part(encoders.model_hash().as_bytes())
         .part(format!("{needs:?} {max_bad_share} {pass:?}").as_bytes());
-    for path in shards.local_tars()? {
+    let tars = shards.local_tars().map_err(|error| match error {
+        DataError::NoLocalTar { name } => ZeroShotError::NotKept { name },
+        other => other.into(),
+    })?;
+    for path in tars {
         let read = || ZeroShotError::io("read", path);
         let whole = path.canonicalize().map_err(read())?;
         let about = path.metadata().map_err(read())?;

@@ -159,7 +159,9 @@ struct Bench {
 /// The shards of a list, which both sides open by path.
 fn tars(list: &str) -> Result<Vec<PathBuf>> {
     let shards = ShardSet::parse(list)?;
-    Ok(shards.local_tars()?.into_iter().map(Into::into).collect())
+    let paths = shards.local_tars();
+    let paths = paths.context("--captions")?;
+    Ok(paths.into_iter().map(Into::into).collect())
 }
 
 impl Bench {

@@ -1,6 +1,6 @@
 //! `clip data index`.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clip_data::{INDEX_FILE, ShardIndex, ShardSet};
 use serde_json::json;
 
@@ -21,7 +21,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let folders = ShardIndex::by_folder(&ShardSet::parse(&args.data)?)?;
+    let folders = ShardIndex::by_folder(&ShardSet::parse(&args.data)?)
+        .with_context(|| format!("cannot index {}", args.data))?;
     let mut differences = Vec::new();
     for (folder, mut index) in folders {
         let folder = shown(&folder);
