@@ -355,6 +355,9 @@ fn features_are_kept_of_tars_alone() {
 #[test]
 fn retrieval_says_where_each_query_stands() {
     let folder = Folder::new();
+    // An earlier file under another name: it would change with what is written in place.
+    folder.write("earlier.jsonl", b"earlier");
+    std::fs::hard_link(folder.path("earlier.jsonl"), folder.path("q.jsonl")).unwrap();
     let found = folder
         .clip(&[
             "eval",
@@ -369,6 +372,11 @@ fn retrieval_says_where_each_query_stands() {
             "--json",
         ])
         .json();
+    let earlier = std::fs::read(folder.path("earlier.jsonl")).unwrap();
+    assert_eq!(
+        earlier, b"earlier",
+        "the file is replaced, and not written over"
+    );
     let lines = std::fs::read_to_string(folder.path("q.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> = lines
         .lines()

@@ -2,13 +2,14 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::DType;
 use clip_data::EvalNeeds;
+use clip_model::weights::replace_atomically;
 use clip_zeroshot::{ImagePass, Retrieval, RetrievalReport, ShardFeatures, evaluate_retrieval_in};
 use serde::Serialize;
 use serde_json::json;
@@ -53,8 +54,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let precision = if args.half { DType::F16 } else { DType::F32 };
     let retrieval = evaluate_retrieval_in(&encoders, &features, precision)?;
     if let Some(path) = &args.per_query {
-        write_queries(path, &features, &retrieval)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        replace_atomically(path, |path| write_queries(path, &features, &retrieval))?;
     }
     let report = retrieval.report;
     if args.json {
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
 }
 
 /// The mean rank of the first right answer, ties included, and how many candidates are better and as good.
-fn write_queries(path: &Path, features: &ShardFeatures, retrieval: &Retrieval) -> Result<()> {
+fn write_queries(path: &Path, features: &ShardFeatures, retrieval: &Retrieval) -> io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     for (key, rank) in features.keys.iter().zip(&retrieval.images) {
         let object = json!({
@@ -101,5 +101,5 @@ fn write_queries(path: &Path, features: &ShardFeatures, retrieval: &Retrieval) -
         });
         writeln!(file, "{object}")?;
     }
-    Ok(file.flush()?)
+    file.flush()
 }
