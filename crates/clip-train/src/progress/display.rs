@@ -1,4 +1,5 @@
 use std::{
+    collections::VecDeque,
     io::{self, IsTerminal, Write},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -75,6 +76,8 @@ pub(crate) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
 pub struct Notes {
     output: Output,
     held: Option<Arc<Mutex<Vec<String>>>>,
+    /// Steps recorded whose event the plain lines have not seen yet.
+    steps: Arc<Mutex<VecDeque<u64>>>,
 }
 
 impl Notes {
@@ -82,7 +85,21 @@ impl Notes {
         Self {
             output,
             held: hold.then(Arc::default),
+            steps: Arc::default(),
         }
+    }
+
+    /// Gives the next of Burn's events of a step its number, which those have none of: a run that
+    /// is rolled back records a step again. The dashboard counts images.
+    pub(crate) fn recorded(&self, step: u64) {
+        if self.held.is_none() {
+            locked(&self.steps).push_back(step);
+        }
+    }
+
+    /// The number of the step whose event has come.
+    pub(crate) fn next_step(&self) -> Option<u64> {
+        locked(&self.steps).pop_front()
     }
 
     /// Says one line.

@@ -35,11 +35,14 @@ pub struct PlainRenderer {
     /// Names, text as the metric formats it.
     valid: Vec<(String, String)>,
     split: Split,
+    /// The step recorded last.
     step: u64,
+    /// Steps of this program, those included that a rollback has undone.
+    taken: u64,
+    /// When the last line came, and after how many of them.
     last_line: Option<(Instant, u64)>,
-    /// When the first step of this program ended, and its number. It isn't timed: kernels are
-    /// compiled and workers started in it.
-    pace_from: Option<(Instant, u64)>,
+    /// When the first of them ended. It isn't timed: kernels are compiled and workers started in it.
+    pace_from: Option<Instant>,
     clock: Box<dyn Fn() -> Instant + Send + Sync>,
 }
 
@@ -60,6 +63,7 @@ impl PlainRenderer {
             valid: Vec::new(),
             split: Split::Train,
             step: plan.steps_done,
+            taken: 0,
             last_line: None,
             pace_from: None,
             clock: Box::new(Instant::now),
@@ -67,18 +71,19 @@ impl PlainRenderer {
     }
 
     fn after_step(&mut self) {
-        self.step += 1;
+        self.step = self.notes.next_step().unwrap_or(self.step + 1);
+        self.taken += 1;
         let now = (self.clock)();
-        let (since, first) = *self.pace_from.get_or_insert((now, self.step));
-        let due = self.last_line.is_none_or(|(at, step)| {
+        let since = *self.pace_from.get_or_insert(now);
+        let due = self.last_line.is_none_or(|(at, taken)| {
             now.duration_since(at) >= self.plan.line_interval
-                && self.step - step >= self.plan.line_steps
+                && self.taken - taken >= self.plan.line_steps
         });
         if !due && self.step != self.plan.total_steps {
             return;
         }
-        self.last_line = Some((now, self.step));
-        let line = self.line(now.duration_since(since), self.step - first);
+        self.last_line = Some((now, self.taken));
+        let line = self.line(now.duration_since(since), self.taken - 1);
         self.notes.say(line);
     }
 
@@ -366,6 +371,46 @@ mod tests {
         assert_eq!(
             steps,
             ["1/100", "21/100", "41/100", "61/100", "81/100", "100/100"]
+        );
+    }
+
+    #[test]
+    fn a_run_that_is_rolled_back_counts_its_steps_again() {
+        let (mut renderer, captured, time) = renderer(RunPlan::new(4, 10.0));
+        renderer.start_split("train", 10);
+        for (at, step) in [1, 2, 3, 2, 3, 4].into_iter().enumerate() {
+            time.store(10_000 * at as u64, Ordering::Relaxed);
+            renderer.notes.recorded(step);
+            train_step(&mut renderer);
+            if step == 3 {
+                let output = EvalOutput {
+                    loss: Some(3.5),
+                    ..EvalOutput::default()
+                };
+                renderer.start_split("valid", 1);
+                let state = state(&mut renderer, NamedMetric::new("val_loss"), &output);
+                renderer.update_valid(state);
+                renderer.end_split();
+            }
+        }
+        let lines = captured.lines();
+        let ends = |line: &String| {
+            let (first, last) = (line.split("  ").next(), line.split("  ").last());
+            format!("{} {}", first.unwrap_or_default(), last.unwrap_or_default())
+        };
+        // A step takes ten seconds, whether it is undone or not.
+        assert_eq!(
+            lines.iter().map(ends).collect::<Vec<_>>(),
+            [
+                "step 1/4 data 1%",
+                "step 2/4 ETA 20s",
+                "step 3/4 ETA 10s",
+                "eval step 3 Loss 3.500",
+                "step 2/4 ETA 20s",
+                "step 3/4 ETA 10s",
+                "eval step 3 Loss 3.500",
+                "step 4/4 data 1%",
+            ]
         );
     }
 

@@ -31,6 +31,7 @@ impl Steps<'_> {
         }
         let progress = self.progress(cursor.drawn);
         let item = TrainingItem::new(output, progress, Some(step as usize), None);
+        self.notes.recorded(step);
         self.tell(LearnerEvent::ProcessedItem(item));
         Ok(())
     }
