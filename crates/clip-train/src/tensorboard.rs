@@ -48,8 +48,8 @@ pub struct EventWriter {
 impl EventWriter {
     /// Starts an event file in `folder`; every start of a run has its own, as TensorBoard expects.
     ///
-    /// With `resume_step`, TensorBoard is told to forget the points that an earlier, killed start
-    /// wrote after that step.
+    /// TensorBoard is told to forget the points that an earlier, killed start wrote after
+    /// `resume_step`, or all of them for a run that begins anew.
     ///
     /// # Errors
     ///
@@ -73,10 +73,8 @@ impl EventWriter {
         };
         let mut writer = Self { path, file };
         writer.write(&version_event(now))?;
-        if let Some(step) = resume_step {
-            // Points of `step` itself stay: only those after it are trained again.
-            writer.write(&restart_event(now, step + 1))?;
-        }
+        // Points of the step itself stay: only those after it are trained again.
+        writer.write(&restart_event(now, resume_step.unwrap_or(0) + 1))?;
         Ok(writer)
     }
 
@@ -273,6 +271,19 @@ mod tests {
         let first = EventWriter::create(folder.path(), None).unwrap();
         let second = EventWriter::create(folder.path(), Some(4)).unwrap();
         assert_ne!(first.path, second.path);
+    }
+
+    #[test]
+    fn a_start_takes_back_the_points_after_where_it_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        for (resume_step, first) in [(None, 1), (Some(300), 301)] {
+            let writer = EventWriter::create(folder.path(), resume_step).unwrap();
+            let file = std::fs::read(&writer.path).unwrap();
+            // All but the time, which is the first nine bytes of an event.
+            let restart = restart_event(0.0, first).split_off(9);
+            let has_restart = file.windows(restart.len()).any(|part| part == restart);
+            assert!(has_restart, "{resume_step:?}");
+        }
     }
 
     #[test]
