@@ -14,6 +14,7 @@ use clip_model::{
 use clip_train::{
     RunDir,
     config::{LabelledSet, RunConfig},
+    progress::human_count,
 };
 
 use crate::weights;
@@ -93,21 +94,57 @@ pub(super) fn shapes(config: &mut RunConfig, model: &ClipConfig) -> Result<()> {
         dir.display()
     );
     let dataset = generate(&shapes, &dir)?;
+    config.data.train.clone_from(&dataset.train);
+    let tried = match few(config, &shapes) {
+        None => dataset,
+        Some(few) => {
+            log::info!(
+                "a short run: it is evaluated on {} images of shapes, not on all {} (recalls among fewer are higher)",
+                human_count(evaluated(config, &few)),
+                human_count(evaluated(config, &shapes))
+            );
+            let dir = dir.with_file_name(format!("shapes-{}-few", few.image_size));
+            generate(&few, &dir)?
+        }
+    };
     let labelled = |name: &str, shards: String| LabelledSet {
         name: name.to_owned(),
         shards,
-        classes: dataset.classes.clone(),
-        templates: dataset.templates.clone(),
+        classes: tried.classes.clone(),
+        templates: tried.templates.clone(),
     };
     config.data.zeroshot = vec![
-        labelled("seen", dataset.zeroshot_seen.clone()),
-        labelled("unseen", dataset.zeroshot_unseen.clone()),
+        labelled("seen", tried.zeroshot_seen.clone()),
+        labelled("unseen", tried.zeroshot_unseen.clone()),
     ];
-    config.data.train = dataset.train;
     if config.data.val.is_empty() {
-        config.data.val = dataset.val;
+        config.data.val = tried.val;
     }
     Ok(())
+}
+
+/// Fewer shapes to evaluate on, for a run that would otherwise evaluate more images than it trains on: the first of the
+/// usual sets, one for each pair of colour and shape that is seen, and 100 whose captions are ranked.
+fn few(config: &RunConfig, shapes: &ShapesConfig) -> Option<ShapesConfig> {
+    let total_steps = config.total_steps(shapes.train as u64);
+    let steps = config.eval_every(total_steps).min(total_steps);
+    let trained = steps * config.batch as u64;
+    (trained < evaluated(config, shapes)).then(|| ShapesConfig {
+        train: 1,
+        val: 100,
+        zeroshot: 80,
+        ..shapes.clone()
+    })
+}
+
+/// Images of the shapes that an evaluation takes.
+fn evaluated(config: &RunConfig, shapes: &ShapesConfig) -> u64 {
+    let val = if config.data.val.is_empty() {
+        shapes.val
+    } else {
+        0
+    };
+    (val + 2 * shapes.zeroshot) as u64
 }
 
 /// Where things are kept that can be made again.
@@ -117,4 +154,32 @@ fn cache_dir() -> Result<PathBuf> {
         .context(
             "this account has no cache folder: name one in the environment variable CLIP_CACHE_DIR",
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use clip_train::config::ConfigLayers;
+
+    use super::{super::SHAPES_RECIPE, *};
+
+    /// Images evaluated in the default run with these settings.
+    fn images(settings: &[&str]) -> u64 {
+        let recipe = ConfigLayers::default().text(SHAPES_RECIPE, "the recipe");
+        let set = |layers: ConfigLayers, setting: &&str| layers.set(setting).unwrap();
+        let layers = settings.iter().fold(recipe.unwrap(), set);
+        let (config, shapes) = (layers.resolve().unwrap(), ShapesConfig::default());
+        evaluated(&config, &few(&config, &shapes).unwrap_or(shapes))
+    }
+
+    #[test]
+    fn a_run_is_evaluated_on_fewer_images_where_it_trains_on_fewer() {
+        assert_eq!(images(&[]), 3_400);
+        assert_eq!(images(&["preset=\"ViT-B-32\""]), 3_400);
+        assert_eq!(images(&["steps=2", "preset=\"ViT-B-32\""]), 260);
+        // Evaluated once, after more images than that takes.
+        assert_eq!(images(&["steps=100", "eval.steps=1000"]), 3_400);
+        assert_eq!(images(&["steps=100"]), 260);
+        // The user's own validation set is taken whole.
+        assert_eq!(images(&["steps=2", "data.val=\"val.tar\""]), 160);
+    }
 }
