@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ClipEncoders, ImagePass, Sha256Hex, ShardFeatures, TextEncoder, ZeroShotError,
     features::{finite_rows, from_host},
-    tensor_file::{self, Matrix},
+    tensor_file::{self, Fault, Matrix},
 };
 
 /// Part of every key, so that files of other layouts are never read.
@@ -128,10 +128,10 @@ fn save(path: &Path, features: &ShardFeatures) -> Result<(), ZeroShotError> {
 
 /// `None` for a file that is missing or damaged.
 fn load(path: &Path, device: &Device) -> Option<ShardFeatures> {
-    let bytes = std::fs::read(path).ok()?;
-    let (matrices, about) = match tensor_file::parse::<About>(&bytes, FORMAT) {
-        Ok(parsed) => parsed,
-        Err(reason) => {
+    let (matrices, about) = match tensor_file::load::<About>(path, FORMAT) {
+        Ok(loaded) => loaded,
+        Err(Fault::Io(_)) => return None,
+        Err(Fault::Content(reason)) => {
             log::warn!("{} is damaged: {reason}; encoding again", path.display());
             return None;
         }

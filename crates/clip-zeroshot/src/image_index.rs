@@ -12,7 +12,7 @@ use crate::{
     ZeroShotError,
     codes::Codes,
     nearest::{Found, dot, nearest},
-    tensor_file::{self, Matrix},
+    tensor_file::{self, Fault, Matrix},
 };
 
 pub(crate) const FORMAT: &str = "clip-image-index-1";
@@ -204,12 +204,15 @@ impl ImageIndex {
     /// # Errors
     /// [`ZeroShotError::Io`], or [`ZeroShotError::CorruptIndex`].
     pub fn load(path: &Path) -> Result<Self, ZeroShotError> {
-        let bytes = std::fs::read(path).map_err(ZeroShotError::io("read", path))?;
         let corrupt = |reason: String| ZeroShotError::CorruptIndex {
             path: PathBuf::from(path),
             reason,
         };
-        let (matrices, about) = tensor_file::parse::<About>(&bytes, FORMAT).map_err(corrupt)?;
+        let loaded = tensor_file::load::<About>(path, FORMAT);
+        let (matrices, about) = loaded.map_err(|fault| match fault {
+            Fault::Io(error) => ZeroShotError::io("read", path)(error),
+            Fault::Content(reason) => corrupt(reason),
+        })?;
         let shape = [about.images.len(), about.embed_dim];
         match matrices.into_iter().next() {
             Some(matrix) if matrix.shape == shape && about.embed_dim > 0 => Ok(Self {

@@ -1,12 +1,14 @@
 //! A safetensors file of f32 matrices and one JSON object about them, whole or not at all, with a checksum of all. Beside
 //! them it may hold codes: a coarse form of a matrix, with a checksum of its own, to be read without the matrix.
 
+mod header;
 mod part;
 mod whole;
 
 pub(crate) use self::{
-    part::{Fault, Part, Rows, open},
-    whole::{Matrix, parse, save},
+    header::Fault,
+    part::{Part, Rows, open},
+    whole::{Matrix, load, save},
 };
 
 const ABOUT: &str = "about";

@@ -1,10 +1,13 @@
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
 use clip_model::weights::{replace_atomically, write_safetensors};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{ABOUT, CHECKSUM, CODES, CODES_CHECKSUM, FORMAT};
+use super::{
+    ABOUT, CHECKSUM, CODES, CODES_CHECKSUM, FORMAT,
+    header::{Fault, Opened},
+};
 use crate::{Sha256Hex, ZeroShotError};
 
 /// A named matrix, row by row.
@@ -78,45 +81,41 @@ fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
     }
 }
 
-/// The matrices, sorted by name, and what is known about them; or what is wrong with the file's bytes. Codes are passed over.
-pub(crate) fn parse<About: DeserializeOwned>(
-    bytes: &[u8],
+/// The matrices, sorted by name, and what is known about them. Each is read into the memory that it stays in: a copy of the
+/// file beside it would double what a search of millions needs. Codes are passed over.
+pub(crate) fn load<About: DeserializeOwned>(
+    path: &Path,
     format: &str,
-) -> Result<(Vec<Matrix<'static>>, About), String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let entry = |key: &str| {
-        let metadata = header.metadata().as_ref();
-        metadata.and_then(|metadata| metadata.get(key).cloned())
-    };
-    if entry(FORMAT).as_deref() != Some(format) {
-        return Err(format!("its format is not `{format}`"));
-    }
-    let about = file.tensor(ABOUT).map_err(|error| error.to_string())?;
-    let mut names = file.names();
-    names.retain(|name| ![ABOUT, CODES].contains(name));
+) -> Result<(Vec<Matrix<'static>>, About), Fault> {
+    let opened = Opened::new(path, format)?;
+    let mut names = opened.header.offset_keys();
+    names.retain(|name| ![ABOUT, CODES].contains(&name.as_str()));
     names.sort_unstable();
     let mut hash = Sha256Hex::default();
     let mut matrices = Vec::new();
     for name in names {
-        let view = file.tensor(name).map_err(|error| error.to_string())?;
-        let (&[rows, columns], Dtype::F32) = (view.shape(), view.dtype()) else {
-            return Err(format!("`{name}` is no matrix of f32"));
+        let info = opened.info(&name)?;
+        let (&[rows, columns], Dtype::F32) = (info.shape.as_slice(), info.dtype) else {
+            return Err(format!("`{name}` is no matrix of f32").into());
         };
-        hash = hash.part(view.data());
-        let (values, _) = view.data().as_chunks::<4>();
+        let mut values = vec![0.0_f32; rows * columns];
+        opened.read(info, bytemuck::cast_slice_mut(&mut values))?;
+        hash = hash.part(bytemuck::cast_slice(&values));
+        if cfg!(target_endian = "big") {
+            for value in &mut values {
+                *value = f32::from_bits(value.to_bits().swap_bytes());
+            }
+        }
         matrices.push(Matrix {
-            name: name.to_owned(),
+            name,
             shape: [rows, columns],
-            values: values
-                .iter()
-                .map(|&value| f32::from_le_bytes(value))
-                .collect(),
+            values: values.into(),
         });
     }
-    if entry(CHECKSUM) != Some(hash.part(about.data()).finish()) {
-        return Err("its contents do not match their sha256".to_owned());
+    let about = opened.bytes(ABOUT)?;
+    if opened.entry(CHECKSUM) != Some(&hash.part(&about).finish()) {
+        return Err("its contents do not match their sha256".to_owned().into());
     }
-    let about = serde_json::from_slice(about.data()).map_err(|error| error.to_string())?;
+    let about = serde_json::from_slice(&about).map_err(|error| error.to_string())?;
     Ok((matrices, about))
 }
