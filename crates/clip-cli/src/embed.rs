@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Tensor;
-use clip_model::{l2_normalize, weights::write_atomically};
+use clip_model::{
+    l2_normalize,
+    weights::{replace_atomically, write_safetensors},
+};
 use clip_zeroshot::{ClipEncoders, PROMPT_BATCH, encode_all};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
@@ -35,7 +38,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A tensor of the file.
+/// Texts whose features are tensors at once. Those of similar length among them are encoded together.
+const TEXTS: usize = 64 * PROMPT_BATCH;
+
+/// A tensor of the file. Those of millions of images are gigabytes: they are held once.
 struct Features {
     name: &'static str,
     shape: [usize; 2],
@@ -43,16 +49,27 @@ struct Features {
 }
 
 impl Features {
-    /// Normalised, and on the host.
-    fn new(name: &'static str, features: Tensor<2>) -> Result<Self> {
-        let shape = features.dims();
+    /// Room for so many rows.
+    fn new(name: &'static str, rows: usize, encoders: &ClipEncoders) -> Self {
+        let shape = [rows, encoders.config().embed_dim];
+        Self {
+            name,
+            shape,
+            bytes: Vec::with_capacity(shape[0] * shape[1] * size_of::<f32>()),
+        }
+    }
+
+    /// Takes the next rows, normalised.
+    fn add(&mut self, features: Tensor<2>) -> Result<()> {
         let values = l2_normalize(features).try_into_vec_as::<f32>()?;
         ensure!(
             values.iter().all(|value| value.is_finite()),
-            "{name} are not finite: the model's weights are damaged"
+            "{} are not finite: the model's weights are damaged",
+            self.name
         );
-        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        Ok(Self { name, shape, bytes })
+        self.bytes
+            .extend(values.into_iter().flat_map(f32::to_le_bytes));
+        Ok(())
     }
 }
 
@@ -61,8 +78,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let encoders = args.model.load(device)?;
     let mut tensors = Vec::new();
     if !args.images.is_empty() {
-        let features = encode_images(&encoders, &args.images)?;
-        tensors.push(Features::new("image_features", features)?);
+        tensors.push(encode_images(&encoders, &args.images)?);
     }
     if let Some(texts) = &texts {
         let truncated = encoders.count_truncated(texts);
@@ -73,15 +89,18 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
                 encoders.context_length()
             );
         }
-        let features = encode_all(&encoders, texts, PROMPT_BATCH)?;
-        tensors.push(Features::new("text_features", features)?);
+        let mut features = Features::new("text_features", texts.len(), &encoders);
+        for part in texts.chunks(TEXTS) {
+            features.add(encode_all(&encoders, part, PROMPT_BATCH)?)?;
+        }
+        tensors.push(features);
     }
     let views = tensors.iter().map(|tensor| {
         let view = TensorView::new(Dtype::F32, tensor.shape.to_vec(), &tensor.bytes);
         // invariant: the bytes were just made from a tensor of that shape.
         (tensor.name, view.expect("invariant: bytes fit their shape"))
     });
-    write_atomically(&args.out, &safetensors::serialize(views, None)?)?;
+    replace_atomically(&args.out, |partial| write_safetensors(partial, views, []))?;
     if args.json {
         let mut shapes = json!({ "out": args.out.display().to_string() });
         for tensor in &tensors {
@@ -111,15 +130,15 @@ fn read_lines(path: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn encode_images(encoders: &ClipEncoders, paths: &[PathBuf]) -> Result<Tensor<2>> {
+fn encode_images(encoders: &ClipEncoders, paths: &[PathBuf]) -> Result<Features> {
     let mut pictures = Pictures::new(encoders);
-    let mut parts = Vec::new();
+    let mut features = Features::new("image_features", paths.len(), encoders);
     for paths in paths.chunks(BATCH) {
         let mut pixels = Vec::new();
         for path in paths {
             pixels.extend(pictures.read(path)?);
         }
-        parts.push(encoders.encode_images(pixels));
+        features.add(encoders.encode_images(pixels))?;
     }
-    Ok(Tensor::cat(parts, 0))
+    Ok(features)
 }
