@@ -182,6 +182,11 @@ fn relative(dir: &Path, path: &Path) -> Option<String> {
 /// Where an indexed image lies, or nothing if the file is gone or another than the one indexed, or isn't below the folder:
 /// by an index that someone has forged, or by a symbolic link that has taken the image's place.
 pub(crate) fn resolve(dir: &Path, image: &IndexedImage) -> Option<PathBuf> {
+    resolve_below(&dir.canonicalize().ok()?, image)
+}
+
+/// As [`resolve`], of a folder by its canonical path.
+fn resolve_below(dir: &Path, image: &IndexedImage) -> Option<PathBuf> {
     let relative = Path::new(&image.path);
     let inside = relative
         .components()
@@ -190,7 +195,7 @@ pub(crate) fn resolve(dir: &Path, image: &IndexedImage) -> Option<PathBuf> {
     let about = whole.metadata().ok()?;
     (inside
         && pictures::is_image(relative)
-        && whole.starts_with(dir.canonicalize().ok()?)
+        && whole.starts_with(dir)
         && about.is_file()
         && image_of(image.path.clone(), &about) == *image)
         .then_some(whole)
@@ -204,12 +209,18 @@ pub(crate) fn unchanged(
     top: usize,
     search: impl Fn(usize) -> Result<Vec<Found>>,
 ) -> Result<(Vec<Found>, usize)> {
+    // A folder that is gone has no images.
+    let dir = dir.canonicalize().ok();
+    let is_there = |image| {
+        let dir = dir.as_deref();
+        dir.is_some_and(|dir| resolve_below(dir, image).is_some())
+    };
     let mut asked = top;
     loop {
         let mut found = search(asked)?;
         let all = found.len() < asked;
         let before = found.len();
-        found.retain(|found| resolve(dir, &images[found.position]).is_some());
+        found.retain(|found| is_there(&images[found.position]));
         let others = before - found.len();
         if all || found.len() >= top {
             found.truncate(top);
