@@ -24,7 +24,7 @@ use super::hub::fetch;
 #[cfg(not(feature = "hub"))]
 fn fetch(model: &HubModel) -> Result<PathBuf> {
     bail!(
-        "this build of clip can't download {} (revision {}): build it with `cargo xtask clip ... {PREFIX}...` or \
+        "this build of clip can't download {} (revision {}): build it with `cargo xtask clip`, or with \
          `--features hub`",
         model.name,
         model.revision

@@ -63,7 +63,8 @@ pub struct CaptionReport {
 pub struct DuplicateReport {
     /// With the same bytes (SHA-256).
     pub exact: u64,
-    /// With other bytes and nearly the same perceptual hash: at most 4 bits of 64 differ.
+    /// With other bytes and nearly the same perceptual hash: at most 4 bits of 64 differ, or the two are joined through
+    /// others that do.
     pub near: u64,
     /// The first exact ones, then the first near ones.
     pub twins: Vec<Twin>,

@@ -84,7 +84,7 @@ impl ShardSet {
                 #[cfg(not(feature = "object-store"))]
                 return Err(pattern.bad(&format!(
                     "this program was built without the feature `object-store`, so it can't read {}; \
-                     `cargo xtask clip` builds it in where an argument needs it",
+                     build it with `cargo xtask clip`",
                     urls.join(", ")
                 )));
                 #[cfg(feature = "object-store")]
@@ -171,7 +171,7 @@ impl ShardSet {
                 }));
         } else if location.has_extension("parquet") {
             #[cfg(not(feature = "parquet"))]
-            return Err(pattern.bad("this program was built without the feature `parquet`; `cargo xtask clip` builds it in where an argument needs it"));
+            return Err(pattern.bad("this program was built without the feature `parquet`; build it with `cargo xtask clip`"));
             #[cfg(feature = "parquet")]
             {
                 let file = super::parquet::ParquetFile::open(location, &pattern.columns)?;

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     model: EncoderArgs,
     #[command(flatten)]
     set: SetArgs,
-    /// Several sets in one run, described in a TOML file: see the guide.
+    /// Several sets in one run, described in a TOML file (docs/guide.md, "Several sets").
     #[arg(
         long,
         value_name = "FILE",
@@ -68,7 +68,9 @@ pub(crate) struct Args {
 /// One set of labelled images, described by flags.
 #[derive(clap::Args)]
 struct SetArgs {
-    /// WebDataset tars: brace ranges (`test-{000000..000009}.tar`), globs, and lists joined by `::`.
+    /// WebDataset tars (plain, gzip or Zstandard; local or at http(s)://, s3://, gs://, az://), a `.csv`, `.tsv` or
+    /// `.parquet` table, or a folder of images with `.cls`, `.txt` or `.json` beside them: brace ranges
+    /// (`test-{000000..000009}.tar`), globs, and lists joined by `::`.
     #[arg(long, value_name = "SHARDS", required_unless_present = "sets")]
     data: Option<String>,
     /// The classes' names, one a line, or a Python or JSON list; a sample's class is a position in it, from 0. May

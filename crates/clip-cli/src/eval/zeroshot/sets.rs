@@ -162,7 +162,26 @@ impl Entry {
             templates: in_context(templates, self.context.as_deref())?,
             labels_from: self.labels_from,
             shift_of: self.shift_of,
+            groups: None,
             name: self.name,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guides_file_is_understood_with_all_that_it_mentions() {
+        let guide = include_str!("../../../../../docs/guide.md");
+        let (_, rest) = guide.split_once("--sets sets.toml").unwrap();
+        let (_, rest) = rest.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        for text in [text.to_owned(), text.replace("\n# ", "\n")] {
+            let file: File = toml::from_str(&text).unwrap();
+            assert_eq!(file.set.len(), 2);
+            assert_eq!(file.set[1].shift_of.as_ref(), Some(&file.set[0].name));
+        }
     }
 }
