@@ -78,6 +78,24 @@ fn an_index_follows_its_folder() {
     assert!(!nearest(&folder, "red").contains(&"album/red.png".to_owned()));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_subfolder_that_cannot_be_read_costs_only_itself() {
+    let folder = Folder::new();
+    album(&folder);
+    folder.write("album/red.txt", b"red");
+    folder.unreadable("album/gone");
+    let ran = folder.clip(&["search", "index", "album", "--model", "model", "--json"]);
+    assert!(ran.err.contains("warning: left out: "), "{ran:?}");
+    assert_eq!(ran.json()["images"], 3);
+    let doctor = ["data", "doctor", "album", "--max-bad", "1", "--json"];
+    let ran = folder.clip(&doctor);
+    assert!(ran.err.contains("album/gone"), "{ran:?}");
+    assert!(ran.err.contains(" left out: "), "{ran:?}");
+    // Two have no caption.
+    assert_eq!(ran.json()["samples"], 3);
+}
+
 #[test]
 fn what_cannot_be_searched_says_why() {
     let folder = Folder::new();

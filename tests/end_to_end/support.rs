@@ -107,6 +107,16 @@ impl Folder {
         self.write(name, &tar.into_inner().unwrap());
     }
 
+    /// A folder that nobody can read, not even root: within, paths become longer than the system takes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn unreadable(&self, name: &str) {
+        let long = vec!["x".repeat(200); 12].join("/");
+        for part in [name, "rest"] {
+            fs::create_dir_all(self.path(part).join(&long)).unwrap();
+        }
+        fs::rename(self.path("rest"), self.path(name).join(&long).join("rest")).unwrap();
+    }
+
     /// `clip` with arguments, to be run in this folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());

@@ -83,11 +83,21 @@ pub(crate) fn find(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The images below a folder, sorted by path; symbolic links are not followed.
+/// The images below a folder, sorted by path; symbolic links are not followed. What can't be read below it, as another
+/// user's folder, is left out and named.
 pub(crate) fn below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in WalkDir::new(folder).sort_by_file_name() {
-        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if error.depth() > 0 => {
+                log::warn!("left out: {error}");
+                continue;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", folder.display()));
+            }
+        };
         if entry.file_type().is_file() && is_image(entry.path()) {
             found.push(entry.into_path());
         }

@@ -1,4 +1,5 @@
 use std::{
+    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +27,7 @@ impl Folder {
     /// Lists the folder.
     pub(super) fn open(root: &Path) -> Result<Self, DataError> {
         let mut files = Vec::new();
-        list(root, "", &mut files)?;
+        list(root, "", &mut files).map_err(DataError::io("read", root))?;
         files.sort_by(|a, b| key_and_extension(a).cmp(&key_and_extension(b)));
         let key = |place: usize| key_and_extension(&files[place]).0;
         let begins = |place: &usize| *place == 0 || key(*place) != key(*place - 1);
@@ -60,11 +61,11 @@ impl Folder {
     }
 }
 
-/// Adds the files below `root`/`inner` that can be part of a sample. Linked folders are left out: they may form rings.
-fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> Result<(), DataError> {
-    let folder = root.join(inner);
-    for entry in std::fs::read_dir(&folder).map_err(DataError::io("read", &folder))? {
-        let entry = entry.map_err(DataError::io("read", &folder))?;
+/// Adds the files below `root`/`inner` that can be part of a sample. Linked folders are left out: they may form rings. So
+/// is what can't be read below the folder, as another user's, and named.
+fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
+    for entry in std::fs::read_dir(root.join(inner))? {
+        let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else {
             log::warn!(
                 "{} left out: its name is not Unicode",
@@ -77,13 +78,16 @@ fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> Result<(), DataErr
         } else {
             format!("{inner}/{name}")
         };
-        let kind = entry
-            .file_type()
-            .map_err(DataError::io("read", entry.path()))?;
-        if kind.is_dir() {
-            list(root, &path, files)?;
-        } else if split_key(&path).is_some_and(|(_, extension)| Part::of(extension).is_some()) {
-            files.push(path);
+        let listed = entry.file_type().and_then(|kind| {
+            if kind.is_dir() {
+                list(root, &path, files)?;
+            } else if split_key(&path).is_some_and(|(_, extension)| Part::of(extension).is_some()) {
+                files.push(path);
+            }
+            Ok(())
+        });
+        if let Err(error) = listed {
+            log::warn!("{} left out: {error}", entry.path().display());
         }
     }
     Ok(())
