@@ -246,3 +246,22 @@ fn a_best_that_no_evaluation_gives_is_refused_before_the_run_begins() {
     let ran = best("i2t_r1");
     assert_eq!(ran.code, Some(0), "{ran:?}");
 }
+
+#[test]
+fn a_run_that_cannot_be_read_hides_no_other() {
+    let folder = Folder::new();
+    for (run, config) in [("sound", "batch = 8"), ("odd", "of_another_version = 1")] {
+        std::fs::create_dir_all(folder.path("runs").join(run)).unwrap();
+        folder.write(&format!("runs/{run}/config.toml"), config.as_bytes());
+    }
+    let ran = folder.clip(&["runs", "--json"]);
+    assert_eq!(ran.json()["run"], "runs/sound");
+    assert!(ran.err.contains("warning: runs/odd left out: "), "{ran:?}");
+    assert!(ran.err.contains("of_another_version"), "{ran:?}");
+    refused(
+        &folder,
+        &[(&["runs", "runs/sound", "runs/odd"], &["of_another_version"])],
+    );
+    std::fs::remove_dir_all(folder.path("runs/sound")).unwrap();
+    refused(&folder, &[(&["runs"], &["none of these runs can be read"])]);
+}

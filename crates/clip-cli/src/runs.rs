@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clip_train::{
     RunDir,
     report::{ComparedRun, Comparison, Curves},
@@ -25,11 +25,19 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut runs = Vec::new();
-    for dir in &args.dirs {
-        for dir in runs_of(dir)? {
-            runs.push(read(&dir)?);
+    for named in &args.dirs {
+        for dir in runs_of(named)? {
+            match read(&dir) {
+                Ok(run) => runs.push(run),
+                // One of a folder's runs, perhaps of another version, hides no other.
+                Err(error) if dir != *named => {
+                    log::warn!("{} left out: {error:#}", dir.display());
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
+    ensure!(!runs.is_empty(), "none of these runs can be read");
     let comparison = Comparison { runs };
     if let Some(path) = &args.html {
         comparison.write(path)?;
