@@ -20,7 +20,7 @@ use hyper_util::{
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task,
     time::{sleep, timeout},
@@ -46,6 +46,10 @@ const MOST_DRAINED: usize = 256 << 20;
 
 /// A client that sends nothing for so long has gone.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection that takes longer is cut off, or clients that never read their answers would hold all places for good. The
+/// largest image that can be indexed has arrived by then at 1 Mbit/s.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// What every answer says to the browser: nothing may be loaded or run but what this server gives, and no other page may
 /// show what it gives.
@@ -101,15 +105,7 @@ impl Server {
             };
             let service = service.clone();
             task::spawn(async move {
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(TIMEOUT)
-                    .keep_alive(false)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-                if let Err(error) = served {
-                    log::debug!("a request has failed: {error}");
-                }
+                answer(stream, service, LONGEST).await;
                 drop(place);
             });
         }
@@ -148,6 +144,20 @@ impl Server {
             Ok(Ok(bytes)) => Ok((bytes, place)),
             _ => Err(refused(StatusCode::BAD_REQUEST, "the upload breaks off")),
         }
+    }
+}
+
+/// Answers the request of a connection, or gives up after so long.
+async fn answer(stream: TcpStream, service: TowerToHyperService<Router>, longest: Duration) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(longest, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!("a request has failed: {error}"),
+        Err(_) => log::debug!("a request has taken too long"),
     }
 }
 
@@ -300,7 +310,31 @@ async fn drain(body: Body) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn a_client_that_never_reads_loses_its_connection() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client
+                .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                .unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            // More than the system keeps for a client.
+            let large = get(|| async { vec![0; 64 << 20] });
+            let service = TowerToHyperService::new(Router::new().route("/", large));
+            let answered = answer(stream, service, Duration::from_millis(200));
+            assert!(timeout(TIMEOUT, answered).await.is_ok());
+            drop(client);
+        });
+    }
 
     #[test]
     fn a_host_is_known_without_its_port() {
