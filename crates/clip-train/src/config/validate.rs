@@ -1,0 +1,214 @@
+//! What a configuration may not say.
+
+use super::RunConfig;
+use crate::{Decay, TrainError, progress::is_share};
+
+/// Beyond what any machine has cores for.
+const MOST_THREADS: usize = 1024;
+/// Two years.
+const MOST_MINUTES: f64 = 1e6;
+
+impl RunConfig {
+    /// Checks that every number is in range.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] with the first key that isn't.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let share = |value: f32| (0.0..1.0).contains(&value);
+        let optimizer = &self.optimizer;
+        let checks = [
+            ("batch", self.batch > 1, "needs at least 2 pairs to compare"),
+            ("epochs", positive(self.epochs), "must be above 0"),
+            ("steps", self.steps != Some(0), "must be above 0"),
+            ("lr", positive(self.lr), "must be above 0"),
+            (
+                "schedule",
+                match self.schedule {
+                    Decay::ConstantCooldown { power, lr_end, .. } => {
+                        positive(power) && lr_end.is_finite() && lr_end >= 0.0
+                    }
+                    Decay::Cosine {} | Decay::Constant {} => true,
+                },
+                "needs a `power` above 0 and an `lr_end` that isn't negative",
+            ),
+            (
+                "threads",
+                self.threads <= MOST_THREADS,
+                "must be at most 1024",
+            ),
+            (
+                "data.workers",
+                self.data.workers <= MOST_THREADS,
+                "must be at most 1024",
+            ),
+            (
+                "patch_dropout",
+                self.patch_dropout
+                    .is_none_or(|share| (0.0..1.0).contains(&share)),
+                "must be in [0, 1)",
+            ),
+            (
+                "lock_text",
+                !(self.lock_image
+                    && self.lock_text
+                    && self.lock_image_unlocked_groups == 0
+                    && self.lock_text_unlocked_layers == 0),
+                "and `lock_image` leave nothing to train; unlock a group of one of them",
+            ),
+            ("eval.batch", self.eval.batch > 0, "must be at least 1"),
+            (
+                "ema",
+                self.ema.is_none_or(|decay| (0.0..1.0).contains(&decay)),
+                "must be in [0, 1)",
+            ),
+            (
+                "checkpoint.minutes",
+                self.checkpoint
+                    .minutes
+                    .is_none_or(|minutes| positive(minutes) && minutes <= MOST_MINUTES),
+                "must be above 0, and no more than a million",
+            ),
+            (
+                "checkpoint.keep",
+                self.checkpoint.keep > 0,
+                "must be at least 1",
+            ),
+            (
+                "optimizer.beta_1",
+                share(optimizer.beta_1),
+                "must be in [0, 1)",
+            ),
+            (
+                "optimizer.beta_2",
+                share(optimizer.beta_2),
+                "must be in [0, 1)",
+            ),
+            (
+                "optimizer.epsilon",
+                positive(f64::from(optimizer.epsilon)),
+                "must be above 0",
+            ),
+            (
+                "optimizer.weight_decay",
+                optimizer.weight_decay.is_finite() && optimizer.weight_decay >= 0.0,
+                "must not be negative",
+            ),
+            (
+                "optimizer.grad_clip_norm",
+                optimizer.grad_clip_norm.is_none_or(positive),
+                "must be above 0",
+            ),
+            (
+                "optimizer.layer_decay",
+                optimizer
+                    .layer_decay
+                    .is_none_or(|decay| decay > 0.0 && decay <= 1.0),
+                "must be in (0, 1]",
+            ),
+        ];
+        match checks.into_iter().find(|(_, good, _)| !good) {
+            Some((key, _, reason)) => Err(TrainError::Config {
+                origin: "the configuration".to_owned(),
+                reason: format!("`{key}` {reason}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that `checkpoint.best` is one of `keys`, which an evaluation gives, and a share: of those the highest is the
+    /// best.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] with the keys that it may be.
+    pub fn validate_best(&self, keys: &[String]) -> Result<(), TrainError> {
+        let Some(best) = &self.checkpoint.best else {
+            return Ok(());
+        };
+        let averaged = keys.iter().map(|key| format!("ema_{key}"));
+        let averaged = averaged.filter(|_| self.ema.is_some());
+        let shares = keys.iter().cloned().chain(averaged);
+        let shares: Vec<String> = shares.filter(|key| is_share(key)).collect();
+        if shares.contains(best) {
+            return Ok(());
+        }
+        Err(TrainError::Config {
+            origin: "`checkpoint.best`".to_owned(),
+            reason: if shares.is_empty() {
+                format!(
+                    "{best:?} is never found, for nothing is evaluated; give `data.val` (`--val`)"
+                )
+            } else {
+                format!(
+                    "{best:?} is no share that an evaluation gives; these are: {}",
+                    shares.join(", ")
+                )
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_out_of_range_is_named() {
+        RunConfig::default().validate().unwrap();
+        let mut config = RunConfig::default();
+        config.optimizer.beta_2 = 1.0;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("`optimizer.beta_2`"), "{error}");
+        for (key, set) in [
+            ("threads", |config: &mut RunConfig| config.threads = 1 << 20),
+            ("checkpoint.minutes", |config| {
+                config.checkpoint.minutes = Some(1e18);
+            }),
+            ("schedule", |config| {
+                config.schedule = Decay::ConstantCooldown {
+                    steps: 10,
+                    power: 1.0,
+                    lr_end: f64::NAN,
+                };
+            }),
+        ] as [(&str, fn(&mut RunConfig)); 3]
+        {
+            let mut config = RunConfig::default();
+            set(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_best_is_a_share_that_is_found() {
+        let keys = ["i2t_r1", "i2t_median_rank", "val_loss"].map(str::to_owned);
+        let mut config = RunConfig::default();
+        config.validate_best(&[]).unwrap();
+        config.checkpoint.best = Some("i2t_r1".to_owned());
+        config.validate_best(&keys).unwrap();
+        let error = config.validate_best(&[]).unwrap_err().to_string();
+        assert!(error.contains("--val"), "{error}");
+        for wrong in ["i2t_median_rank", "val_loss", "i2t_r2", "ema_i2t_r1"] {
+            config.checkpoint.best = Some(wrong.to_owned());
+            let error = config.validate_best(&keys).unwrap_err().to_string();
+            assert!(error.ends_with("these are: i2t_r1"), "{error}");
+        }
+        config.checkpoint.best = Some("ema_i2t_r1".to_owned());
+        config.ema = Some(0.99);
+        config.validate_best(&keys).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_trains_nothing_is_refused() {
+        let mut config = RunConfig {
+            lock_image: true,
+            lock_text: true,
+            ..RunConfig::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("leave nothing to train"), "{error}");
+        config.lock_text_unlocked_layers = 1;
+        config.validate().unwrap();
+    }
+}
