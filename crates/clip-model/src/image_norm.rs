@@ -39,13 +39,16 @@ impl ImageNorm {
     /// As [`to_tensor`](Self::to_tensor)
     pub fn bytes_to_tensor(&self, pixels: Bytes, size: usize, device: &Device) -> Tensor<4> {
         let batch = pixels.len() / (size * size * 3);
-        let data = TensorData::from_bytes(pixels, [batch, size, size, 3], DType::U8);
+        // As one row: GPUs align rows, and would be given each pixel's three bytes by themselves.
+        let bytes = [pixels.len()];
+        let data = TensorData::from_bytes(pixels, bytes, DType::U8);
         // WGSL has no bytes: there, pixels travel as the numbers that they become.
         let pixels = if device.supports_dtype(DType::U8) {
-            Tensor::<4, Int>::from_data(data, (device, DType::U8)).float()
+            Tensor::<1, Int>::from_data(data, (device, DType::U8)).float()
         } else {
             Tensor::from_data(data.convert::<f32>(), device)
         };
+        let pixels = pixels.reshape([batch, size, size, 3]);
         let scale = Tensor::<1>::from_floats(self.std.map(|std| 1.0 / (255.0 * std)), device);
         let [r, g, b] = [0, 1, 2].map(|channel| -self.mean[channel] / self.std[channel]);
         let shift = Tensor::<1>::from_floats([r, g, b], device);

@@ -47,10 +47,7 @@ impl Captions {
         let ids = self.ids[range.start * self.length..range.end * self.length].to_vec();
         let place: Vec<i32> = (0..range.len() as i32).collect();
         Buckets {
-            tokens: vec![Tensor::from_data(
-                TensorData::new(ids, [range.len(), self.length]),
-                device,
-            )],
+            tokens: vec![on_device(ids, [range.len(), self.length], device)],
             place: Tensor::from_data(TensorData::new(place, [range.len()]), device),
         }
     }
@@ -81,7 +78,7 @@ impl Captions {
                     .flat_map(|(_, at)| &row(*at)[..longest])
                     .copied()
                     .collect();
-                Tensor::from_data(TensorData::new(ids, [bucket.len(), longest]), device)
+                on_device(ids, [bucket.len(), longest], device)
             })
             .collect();
         Buckets {
@@ -89,6 +86,12 @@ impl Captions {
             place: Tensor::from_data(TensorData::new(place, [count]), device),
         }
     }
+}
+
+/// Brought there as one row: a GPU aligns each.
+fn on_device(ids: Vec<i32>, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
+    let row = [ids.len()];
+    Tensor::<1, Int>::from_data(TensorData::new(ids, row), device).reshape(shape)
 }
 
 impl Buckets {
