@@ -105,25 +105,40 @@ pub(super) fn moved(grads: GradientsParams, module: &impl Module, to: &Device) -
 
 /// The Euclidean norm of all gradients together, `[1]`, where the model is.
 pub(crate) fn global_norm(grads: &GradientsParams, model: &Clip) -> Tensor<1> {
-    struct SquaredNorm<'a> {
+    /// Sums of sums: for a GPU it is less to bring hundreds of small tensors together than to sum each.
+    struct Squares<'a> {
         grads: &'a GradientsParams,
-        sum: Option<Tensor<1>>,
+        vectors: Vec<Tensor<1>>,
+        /// Of the squares in each row.
+        rows: Vec<Tensor<1>>,
     }
-    impl ModuleVisitor for SquaredNorm<'_> {
+    impl ModuleVisitor for Squares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.grads.get::<D>(param.id) {
-                let square = grad.square().sum();
-                self.sum = Some(match self.sum.take() {
-                    Some(sum) => sum + square,
-                    None => square,
-                });
+            let Some(grad) = self.grads.get::<D>(param.id) else {
+                return;
+            };
+            match grad.dims().first() {
+                Some(&rows) if D > 1 => {
+                    let squares = grad.reshape([rows as i32, -1]).square();
+                    self.rows.push(squares.sum_dim(1).reshape([rows]));
+                }
+                _ => self.vectors.push(grad.reshape([-1])),
             }
         }
     }
-    let mut norm = SquaredNorm { grads, sum: None };
-    model.visit(&mut norm);
+    let mut squares = Squares {
+        grads,
+        vectors: Vec::new(),
+        rows: Vec::new(),
+    };
+    model.visit(&mut squares);
+    let Squares { vectors, rows, .. } = squares;
+    let sum = |parts: Vec<Tensor<1>>| (!parts.is_empty()).then(|| Tensor::cat(parts, 0));
+    let of_vectors = sum(vectors).map(|vectors| vectors.square().sum());
+    let of_rows = sum(rows).map(Tensor::sum);
     let nothing = || Tensor::zeros([1], &model.device().inner());
-    norm.sum.unwrap_or_else(nothing).sqrt()
+    let sums = of_vectors.into_iter().chain(of_rows);
+    sums.reduce(|a, b| a + b).unwrap_or_else(nothing).sqrt()
 }
 
 /// Whether any parameter of a module has a gradient.
