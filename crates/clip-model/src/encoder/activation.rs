@@ -26,8 +26,7 @@ impl Activation {
         }
         let here = x.clone().detach();
         let wide = at_least_f32(here.clone());
-        let [slope, value] =
-            [self.derivative(wide.clone()), self.value(wide)].map(|y| y.cast(dtype));
+        let [slope, value] = [self.slope(wide.clone()), self.value(wide)].map(|y| y.cast(dtype));
         // Zero beside the value, and the derivative on the way back.
         (x - here) * slope + value
     }
@@ -40,7 +39,9 @@ impl Activation {
         }
     }
 
-    fn derivative<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+    /// The derivative at each element, in f32 at least.
+    pub(super) fn slope<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        let x = at_least_f32(x);
         match self {
             Self::Gelu => {
                 let phi = ((x.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;

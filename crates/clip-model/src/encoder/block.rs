@@ -93,10 +93,24 @@ impl ResidualAttentionBlock {
         only: Option<&Tensor<2, Int>>,
     ) -> Tensor<3> {
         #[cfg(feature = "cpu")]
-        if self.ls_1.is_none() && self.ls_2.is_none() && clip_kernels::supports(&x) {
+        if self.is_supported(&x) {
             return self.fused(x, mask, only);
         }
         self.composed(x, mask, only)
+    }
+
+    /// Whether [`forward`](Self::forward) is a single operation where the block is, with a backward pass of its own.
+    pub fn is_one_operation(&self) -> bool {
+        #[cfg(feature = "cpu")]
+        return self.is_supported(&self.attn.in_proj.weight.val().unsqueeze());
+        #[cfg(not(feature = "cpu"))]
+        false
+    }
+
+    /// By that operation, for an input like `x`.
+    #[cfg(feature = "cpu")]
+    fn is_supported(&self, x: &Tensor<3>) -> bool {
+        self.ls_1.is_none() && self.ls_2.is_none() && clip_kernels::supports(x)
     }
 
     /// The block of Burn's operations, on any device.

@@ -65,6 +65,37 @@ fn parts(batch: usize, tokens: usize, weight: [usize; 2]) -> usize {
         .unwrap_or(1)
 }
 
+/// The gradient by a weight matrix that multiplied each token, in f32: of parts as [`project`]'s, then their sum.
+///
+/// # Shapes
+/// - `x`: `[batch, tokens, from]`
+/// - `by_y`: `[batch, tokens, to]`
+/// - returns `[from, to]`
+pub(super) fn weight_gradient(x: Tensor<3>, by_y: Tensor<3>) -> Tensor<2> {
+    let [batch, tokens, from] = x.dims();
+    let [_, _, to] = by_y.dims();
+    let parts = parts(batch, tokens, [from, to]);
+    let rows = batch * tokens / parts;
+    let x = x.reshape([parts, rows, from]).transpose();
+    let products = x.matmul(by_y.reshape([parts, rows, to])).cast(DType::F32);
+    let sum = match parts {
+        1 => products,
+        _ => products.sum_dim(0),
+    };
+    sum.reshape([from, to])
+}
+
+/// The sum of all tokens, in f32: over each sequence's, which come out in the precision of `x`, then over sequences.
+///
+/// # Shapes
+/// - `x`: `[batch, tokens, width]`
+/// - returns `[width]`
+pub(super) fn sum(x: Tensor<3>) -> Tensor<1> {
+    let [_, _, width] = x.dims();
+    let sums = x.sum_dim(1).cast(DType::F32);
+    sums.sum_dim(0).reshape([width])
+}
+
 /// The layer on each token.
 ///
 /// # Shapes

@@ -15,7 +15,7 @@ use super::{
     batch::PairBatch,
     captions::Buckets,
     gradients::{collect, moved, scaled, trains},
-    recompute::Tape,
+    tape::Tape,
 };
 
 /// Some rows of a batch, on a device.
@@ -36,9 +36,10 @@ pub(super) struct Features {
 /// The model on one device, and how it encodes chunks there.
 pub(super) struct Encoder<'a> {
     batch: &'a PairBatch,
-    /// On this encoder's device; on the main one it shares the parameters, elsewhere they are copies.
+    /// On this encoder's device, in the step's precision. In f32 on the main one it shares the parameters, else they are
+    /// copies.
     model: Clip,
-    /// The model in the step's precision, off the graph.
+    /// The same, off the graph.
     inference: Clip,
     /// The main device, which gets all that comes of a chunk.
     main: Device,
@@ -83,8 +84,9 @@ impl<'a> Encoder<'a> {
             Some(device) => model.valid().train().fork(device),
             None => model.clone(),
         };
+        let model = options.precision.copy(&model);
         Self {
-            inference: options.precision.copy(&model).valid(),
+            inference: model.valid(),
             image_trains: trains(&model.visual),
             text_trains: trains(&model.text),
             is_elsewhere: elsewhere.is_some(),
@@ -152,7 +154,7 @@ impl<'a> Encoder<'a> {
 
     /// The features with their graph.
     pub(super) fn encode(&self, rows: Range<usize>) -> Encoded {
-        let model = self.options.precision.copy(&self.model);
+        let model = self.model.clone().fork(&self.model.device());
         let mut encoded = Encoded {
             chunk: self.load(rows),
             image: None,
@@ -171,9 +173,12 @@ impl<'a> Encoder<'a> {
             encoded.image_tape = tape;
         }
         if self.text_trains {
+            let recompute = self.options.recompute;
+            let on_tape = Tape::serves(&model.text, recompute);
             encoded.text = Some(chunk.captions.encode(|tokens| {
-                if self.options.recompute {
-                    let (features, tape) = Tape::record(&model.text, &self.inference.text, tokens);
+                if on_tape {
+                    let inference = &self.inference.text;
+                    let (features, tape) = Tape::record(&model.text, inference, tokens, recompute);
                     encoded.text_tapes.push(tape);
                     features.cast(DType::F32)
                 } else {
@@ -184,22 +189,25 @@ impl<'a> Encoder<'a> {
         encoded
     }
 
-    /// A residual network has no blocks to compute again: it keeps its whole graph, as in the reference.
+    /// A residual network has no blocks like these: it keeps its whole graph, as in the reference.
     fn encode_images(
         &self,
         model: &Clip,
         images: Tensor<4>,
         patches: Option<Tensor<2, Int>>,
     ) -> (Tensor<2>, BatchStatistics, Option<Tape>) {
+        let recompute = self.options.recompute;
         let (features, tape) = match (&model.visual, &self.inference.visual) {
             (
                 ImageEncoder::VisionTransformer(chain),
                 ImageEncoder::VisionTransformer(inference),
-            ) if self.options.recompute => Tape::record(chain, inference, &(images, patches)),
+            ) if Tape::serves(chain, recompute) => {
+                Tape::record(chain, inference, &(images, patches), recompute)
+            }
             (ImageEncoder::Siglip(chain), ImageEncoder::Siglip(inference))
-                if self.options.recompute =>
+                if Tape::serves(chain, recompute) =>
             {
-                Tape::record(chain, inference, &images)
+                Tape::record(chain, inference, &images, recompute)
             }
             _ => {
                 let (features, statistics) = model.encode_image_in_training(images, patches);

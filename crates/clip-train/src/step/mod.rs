@@ -5,7 +5,7 @@ mod captions;
 mod encoder;
 mod gradients;
 mod patches;
-mod recompute;
+mod tape;
 #[cfg(test)]
 mod tests;
 mod workers;

@@ -58,6 +58,59 @@ fn every_option_agrees_with_itself_in_chunks() {
     }
 }
 
+/// As on GPUs: a block with layer scales is no single operation.
+#[test]
+fn blocks_that_go_back_by_themselves_find_what_autodiff_does() {
+    let device = Device::flex().autodiff();
+    let batch = batch(BATCH);
+    for locked in [false, true] {
+        let mut config = config();
+        config.vision_cfg.ls_init_value = Some(0.3);
+        config.vision_cfg.patch_dropout = 0.0;
+        let mut model = config.init(9, &device);
+        let scale = |value| LayerScale {
+            scale: Param::from_tensor(Tensor::full([32], value, &device)),
+        };
+        for block in &mut model.text.transformer.resblocks {
+            (block.ls_1, block.ls_2) = (Some(scale(0.4)), Some(scale(0.5)));
+        }
+        assert!(!model.text.blocks()[0].is_one_operation());
+        if locked {
+            // The text tower's lower block, below which nothing needs a gradient, and a part of an image block.
+            model.text = model.text.lock(2);
+            let ImageEncoder::VisionTransformer(visual) = &mut model.visual else {
+                panic!("a vision transformer");
+            };
+            let block = &mut visual.transformer.resblocks[0];
+            block.mlp.c_fc = block.mlp.c_fc.clone().no_grad();
+        }
+        let image = model.encode_image(batch.images.rows(0..BATCH, &device));
+        let captions = batch.captions.whole(0..BATCH, &device);
+        let text = captions.encode(|tokens| model.encode_text(tokens.clone()));
+        let [image_features, text_features] = [&image, &text].map(|all| all.clone().inner());
+        let logit_scale = model.logit_scale.val().inner();
+        let features = ContrastiveBatch::new(image_features, text_features, logit_scale);
+        let loss = ContrastiveLoss::default().with_gradients(features);
+        let sum = |features: Tensor<2>, grad| (features * Tensor::from_inner(grad)).sum();
+        let sum = sum(image, loss.image) + sum(text, loss.text);
+        let mut grads = GradientsParams::from_grads(sum.backward(), &model);
+        grads.register(model.logit_scale.id, loss.logit_scale);
+        let want = (loss.loss.into_scalar(), named(&grads, &model));
+        for (chunk, threads, buckets, recompute) in [
+            (BATCH, 1, 1, false),
+            (BATCH, 1, 2, true),
+            (5, 1, 2, false),
+            (5, 2, 1, true),
+        ] {
+            let step = step(chunk)
+                .with_threads(threads)
+                .with_text_buckets(buckets)
+                .with_recomputed_blocks(recompute);
+            assert_same(&want, &found(step, &model, &batch), ROUNDING);
+        }
+    }
+}
+
 #[test]
 fn dropped_patches_and_groups_make_a_difference() {
     let device = Device::flex().autodiff();

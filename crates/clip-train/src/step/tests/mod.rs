@@ -12,7 +12,7 @@ use burn::{
 use clip_data::Cursor;
 use clip_model::{
     ClipConfig, ImageNorm,
-    encoder::ImageEncoder,
+    encoder::{Chain, ImageEncoder, LayerScale},
     loss::{Groups, InfoNce, SigLip},
     weights::weights_bytes,
 };
