@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -38,22 +40,78 @@ impl ImageNorm {
     /// # Shapes
     /// As [`to_tensor`](Self::to_tensor)
     pub fn bytes_to_tensor(&self, pixels: Bytes, size: usize, device: &Device) -> Tensor<4> {
-        let batch = pixels.len() / (size * size * 3);
-        // As one row: GPUs align rows, and would be given each pixel's three bytes by themselves.
-        let bytes = [pixels.len()];
-        let data = TensorData::from_bytes(pixels, bytes, DType::U8);
-        // WGSL has no bytes: there, pixels travel as the numbers that they become.
-        let pixels = if device.supports_dtype(DType::U8) {
-            Tensor::<1, Int>::from_data(data, (device, DType::U8)).float()
-        } else {
-            Tensor::from_data(data.convert::<f32>(), device)
+        self.normalise(SentPixels::new(pixels, device), size)
+    }
+
+    /// The same of pixels that are on the device.
+    ///
+    /// # Shapes
+    /// As [`to_tensor`](Self::to_tensor)
+    pub fn normalise(&self, pixels: SentPixels, size: usize) -> Tensor<4> {
+        let pixels = match pixels {
+            SentPixels::Bytes(bytes) => bytes.float(),
+            SentPixels::Floats(floats) => floats,
         };
-        let pixels = pixels.reshape([batch, size, size, 3]);
+        let device = &pixels.device();
+        let [numbers] = pixels.dims();
+        let pixels = pixels.reshape([numbers / (size * size * 3), size, size, 3]);
         let scale = Tensor::<1>::from_floats(self.std.map(|std| 1.0 / (255.0 * std)), device);
         let [r, g, b] = [0, 1, 2].map(|channel| -self.mean[channel] / self.std[channel]);
         let shift = Tensor::<1>::from_floats([r, g, b], device);
         (pixels * scale.unsqueeze() + shift.unsqueeze()).permute([0, 3, 1, 2])
     }
+}
+
+/// Pixels on a device, from 0 to 255, as one row: GPUs align rows, and would have each pixel's three bytes by themselves.
+#[derive(Clone, Debug)]
+pub enum SentPixels {
+    /// A byte each.
+    Bytes(Tensor<1, Int>),
+    /// WGSL has no bytes: there, pixels travel as the numbers that they become.
+    Floats(Tensor<1>),
+}
+
+impl SentPixels {
+    /// `pixels` may be shared: they aren't copied on this side.
+    pub fn new(pixels: Bytes, device: &Device) -> Self {
+        Self::of_data(row(pixels), device)
+    }
+
+    /// The same by way of memory that a GPU reads while it computes.
+    pub fn while_it_computes(pixels: Bytes, device: &Device) -> Self {
+        let mut data = row(pixels);
+        device.staging(std::iter::once(&mut data));
+        Self::of_data(data, device)
+    }
+
+    fn of_data(data: TensorData, device: &Device) -> Self {
+        if device.supports_dtype(DType::U8) {
+            Self::Bytes(Tensor::from_data(data, (device, DType::U8)))
+        } else {
+            Self::Floats(Tensor::from_data(data.convert::<f32>(), device))
+        }
+    }
+
+    /// Some of them.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.clone().slice(range)),
+            Self::Floats(floats) => Self::Floats(floats.clone().slice(range)),
+        }
+    }
+
+    /// Where they are.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Bytes(bytes) => bytes.device(),
+            Self::Floats(floats) => floats.device(),
+        }
+    }
+}
+
+fn row(pixels: Bytes) -> TensorData {
+    let length = pixels.len();
+    TensorData::from_bytes(pixels, [length], DType::U8)
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub use config::{
     VisionConfig, VisionPool,
 };
 pub use error::ModelError;
-pub use image_norm::ImageNorm;
+pub use image_norm::{ImageNorm, SentPixels};
 pub use init::Init;
 pub use interpolate::interpolate;
 pub use precision::Precision;

@@ -6,15 +6,17 @@ use burn::{
     train::{InferenceStep, TrainOutput, TrainStep},
 };
 use clip_data::ImageTextBatch;
-use clip_model::{Clip, ImageNorm, loss::Groups};
+use clip_model::{Clip, ImageNorm};
 use std::{
     any::Any,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
+use super::ahead::{Batches, Preparation};
 use crate::{
-    Captions, ContrastiveStep, Images, Optimizer, PairBatch, PatchDropout, StepGradients,
+    ContrastiveStep, Optimizer, PairBatch, PatchDropout, StepGradients,
     config::Duplicates,
     progress::{EvalOutput, StepOutput},
     step::{Stopped, reason},
@@ -37,11 +39,7 @@ pub struct ContrastiveLearner {
     #[module(skip)]
     step: ContrastiveStep,
     #[module(skip)]
-    norm: ImageNorm,
-    #[module(skip)]
-    patch_dropout: Option<PatchDropout>,
-    #[module(skip)]
-    duplicates: Duplicates,
+    preparation: Preparation,
     /// Those of the step, if any.
     #[module(skip)]
     devices: Vec<NamedDevice>,
@@ -68,9 +66,11 @@ impl ContrastiveLearner {
         Self {
             clip,
             step,
-            norm,
-            patch_dropout: None,
-            duplicates: Duplicates::Negatives,
+            preparation: Preparation {
+                norm,
+                patch_dropout: None,
+                duplicates: Duplicates::Negatives,
+            },
             devices: Vec::new(),
         }
     }
@@ -85,13 +85,13 @@ impl ContrastiveLearner {
 
     /// Encodes some of each image's patches.
     pub fn with_patch_dropout(mut self, patch_dropout: Option<PatchDropout>) -> Self {
-        self.patch_dropout = patch_dropout;
+        self.preparation.patch_dropout = patch_dropout;
         self
     }
 
     /// Sets what equal captions and images of a batch are to each other.
     pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
-        self.duplicates = duplicates;
+        self.preparation.duplicates = duplicates;
         self
     }
 
@@ -148,28 +148,19 @@ impl ContrastiveLearner {
         }
     }
 
-    /// What a step makes of a batch of the loader.
-    pub(super) fn pairs(&self, batch: ImageTextBatch) -> PairBatch {
-        let images = Images::new(batch.images, batch.image_size, self.norm);
-        let captions = Captions::new(batch.tokens, batch.tokens_per_caption);
-        let groups = match self.duplicates {
-            Duplicates::Negatives => None,
-            Duplicates::Positives => {
-                let groups = Groups::alone(batch.batch)
-                    .join_equal(captions.rows())
-                    .join_equal(batch.image_ids);
-                (!groups.are_alone()).then_some(groups)
-            }
-        };
-        let patches = self
-            .patch_dropout
-            .map(|dropout| dropout.draw(batch.cursor, batch.batch));
-        PairBatch {
-            images,
-            captions,
-            patches,
-            groups,
-        }
+    /// The batches of a loader as the step takes them, brought to the device ahead of it where it computes on a whole
+    /// batch of so many pairs at once, and on that device alone.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn batches<'a>(
+        &self,
+        loader: &'a Arc<dyn DataLoader<ImageTextBatch>>,
+        pairs: usize,
+    ) -> io::Result<Batches<'a>> {
+        let alone = self.devices.iter().all(|device| !self.is_elsewhere(device));
+        let to = (alone && self.step.is_one_chunk(pairs)).then(|| self.clip.device());
+        Batches::new(loader, self.preparation.clone(), to)
     }
 
     /// Takes one optimizer step; then waits for the device, for the step's numbers. What the loop alone knows (learning
@@ -194,7 +185,7 @@ impl TrainStep for ContrastiveLearner {
 
     /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
-        let batch = self.pairs(batch);
+        let batch = self.preparation.pairs(batch);
         let found = self.step.gradients(&self.clip, &batch);
         let [loss, logit_scale] = read([found.loss, found.temperature_factor]);
         TrainOutput {

@@ -1,5 +1,6 @@
 //! A training run: its directory, and the loop that Burn's learner drives.
 
+mod ahead;
 mod dir;
 mod learner;
 mod plan;

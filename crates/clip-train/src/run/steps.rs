@@ -1,14 +1,17 @@
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use burn::{
+    data::dataloader::DataLoader,
     module::Module,
     train::{Interrupter, LearnerEvent, SupervisedTrainingEventProcessor},
 };
 use clip_data::{ImageTextBatch, TrainLoader};
 
-use super::{ContrastiveLearner, EvaluateError, NotFinite, plan::Plan, strategy::Work};
+use super::{
+    ContrastiveLearner, EvaluateError, NotFinite, ahead::Prepared, plan::Plan, strategy::Work,
+};
 use crate::{
-    StepGradients, TrainError,
+    PairBatch, StepGradients, TrainError,
     checkpoint::{Best, RunState},
     progress::{EvalOutput, Notes, StepOutput},
 };
@@ -39,9 +42,9 @@ impl Steps<'_> {
     pub(super) fn run(
         &mut self,
         model: &mut ContrastiveLearner,
-        batches: &dyn burn::data::dataloader::DataLoader<ImageTextBatch>,
+        loader: &Arc<dyn DataLoader<ImageTextBatch>>,
     ) -> Result<bool, TrainError> {
-        let ended = self.train(model, batches);
+        let ended = self.train(model, loader);
         if ended.as_ref().is_err_and(TrainError::leaves_model)
             && let Err(error) = self.keep(model)
         {
@@ -55,9 +58,10 @@ impl Steps<'_> {
     fn train(
         &mut self,
         model: &mut ContrastiveLearner,
-        batches: &dyn burn::data::dataloader::DataLoader<ImageTextBatch>,
+        loader: &Arc<dyn DataLoader<ImageTextBatch>>,
     ) -> Result<bool, TrainError> {
-        let mut batches = batches.iter();
+        let batches = model.batches(loader, self.plan.batch as usize);
+        let mut batches = batches.map_err(|error| TrainError::Learner(error.to_string()))?;
         self.start_split();
         while !self.plan.is_done(self.work.state.step) {
             let began = Instant::now();
@@ -98,7 +102,7 @@ impl Steps<'_> {
     fn advance(
         &mut self,
         model: &mut ContrastiveLearner,
-        batch: ImageTextBatch,
+        batch: Prepared,
         began: Instant,
     ) -> Result<bool, TrainError> {
         let waited = began.elapsed().as_secs_f64();
@@ -130,14 +134,14 @@ impl Steps<'_> {
     fn step(
         &mut self,
         model: &mut ContrastiveLearner,
-        batch: ImageTextBatch,
+        Prepared { pairs, cursor }: Prepared,
     ) -> Result<StepOutput, TrainError> {
         let state = &self.work.state;
-        let (next, cursor) = (state.step + 1, batch.cursor);
+        let next = state.step + 1;
         let lr = self.plan.schedule.at(state.step);
-        let pairs = batch.batch;
-        let found = self.gradients(model, batch)?;
-        let mut output = model.update(&mut self.work.optimizer, lr, found, pairs);
+        let count = pairs.images.count();
+        let found = self.gradients(model, pairs)?;
+        let mut output = model.update(&mut self.work.optimizer, lr, found, count);
         output.lr = lr;
         for (what, value) in [("loss", output.loss), ("gradient norm", output.grad_norm)] {
             if !value.is_finite() {
@@ -165,9 +169,8 @@ impl Steps<'_> {
     fn gradients(
         &self,
         model: &mut ContrastiveLearner,
-        batch: ImageTextBatch,
+        batch: PairBatch,
     ) -> Result<StepGradients, TrainError> {
-        let batch = model.pairs(batch);
         loop {
             let stopped = match model.gradients(&batch) {
                 Ok(found) => return Ok(found),

@@ -99,7 +99,7 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
             saved_step: self.resumed_from,
             suspect: None,
         };
-        let ended = steps.run(&mut model, &*batches);
+        let ended = steps.run(&mut model, &batches);
         let outcome = ended.map(|interrupted| Trained {
             model: model.valid().clip,
             ema: steps.work.ema.take().map(Ema::into_model),

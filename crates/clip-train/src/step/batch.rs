@@ -1,11 +1,12 @@
 use std::ops::Range;
 
 use burn::tensor::{Bytes, Device, Tensor};
-use clip_model::{ImageNorm, loss::Groups};
+use clip_model::{ImageNorm, SentPixels, loss::Groups};
 
 use super::{Captions, KeptPatches};
 
-/// Images with a caption each, and what a step makes of them. They stay on the host until they are encoded.
+/// Images with a caption each, and what a step makes of them. They stay on the host until they are encoded, or until
+/// they are brought to a device ahead of it.
 #[derive(Clone, Debug)]
 pub struct PairBatch {
     /// Decoded images.
@@ -33,10 +34,18 @@ impl PairBatch {
 /// Decoded images: their bytes travel to the device that encodes them, which normalises them.
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// `[images, size, size, 3]`; its clones and parts share them.
-    pixels: Bytes,
+    /// `[images, size, size, 3]`.
+    pixels: Pixels,
+    count: usize,
     size: usize,
     norm: ImageNorm,
+}
+
+#[derive(Clone, Debug)]
+enum Pixels {
+    /// Clones and parts share them.
+    Here(Bytes),
+    Sent(Box<SentPixels>),
 }
 
 impl Images {
@@ -48,29 +57,53 @@ impl Images {
             "{} bytes are no whole images of {size} by {size}",
             pixels.len()
         );
-        let pixels = Bytes::from_bytes_vec(pixels).shared();
-        Self { pixels, size, norm }
+        Self {
+            count: pixels.len() / (size * size * 3),
+            pixels: Pixels::Here(Bytes::from_bytes_vec(pixels).shared()),
+            size,
+            norm,
+        }
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.pixels.len() / self.bytes()
+        self.count
+    }
+
+    /// The same on the device that will encode them, or on their way there.
+    pub(crate) fn on_device(self, device: &Device) -> Self {
+        let pixels = match self.pixels {
+            Pixels::Here(pixels) => Box::new(SentPixels::while_it_computes(pixels, device)),
+            Pixels::Sent(sent) => sent,
+        };
+        Self {
+            pixels: Pixels::Sent(pixels),
+            ..self
+        }
     }
 
     /// Some of them on a device, normalised.
     ///
     /// # Shapes
     /// - returns `[rows, 3, size, size]`
-    pub(super) fn rows(&self, rows: Range<usize>, device: &Device) -> Tensor<4> {
-        let (start, end) = (rows.start * self.bytes(), rows.end * self.bytes());
-        // invariant: they are shared, and the rows are those of a chunk of them.
-        let pixels = self.pixels.view(start, end);
-        let pixels = pixels.expect("invariant: rows of shared bytes");
-        self.norm.bytes_to_tensor(pixels, self.size, device)
-    }
-
-    /// Of one image.
-    fn bytes(&self) -> usize {
-        self.size * self.size * 3
+    ///
+    /// # Panics
+    /// If they are on another device.
+    pub(crate) fn rows(&self, rows: Range<usize>, device: &Device) -> Tensor<4> {
+        // Of one image.
+        let bytes = self.size * self.size * 3;
+        let (start, end) = (rows.start * bytes, rows.end * bytes);
+        match &self.pixels {
+            Pixels::Here(pixels) => {
+                // invariant: they are shared, and the rows are those of a chunk of them.
+                let pixels = pixels.view(start, end);
+                let pixels = pixels.expect("invariant: rows of shared bytes");
+                self.norm.bytes_to_tensor(pixels, self.size, device)
+            }
+            Pixels::Sent(sent) => {
+                assert_eq!(sent.device(), *device, "images were sent elsewhere");
+                self.norm.normalise(sent.part(start..end), self.size)
+            }
+        }
     }
 }

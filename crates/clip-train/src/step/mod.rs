@@ -143,6 +143,11 @@ impl ContrastiveStep {
         self
     }
 
+    /// Whether it encodes a batch of so many pairs as one chunk.
+    pub(crate) fn is_one_chunk(&self, pairs: usize) -> bool {
+        self.threads == 1 && pairs <= self.chunk
+    }
+
     /// The loss and its gradients. Waits for the devices in f16 only, and where several have to bring theirs together.
     ///
     /// # Panics
