@@ -103,12 +103,18 @@ impl Ids {
     /// What the answers of a tile lose together, `[1]`, and the derivative by its logits, which are `[rows, batch]` and
     /// begin with row `start` of the batch.
     fn questions(&self, start: usize, logits: Tensor<2>) -> (Tensor<1>, Tensor<2>) {
-        let [rows, _] = logits.dims();
         #[cfg(feature = "cpu")]
         if clip_kernels::supports_matrix(&logits) {
+            let [rows, _] = logits.dims();
             let row_ids = &self.numbers[start..start + rows];
             return clip_kernels::pairwise_sigmoid(&logits, row_ids, &self.numbers);
         }
+        self.questions_by_burn(start, logits)
+    }
+
+    /// The same of Burn's operations.
+    fn questions_by_burn(&self, start: usize, logits: Tensor<2>) -> (Tensor<1>, Tensor<2>) {
+        let [rows, _] = logits.dims();
         let signs = signs(
             self.tensor.clone().narrow(0, start, rows),
             self.tensor.clone(),
@@ -146,6 +152,26 @@ mod tests {
         for operands in Operands::with_and_without_groups() {
             assert_tiles_are_plain(tiled, plain, &operands, Some(-1.5));
             assert_tiles_are_plain(tiled, plain, &operands, None);
+        }
+    }
+
+    /// What devices without the kernel take.
+    #[test]
+    fn burns_operations_answer_as_the_kernel_does() {
+        for operands in Operands::with_and_without_groups() {
+            let batch = operands.batch(2.0, None, &Device::default());
+            let ids = Ids::of(&batch);
+            let [rows, _] = batch.image.dims();
+            // The second half, as a tile.
+            let start = rows / 2;
+            let image = batch.image.narrow(0, start, rows - start);
+            let logits = image.matmul(batch.text.transpose());
+            let (loss, by_logits) = ids.questions(start, logits.clone());
+            let (plain_loss, plain_by_logits) = ids.questions_by_burn(start, logits);
+            // Of a question, not of all together.
+            let mean = |sum: Tensor<1>| sum.div_scalar(((rows - start) * rows) as f32).into_data();
+            assert_close(mean(loss), mean(plain_loss));
+            assert_close(by_logits.into_data(), plain_by_logits.into_data());
         }
     }
 

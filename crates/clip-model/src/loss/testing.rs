@@ -50,7 +50,12 @@ impl Operands {
         vec![Self::new(1), Self::new(7), grouped(7), grouped(11)]
     }
 
-    fn batch(&self, logit_scale: f32, bias: Option<f32>, device: &Device) -> ContrastiveBatch {
+    pub(super) fn batch(
+        &self,
+        logit_scale: f32,
+        bias: Option<f32>,
+        device: &Device,
+    ) -> ContrastiveBatch {
         let features = |values: &[f32]| {
             let data = TensorData::new(values.to_vec(), [values.len() / EMBED_DIM, EMBED_DIM]);
             Tensor::from_data(data, device)
