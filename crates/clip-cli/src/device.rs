@@ -54,7 +54,8 @@ impl Backend {
     fn remedy(self) -> &'static str {
         match self {
             Self::Cuda => {
-                "install NVIDIA's driver (`nvidia-smi` must list the GPU; a container must be started with it)"
+                "install NVIDIA's driver (`nvidia-smi` must list the GPU; a container must be started with it) and CUDA's \
+                 toolkit, of which kernels take libdevice (CUDA_PATH says where it is, if not in /usr/local/cuda)"
             }
             Self::Metal => "metal needs macOS and its GPU",
             Self::Vulkan | Self::Wgpu => {
@@ -283,12 +284,12 @@ fn devices_of(backend: Backend) -> Result<Vec<Device>> {
     Ok(found)
 }
 
-/// Lets a device compute a sum that is known.
+/// Lets a device compute a sum that is known, with a function that GELU takes and CUDA has in its toolkit alone.
 fn start(name: DeviceName, device: Device) -> Result<Started> {
     let tried = without_panic(|| {
-        let sum = (Tensor::<1>::ones([4], &device) + 1.0).sum();
+        let sum = (Tensor::<1>::zeros([4], &device).erf() + 2.0).sum();
         sum.try_into_vec_as::<f32>()
-            .map_err(|error| error.to_string())
+            .map_err(|error| innermost(&error.to_string()).to_owned())
             .and_then(|sum| match sum[..] {
                 [8.0] => Ok(describe(&device)),
                 _ => Err(format!("4 times 2 is {sum:?} for it")),
@@ -306,6 +307,13 @@ fn start(name: DeviceName, device: Device) -> Result<Started> {
             name.backend.remedy()
         ),
     }
+}
+
+/// What a backend's error comes of, which it tells last, each of its causes after a line of its own.
+fn innermost(error: &str) -> &str {
+    let cause = error.rsplit("Caused by:\n").next();
+    let line = cause.and_then(|cause| cause.trim().lines().next());
+    line.unwrap_or(error).trim()
 }
 
 /// What a device is, and whether it is a GPU in software.
@@ -370,6 +378,17 @@ mod tests {
         for bad in ["cpu:", "cpu:x", "cpu:-1", ""] {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_error_is_told_by_what_it_comes_of() {
+        let tree = "An error happened during execution\nCaused by:\n  A launch error happened\nCaused by:\n  compiling \
+                    'f': libdevice.10.bc was not found\nBacktrace:\nNo backtrace available";
+        assert_eq!(
+            innermost(tree),
+            "compiling 'f': libdevice.10.bc was not found"
+        );
+        assert_eq!(innermost("out of memory\n"), "out of memory");
     }
 
     #[test]
