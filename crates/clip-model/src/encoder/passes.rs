@@ -2,7 +2,7 @@
 //!
 //! A GPU waits for whoever tells it what to do next. Autodiff tells it more than is needed, and of both towers by turns,
 //! so that fewer operations become one kernel: a slice of a weight, for one, is filled with zeros, written to and added
-//! on its way back. These passes are less than half of its kernels.
+//! on its way back. These passes are half as many kernels.
 
 use burn::{
     module::{Param, ParamId},

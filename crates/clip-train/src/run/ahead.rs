@@ -1,5 +1,6 @@
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -15,7 +16,7 @@ use burn::{
 use clip_data::{Cursor, ImageTextBatch};
 use clip_model::{ImageNorm, loss::Groups};
 
-use crate::{Captions, Images, PairBatch, PatchDropout, config::Duplicates};
+use crate::{Captions, Images, PairBatch, PatchDropout, config::Duplicates, step::on_a_device};
 
 /// What becomes of a loader's batches before a step.
 #[derive(Clone, Debug)]
@@ -94,7 +95,7 @@ impl<'a> Batches<'a> {
             for batch in loader.iter() {
                 let batch = batch.map(|batch| {
                     let mut prepared = preparation.prepare(batch);
-                    prepared.pairs.images = prepared.pairs.images.on_device(&device);
+                    prepared.pairs.images = sent(prepared.pairs.images, &device);
                     prepared
                 });
                 let is_last = batch.is_err();
@@ -109,6 +110,12 @@ impl<'a> Batches<'a> {
         thread.spawn(send)?;
         Ok(Self::Ahead(batches))
     }
+}
+
+/// Images on their way to a device. Those that it doesn't take stay here: the step, which needs it, tells why it stopped.
+fn sent(images: Images, device: &Device) -> Images {
+    let send = || on_a_device(0, || images.clone().on_device(device));
+    catch_unwind(AssertUnwindSafe(send)).unwrap_or(images)
 }
 
 impl Iterator for Batches<'_> {

@@ -30,7 +30,7 @@ pub(crate) use gradients::{global_norm, scaled};
 pub use patches::{KeptPatches, PatchDropout};
 use workers::Workers;
 pub use workers::computes_on_device;
-pub(crate) use workers::{Stopped, reason};
+pub(crate) use workers::{Stopped, named as on_a_device, reason};
 
 /// Gradients of the whole batch's contrastive loss, the batch encoded in chunks that fit in memory.
 ///

@@ -179,7 +179,7 @@ pub fn computes_on_device() -> bool {
 }
 
 /// Does something on a device. A panic goes on with the device's place in the list.
-pub(super) fn named<T>(device: usize, work: impl FnOnce() -> T) -> T {
+pub(crate) fn named<T>(device: usize, work: impl FnOnce() -> T) -> T {
     let before = COMPUTES.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     COMPUTES.set(before);
