@@ -43,7 +43,7 @@ impl ImageNorm {
         self.normalise(SentPixels::new(pixels, device), size)
     }
 
-    /// The same of pixels that are on the device.
+    /// The same of whole images of `size` by `size` that are on the device already.
     ///
     /// # Shapes
     /// As [`to_tensor`](Self::to_tensor)
@@ -65,9 +65,9 @@ impl ImageNorm {
 /// Pixels on a device, from 0 to 255, as one row: GPUs align rows, and would have each pixel's three bytes by themselves.
 #[derive(Clone, Debug)]
 pub enum SentPixels {
-    /// A byte each.
+    /// A byte each, `[numbers]`.
     Bytes(Tensor<1, Int>),
-    /// WGSL has no bytes: there, pixels travel as the numbers that they become.
+    /// WGSL has no bytes: there, pixels travel as the numbers that they become, `[numbers]`.
     Floats(Tensor<1>),
 }
 
@@ -92,7 +92,7 @@ impl SentPixels {
         }
     }
 
-    /// Some of them.
+    /// Some of them, by their numbers: three for each pixel.
     pub fn part(&self, range: Range<usize>) -> Self {
         match self {
             Self::Bytes(bytes) => Self::Bytes(bytes.clone().slice(range)),

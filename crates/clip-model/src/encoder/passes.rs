@@ -2,7 +2,7 @@
 //!
 //! A GPU waits for whoever tells it what to do next. Autodiff tells it more than is needed, and of both towers by turns,
 //! so that fewer operations become one kernel: a slice of a weight, for one, is filled with zeros, written to and added
-//! on its way back. These passes are half as many kernels.
+//! on its way back. These passes ask for fewer.
 
 use burn::{
     module::{Param, ParamId},
@@ -89,9 +89,9 @@ struct Attention {
 /// Gradients by the parameters of a block that aren't locked, without a graph, in f32.
 #[derive(Debug, Default)]
 pub struct BlockGradients {
-    /// Gains, biases, layer scales.
+    /// Gains, biases, layer scales, each as long as it.
     pub vectors: Vec<(ParamId, Tensor<1>)>,
-    /// Weights.
+    /// Weights, `[from, to]`.
     pub matrices: Vec<(ParamId, Tensor<2>)>,
 }
 
@@ -154,6 +154,10 @@ impl ResidualAttentionBlock {
     ///
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`, without a graph, and so is the first result
+    /// - `mask`: of as many tokens
+    ///
+    /// # Panics
+    /// If the block isn't on a graph.
     pub fn pass(&self, x: Tensor<3>, mask: &ScoreMask) -> (Tensor<3>, Kept) {
         let (normed_1, norm_1) = norm(&self.ln_1, self.epsilon, x.clone());
         let attention = self.attn.pass(normed_1.clone(), mask);
@@ -187,6 +191,9 @@ impl ResidualAttentionBlock {
     ///
     /// # Shapes
     /// - `by_y`: `[batch, tokens, width]`, without a graph, and so is the first result
+    ///
+    /// # Panics
+    /// If the block isn't on a graph.
     pub fn back(&self, kept: Kept, by_y: Tensor<3>) -> (Tensor<3>, BlockGradients) {
         let dtype = by_y.dtype();
         let mut found = BlockGradients::default();

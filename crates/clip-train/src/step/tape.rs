@@ -46,7 +46,8 @@ impl Tape {
         recompute || by_themselves(chain)
     }
 
-    /// Encodes, with a graph of stem and head alone.
+    /// Encodes, with a graph of stem and head; where blocks go back by themselves, the head's has the last block too if it
+    /// gives one token alone.
     ///
     /// # Shapes
     /// - `inference`: the weights of `chain`, off the graph
