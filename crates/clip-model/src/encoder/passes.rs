@@ -155,9 +155,6 @@ impl ResidualAttentionBlock {
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`, without a graph, and so is the first result
     /// - `mask`: of as many tokens
-    ///
-    /// # Panics
-    /// If the block isn't on a graph.
     pub fn pass(&self, x: Tensor<3>, mask: &ScoreMask) -> (Tensor<3>, Kept) {
         let (normed_1, norm_1) = norm(&self.ln_1, self.epsilon, x.clone());
         let attention = self.attn.pass(normed_1.clone(), mask);
@@ -187,13 +184,11 @@ impl ResidualAttentionBlock {
         (y, kept)
     }
 
-    /// From the gradient by what [`pass`](Self::pass) gave to that by what it got.
+    /// From the gradient by what [`pass`](Self::pass) gave to that by what it got. A block that isn't on a graph has no
+    /// parameters that train.
     ///
     /// # Shapes
     /// - `by_y`: `[batch, tokens, width]`, without a graph, and so is the first result
-    ///
-    /// # Panics
-    /// If the block isn't on a graph.
     pub fn back(&self, kept: Kept, by_y: Tensor<3>) -> (Tensor<3>, BlockGradients) {
         let dtype = by_y.dtype();
         let mut found = BlockGradients::default();
