@@ -13,7 +13,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("clip-kernels", &[]),
     ("clip-model", &["clip-kernels"]),
     ("clip-data", &[]),
-    ("clip-train", &["clip-data", "clip-model"]),
+    ("clip-train", &["clip-data", "clip-kernels", "clip-model"]),
     ("clip-zeroshot", &["clip-data", "clip-model"]),
     (
         "clip-cli",

@@ -10,6 +10,9 @@
 //! [`sum_of_softmaxes`] compute them in vectors and keep no matrix but the result, where each of Burn's operations makes
 //! one. [`pairwise_sigmoid`] is all of `SigLIP`'s loss but the products.
 //!
+//! What a step does with all parameters waits for memory: [`add_gradient`], [`sum_of_squares`], [`scale_gradient`] and
+//! [`adamw`] cross it once, on all threads.
+//!
 //! The same from Burn's parts is in `clip-model`, whose tests hold the two against each other.
 
 // A function is compiled for wider vectors where it is inlined into what `rows::vectorized` runs, and only there.
@@ -18,7 +21,9 @@
 #![cfg_attr(test, allow(clippy::float_cmp))]
 
 mod activation;
+mod adamw;
 mod block;
+mod gradients;
 mod log_sums;
 mod norm;
 mod operation;
@@ -29,6 +34,9 @@ mod rows;
 mod softmax;
 
 pub use activation::Activation;
-pub use log_sums::{log_sum_exp, sum_of_softmaxes, supports_matrix};
+pub use adamw::{AdamWStep, adamw};
+pub use gradients::{add_gradient, scale_gradient, sum_of_squares};
+pub use log_sums::{log_sum_exp, sum_of_softmaxes};
 pub use operation::{BlockParameters, residual_block, supports};
 pub use pairwise_sigmoid::pairwise_sigmoid;
+pub use primitive::computes_on;

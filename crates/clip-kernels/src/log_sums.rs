@@ -2,7 +2,7 @@
 
 use burn::{
     backend::Flex,
-    tensor::{DType, Device, Shape, Tensor},
+    tensor::{Shape, Tensor},
 };
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -18,12 +18,6 @@ const COLUMNS: usize = 256;
 /// Numbers that are worth a task: some ten microseconds of work.
 const NUMBERS: usize = 1 << 14;
 
-/// Whether [`log_sum_exp`], [`sum_of_softmaxes`] and [`pairwise_sigmoid`](crate::pairwise_sigmoid) compute on matrices
-/// like `x`: those in f32 on Burn's CPU backend, without autodiff.
-pub fn supports_matrix(x: &Tensor<2>) -> bool {
-    x.dtype() == DType::F32 && x.device() == Device::flex() && !x.is_autodiff()
-}
-
 /// The logarithm of the sum of exponentials over `dim`, by which a softmax over it is `exp(x - log_sum_exp)`.
 ///
 /// # Shapes
@@ -31,7 +25,7 @@ pub fn supports_matrix(x: &Tensor<2>) -> bool {
 /// - returns `[1, columns]` over `dim` 0, `[rows, 1]` over `dim` 1
 ///
 /// # Panics
-/// If [`supports_matrix`] denies `x`, and if `dim` is neither.
+/// If [`computes_on`](crate::computes_on) denies `x`, and if `dim` is neither.
 pub fn log_sum_exp(x: &Tensor<2>, dim: usize) -> Tensor<2> {
     let [rows, columns] = x.dims();
     assert!(dim < 2, "a matrix has dimensions 0 and 1, not {dim}");
@@ -53,7 +47,7 @@ pub fn log_sum_exp(x: &Tensor<2>, dim: usize) -> Tensor<2> {
 /// - returns `[rows, columns]`
 ///
 /// # Panics
-/// If [`supports_matrix`] denies one of them, and if a shape doesn't fit.
+/// If [`computes_on`](crate::computes_on) denies one of them, and if a shape doesn't fit.
 pub fn sum_of_softmaxes(x: &Tensor<2>, by_row: &Tensor<2>, by_column: &Tensor<2>) -> Tensor<2> {
     let [rows, columns] = x.dims();
     assert_eq!(by_row.dims(), [rows, 1], "a number for each row");
@@ -137,6 +131,7 @@ fn of_columns(x: &[f32], columns: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::computes_on;
 
     /// More columns than are summed at a time, and logits as far apart as a temperature of 1/100 makes them.
     fn logits() -> Tensor<2> {
@@ -191,8 +186,8 @@ mod tests {
     #[test]
     fn a_matrix_with_autodiff_is_denied() {
         let x = logits();
-        assert!(supports_matrix(&x));
-        assert!(!supports_matrix(&x.autodiff()));
+        assert!(computes_on(&x));
+        assert!(!computes_on(&x.autodiff()));
     }
 
     #[test]

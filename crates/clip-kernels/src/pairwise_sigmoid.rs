@@ -22,7 +22,7 @@ use crate::{
 /// - returns `[1]` and `[rows, columns]`
 ///
 /// # Panics
-/// If [`supports_matrix`](crate::supports_matrix) denies `logits`, and if there isn't an id for each row and column.
+/// If [`computes_on`](crate::computes_on) denies `logits`, and if there isn't an id for each row and column.
 pub fn pairwise_sigmoid(
     logits: &Tensor<2>,
     row_ids: &[i32],

@@ -1,5 +1,11 @@
 //! Sums that the compiler may keep in vectors: eight at a time, which are added at the end.
 
+/// Numbers that are a task, where a pass over a tensor is shared by threads.
+pub(crate) const TASK: usize = 1 << 14;
+
+/// Fewer numbers take less time than to wake a thread.
+pub(crate) const ALONE: usize = 1 << 17;
+
 /// As many numbers as a vector of AVX2 holds.
 const LANES: usize = 8;
 

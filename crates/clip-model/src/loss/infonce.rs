@@ -113,7 +113,7 @@ impl InfoNce {
 
 fn log_sum_exp(logits: &Tensor<2>, dim: usize) -> Tensor<2> {
     #[cfg(feature = "cpu")]
-    if clip_kernels::supports_matrix(logits) {
+    if clip_kernels::computes_on(logits) {
         return clip_kernels::log_sum_exp(logits, dim);
     }
     let max = logits.clone().max_dim(dim);
@@ -123,7 +123,7 @@ fn log_sum_exp(logits: &Tensor<2>, dim: usize) -> Tensor<2> {
 /// The softmax over each row, given the rows' log-sum-exps, and that over each column.
 fn sum_of_softmaxes(logits: &Tensor<2>, by_row: &Tensor<2>, by_column: &Tensor<2>) -> Tensor<2> {
     #[cfg(feature = "cpu")]
-    if clip_kernels::supports_matrix(logits) {
+    if clip_kernels::computes_on(logits) {
         return clip_kernels::sum_of_softmaxes(logits, by_row, by_column);
     }
     (logits.clone() - by_row.clone()).exp() + (logits.clone() - by_column.clone()).exp()

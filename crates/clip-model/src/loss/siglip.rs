@@ -104,7 +104,7 @@ impl Ids {
     /// begin with row `start` of the batch.
     fn questions(&self, start: usize, logits: Tensor<2>) -> (Tensor<1>, Tensor<2>) {
         #[cfg(feature = "cpu")]
-        if clip_kernels::supports_matrix(&logits) {
+        if clip_kernels::computes_on(&logits) {
             let [rows, _] = logits.dims();
             let row_ids = &self.numbers[start..start + rows];
             return clip_kernels::pairwise_sigmoid(&logits, row_ids, &self.numbers);

@@ -1,5 +1,6 @@
 //! Gradients become steps.
 
+mod adamw;
 mod config;
 mod groups;
 mod state;
@@ -10,14 +11,14 @@ use burn::{
     module::Module,
     module::ParamGroup,
     optim::{
-        AdamWConfig, GradientsParams, LambConfig, LearningRate, LionConfig, ModuleOptimizer,
-        Optimizer as Rule,
+        GradientsParams, LambConfig, LearningRate, LionConfig, ModuleOptimizer, Optimizer as Rule,
     },
     tensor::{Device, Tensor},
 };
 use clip_model::{Clip, MAX_LOGIT_SCALE};
 use sha2::{Digest, Sha256, digest::Output};
 
+use adamw::AdamW;
 pub use config::{OptimizerConfig, OptimizerKind};
 use groups::Parameters;
 pub use state::OptimizerState;
@@ -45,12 +46,7 @@ impl Optimizer {
         let decay = |is_matrix| if is_matrix { config.weight_decay } else { 0.0 };
         let inner = match config.kind {
             OptimizerKind::AdamW => grouped(config, &parameters, |is_matrix| {
-                AdamWConfig::new()
-                    .with_beta_1(config.beta_1)
-                    .with_beta_2(config.beta_2)
-                    .with_epsilon(config.epsilon)
-                    .with_weight_decay(decay(is_matrix))
-                    .build()
+                AdamW::new(config, decay(is_matrix))
             }),
             OptimizerKind::Lamb => grouped(config, &parameters, |is_matrix| {
                 LambConfig::new()

@@ -1,5 +1,5 @@
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, ModuleVisitor, Param, ParamId},
     optim::GradientsParams,
     tensor::{DType, Device, Gradients, Tensor},
 };
@@ -16,14 +16,40 @@ pub(super) fn collect(found: &mut Gradients, module: &impl Module, sum: &mut Gra
             let Some(grad) = param.val().grad_remove(self.found) else {
                 return;
             };
-            let grad = match self.sum.remove::<D>(param.id) {
-                Some(sum) => sum + grad,
-                None => grad,
-            };
-            self.sum.register(param.id, grad);
+            add_one(self.sum, param.id, grad);
         }
     }
     module.visit(&mut Collect { found, sum });
+}
+
+/// Adds what was found of other rows.
+pub(super) fn add(sum: &mut GradientsParams, mut part: GradientsParams, module: &impl Module) {
+    struct Add<'a> {
+        part: &'a mut GradientsParams,
+        sum: &'a mut GradientsParams,
+    }
+    impl ModuleVisitor for Add<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.part.remove::<D>(param.id) {
+                add_one(self.sum, param.id, grad);
+            }
+        }
+    }
+    let part = &mut part;
+    module.visit(&mut Add { part, sum });
+}
+
+/// Adds to what is there of a parameter.
+pub(super) fn add_one<const D: usize>(sum: &mut GradientsParams, id: ParamId, grad: Tensor<D>) {
+    let grad = match sum.remove::<D>(id) {
+        #[cfg(feature = "cpu")]
+        Some(sum) if clip_kernels::computes_on(&sum) && clip_kernels::computes_on(&grad) => {
+            clip_kernels::add_gradient(sum, grad)
+        }
+        Some(sum) => sum + grad,
+        None => grad,
+    };
+    sum.register(id, grad);
 }
 
 /// The same gradients in f32, times a factor `[1]` if there is one.
@@ -40,8 +66,12 @@ pub(crate) fn scaled(
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.grads.remove::<D>(param.id) {
                 let grad = grad.cast(DType::F32);
-                let grad = match &self.factor {
-                    Some(factor) => grad * factor.clone().reshape([1; D]),
+                let grad = match self.factor.clone() {
+                    #[cfg(feature = "cpu")]
+                    Some(factor) if clip_kernels::computes_on(&grad) => {
+                        clip_kernels::scale_gradient(grad, factor)
+                    }
+                    Some(factor) => grad * factor.reshape([1; D]),
                     None => grad,
                 };
                 self.grads.register(param.id, grad);
@@ -109,7 +139,7 @@ pub(crate) fn global_norm(grads: &GradientsParams, model: &Clip) -> Tensor<1> {
     struct Squares<'a> {
         grads: &'a GradientsParams,
         vectors: Vec<Tensor<1>>,
-        /// Of the squares in each row.
+        /// Of the squares in each row, or in all.
         rows: Vec<Tensor<1>>,
     }
     impl ModuleVisitor for Squares<'_> {
@@ -117,6 +147,11 @@ pub(crate) fn global_norm(grads: &GradientsParams, model: &Clip) -> Tensor<1> {
             let Some(grad) = self.grads.get::<D>(param.id) else {
                 return;
             };
+            #[cfg(feature = "cpu")]
+            if clip_kernels::computes_on(&grad) {
+                self.rows.push(clip_kernels::sum_of_squares(grad));
+                return;
+            }
             match grad.dims().first() {
                 Some(&rows) if D > 1 => {
                     let squares = grad.reshape([rows as i32, -1]).square();

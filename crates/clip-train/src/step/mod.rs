@@ -13,7 +13,7 @@ mod workers;
 use std::{ops::Range, sync::Arc};
 
 use burn::{
-    optim::{GradientsAccumulator, GradientsParams},
+    optim::GradientsParams,
     tensor::{Device, Tensor},
 };
 use clip_model::{
@@ -214,14 +214,13 @@ impl ContrastiveStep {
             let scale = self.gradient_scale(&found, room);
             (found, scale)
         };
-        let mut total = GradientsAccumulator::new();
-        let add = |part| total.accumulate(model, part);
+        let mut grads = GradientsParams::new();
+        let add = |part| gradients::add(&mut grads, part, model);
         let found = if chunks.len() <= self.threads {
             workers.in_one_pass(&chunks, loss, add)
         } else {
             workers.in_two_passes(&chunks, loss, add)
         };
-        let mut grads = total.grads();
         grads.register(model.logit_scale.id, found.logit_scale);
         if let (Some(bias), Some(grad)) = (logit_bias, found.logit_bias) {
             grads.register(bias.id, grad);

@@ -1,11 +1,10 @@
 use burn::{
-    module::ParamId,
     optim::GradientsParams,
     tensor::{Gradients, Int, Tensor},
 };
 use clip_model::encoder::{BlockGradients, Chain, Kept, ScoreMask};
 
-use super::gradients::{collect, trains};
+use super::gradients::{add_one, collect, trains};
 
 /// What the backward pass through an encoder's blocks needs, where they aren't on one graph with all else.
 ///
@@ -152,17 +151,10 @@ impl Tape {
 
 /// To what other captions found for the same parameters.
 fn add(grads: BlockGradients, sum: &mut GradientsParams) {
-    fn to<const D: usize>(sum: &mut GradientsParams, (id, grad): (ParamId, Tensor<D>)) {
-        let grad = match sum.remove::<D>(id) {
-            Some(sum) => sum + grad,
-            None => grad,
-        };
-        sum.register(id, grad);
+    for (id, grad) in grads.vectors {
+        add_one(sum, id, grad);
     }
-    for grad in grads.vectors {
-        to(sum, grad);
-    }
-    for grad in grads.matrices {
-        to(sum, grad);
+    for (id, grad) in grads.matrices {
+        add_one(sum, id, grad);
     }
 }
