@@ -24,5 +24,5 @@ pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};
 pub use passes::{BlockGradients, Kept, ScoreMask};
 pub use siglip::{AttentionPoolLatent, SiglipShape, SiglipVisionTransformer};
-pub use text::{TextProjection, TextTransformer};
+pub use text::{EmbeddedCaptions, TextProjection, TextTransformer};
 pub use vision::{PatchEmbedding, VisionTransformer};

@@ -29,6 +29,15 @@ pub struct TextTransformer {
     causal: bool,
 }
 
+/// Captions as the text transformer begins with them.
+#[derive(Clone, Debug)]
+pub struct EmbeddedCaptions {
+    /// `[batch, tokens]`.
+    tokens: Tensor<2, Int>,
+    /// `[batch, tokens, width]`, in f32.
+    embedded: Tensor<3>,
+}
+
 /// Into the joint space.
 #[derive(Module, Debug)]
 pub enum TextProjection {
@@ -128,10 +137,50 @@ impl TextTransformer {
     /// # Panics
     /// If there are more tokens than the context has positions.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        let x = self.stem(&tokens);
-        let (mask, only) = (self.mask(&x), self.pool(&x, &tokens));
+        self.forward_embedded(&self.embed(&tokens))
+    }
+
+    /// The same of captions whose tokens were looked up.
+    pub fn forward_embedded(&self, captions: &EmbeddedCaptions) -> Tensor<2> {
+        let x = self.stem(captions);
+        let (mask, only) = (self.mask(&x), self.pool(&x, captions));
         let x = self.transformer.forward(x, mask.as_ref(), only.as_ref());
-        self.head(x, &tokens)
+        self.head(x, captions)
+    }
+
+    /// Looks up the captions' tokens.
+    ///
+    /// # Shapes
+    /// - `tokens`: as for [`forward`](Self::forward)
+    pub fn embed(&self, tokens: &Tensor<2, Int>) -> EmbeddedCaptions {
+        let tokens = self.padded(tokens);
+        EmbeddedCaptions {
+            embedded: self.token_embedding.forward(tokens.clone()), // f32, whatever the rest computes in
+            tokens,
+        }
+    }
+
+    /// The same of several groups of captions at once: their gradient by the embedding, which is as large as the vocabulary,
+    /// is one and no sum.
+    ///
+    /// # Shapes
+    /// - `groups`: each as for [`forward`](Self::forward)
+    pub fn embed_all(&self, groups: &[Tensor<2, Int>]) -> Vec<EmbeddedCaptions> {
+        let groups: Vec<_> = groups.iter().map(|tokens| self.padded(tokens)).collect();
+        let rows = groups.iter().map(|tokens| tokens.clone().reshape([1, -1]));
+        let embedded = self.token_embedding.forward(Tensor::cat(rows.collect(), 1));
+        let [_, _, width] = embedded.dims();
+        let mut start = 0;
+        let embed = |tokens: Tensor<2, Int>| {
+            let [batch, length] = tokens.dims();
+            let part = embedded.clone().narrow(1, start, batch * length);
+            start += batch * length;
+            EmbeddedCaptions {
+                embedded: part.reshape([batch, length, width]),
+                tokens,
+            }
+        };
+        groups.into_iter().map(embed).collect()
     }
 
     /// Whether a text is over at its token of the highest id, so that what follows changes nothing.
@@ -157,14 +206,12 @@ impl TextTransformer {
 }
 
 impl Chain for TextTransformer {
-    /// `[batch, tokens]`.
-    type Input = Tensor<2, Int>;
+    type Input = EmbeddedCaptions;
 
-    fn stem(&self, tokens: &Self::Input) -> Tensor<3> {
-        let tokens = self.padded(tokens);
-        let [_, length] = tokens.dims();
+    fn stem(&self, captions: &Self::Input) -> Tensor<3> {
+        let embedded = captions.embedded.clone();
+        let [_, length, _] = embedded.dims();
         let positions = self.positional_embedding.val().narrow(0, 0, length);
-        let embedded = self.token_embedding.forward(tokens); // f32, whatever the rest computes in
         embedded.cast(positions.dtype()) + positions.unsqueeze()
     }
 
@@ -177,11 +224,11 @@ impl Chain for TextTransformer {
         self.causal.then(|| causal_mask(length, &x.device()))
     }
 
-    fn pool(&self, _x: &Tensor<3>, tokens: &Self::Input) -> Option<Tensor<2, Int>> {
-        Some(self.pool.positions(&self.padded(tokens), self.eos_id))
+    fn pool(&self, _x: &Tensor<3>, captions: &Self::Input) -> Option<Tensor<2, Int>> {
+        Some(self.pool.positions(&captions.tokens, self.eos_id))
     }
 
-    fn head(&self, x: Tensor<3>, _tokens: &Self::Input) -> Tensor<2> {
+    fn head(&self, x: Tensor<3>, _captions: &Self::Input) -> Tensor<2> {
         let [batch, _, width] = x.dims();
         let pooled = x.reshape([batch, width]);
         let pooled = layer_norm(&self.ln_final, pooled);

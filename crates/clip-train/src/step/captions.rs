@@ -100,7 +100,16 @@ impl Buckets {
     /// # Shapes
     /// - returns `[captions, embed_dim]`, not normalised
     pub(super) fn encode(&self, encode: impl FnMut(&Tensor<2, Int>) -> Tensor<2>) -> Tensor<2> {
-        let mut parts: Vec<Tensor<2>> = self.tokens.iter().map(encode).collect();
+        self.in_order(self.tokens.iter().map(encode).collect())
+    }
+
+    /// `[captions of the bucket, its longest]` of each.
+    pub(super) fn tokens(&self) -> &[Tensor<2, Int>] {
+        &self.tokens
+    }
+
+    /// Text features of all captions in their own order, given those of each bucket.
+    pub(super) fn in_order(&self, mut parts: Vec<Tensor<2>>) -> Tensor<2> {
         let all = match parts.len() {
             1 => parts.swap_remove(0),
             _ => Tensor::cat(parts, 0),

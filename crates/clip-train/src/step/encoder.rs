@@ -173,18 +173,23 @@ impl<'a> Encoder<'a> {
             encoded.image_tape = tape;
         }
         if self.text_trains {
+            let (text, captions) = (&model.text, &chunk.captions);
             let recompute = self.options.recompute;
-            let on_tape = Tape::serves(&model.text, recompute);
-            encoded.text = Some(chunk.captions.encode(|tokens| {
-                if on_tape {
-                    let inference = &self.inference.text;
-                    let (features, tape) = Tape::record(&model.text, inference, tokens, recompute);
+            let features = if Tape::serves(text, recompute) {
+                captions.encode(|tokens| {
+                    let (inference, captions) = (&self.inference.text, text.embed(tokens));
+                    let (features, tape) = Tape::record(text, inference, &captions, recompute);
                     encoded.text_tapes.push(tape);
-                    features.cast(DType::F32)
-                } else {
-                    model.encode_text(tokens.clone())
-                }
-            }));
+                    features
+                })
+            } else {
+                let buckets = text.embed_all(captions.tokens());
+                let features = buckets
+                    .iter()
+                    .map(|captions| text.forward_embedded(captions));
+                captions.in_order(features.collect())
+            };
+            encoded.text = Some(features.cast(DType::F32));
         }
         encoded
     }
