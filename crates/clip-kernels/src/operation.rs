@@ -18,9 +18,9 @@ use burn_flex::FlexTensor;
 
 use crate::{
     activation::Activation,
-    block::{Block, Kept, Linear},
+    block::{Block, Kept, Linear, Weight},
     norm::Norm,
-    primitive::{contiguous, primitive, tensor},
+    primitive::{contiguous, numbers, primitive, tensor, tensor_like},
 };
 
 /// A block's parameters two by two: gain and bias of a norm, weights and bias of a layer, in the order of the forward
@@ -53,16 +53,20 @@ pub struct BlockParameters {
     pub epsilon: f64,
 }
 
-/// Whether [`residual_block`] computes on tensors like `x`: those in f32 on Burn's CPU backend, on a graph that keeps
-/// what its operations ask it to.
+/// Whether [`residual_block`] computes on tensors like `x`: those in f32 or bf16 on Burn's CPU backend, on a graph that
+/// keeps what its operations ask it to.
 pub fn supports(x: &Tensor<3>) -> bool {
     let device = x.device();
     let strategy = device.gradient_checkpointing_strategy();
     let keeps = strategy.is_none_or(|strategy| strategy == GradientCheckpointingStrategy::Disabled);
-    x.dtype() == DType::F32 && device == Device::flex() && keeps
+    matches!(x.dtype(), DType::F32 | DType::BF16) && device == Device::flex() && keeps
 }
 
 /// Attention, then an MLP, each after a layer norm and beside a residual path.
+///
+/// Of an `x` in bf16 the layers' weights and biases are too, and norms aren't. Then products are of numbers rounded to bf16,
+/// by the processor's matrix unit if it has one; their sums and all that is between them is in f32, and so are the
+/// gradients by parameters.
 ///
 /// # Shapes
 /// - `x`: `[batch, tokens, width]`
@@ -100,7 +104,7 @@ pub fn residual_block(
     let mask = mask.map(|mask| {
         assert_eq!(mask.dims(), [tokens; 2], "a mask for {tokens} tokens");
         let mask = if autodiff { mask.inner() } else { mask };
-        contiguous(primitive::<2, Flex>(mask))
+        contiguous(primitive::<2, Flex>(mask.cast(DType::F32)))
     });
     let settings = Settings {
         tokens,
@@ -117,8 +121,8 @@ pub fn residual_block(
     } else {
         let x = contiguous(primitive::<3, Flex>(x));
         let parameters = parameters.primitives::<Flex>();
-        let parameters = parameters.map(|pair| pair.map(contiguous));
-        let y = settings.block(&parameters).forward(x.storage());
+        let parameters = parameters.map(at_hand);
+        let y = settings.block(&parameters).forward(&numbers(&x));
         Tensor::from_primitive::<Flex>(settings.output(y, &x))
     }
 }
@@ -157,19 +161,24 @@ impl Settings {
     fn output(&self, y: Vec<f32>, x: &FlexTensor) -> FlexTensor {
         let [batch, tokens, width] = x.layout().shape().dims();
         let tokens = if self.only.is_some() { 1 } else { tokens };
-        tensor(y, Shape::from([batch, tokens, width]))
+        tensor_like(y, Shape::from([batch, tokens, width]), x)
     }
 
     /// Over contiguous parameters.
     fn block<'a>(&'a self, parameters: &'a Pairs<FlexTensor>) -> Block<'a> {
-        let numbers = |pair: &'a [FlexTensor; 2]| pair.each_ref().map(FlexTensor::storage::<f32>);
-        let [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj] = parameters.each_ref().map(numbers);
-        let norm = |[gamma, beta]: [&'a [f32]; 2]| Norm {
-            gamma,
-            beta,
+        let [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj] = parameters;
+        let norm = |[gamma, beta]: &'a [FlexTensor; 2]| Norm {
+            gamma: gamma.storage(),
+            beta: beta.storage(),
             epsilon: self.epsilon,
         };
-        let linear = |[weight, bias]: [&'a [f32]; 2]| Linear::new(weight, bias);
+        let linear = |[weight, bias]: &'a [FlexTensor; 2]| {
+            let weight = match weight.dtype() {
+                DType::BF16 => Weight::Bf16(weight.storage()),
+                _ => Weight::F32(weight.storage()),
+            };
+            Linear::new(weight, bias.storage())
+        };
         Block {
             ln_1: norm(ln_1),
             in_proj: linear(in_proj),
@@ -217,12 +226,15 @@ impl Backward<Flex, { 1 + PARAMETERS }> for ResidualBlock {
         } = Arc::unwrap_or_clone(ops.state);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let block = settings.block(&parameters);
-        let (dx, by_parameters) = block.backward(x.storage(), kept, dy.storage());
+        let (dx, by_parameters) = block.backward(&numbers(&x), kept, &numbers(&dy));
+        let dx = tensor_like(dx, x.layout().shape().clone(), &x);
         let by_parameters = by_parameters.into_parts().zip(parameters.iter().flatten());
-        let found = iter::once((dx, &x)).chain(by_parameters);
-        for (parent, (gradient, like)) in ops.parents.into_iter().zip(found) {
+        let by_parameters = by_parameters
+            .map(|(gradient, parameter)| tensor(gradient, parameter.layout().shape().clone()));
+        let found = iter::once(dx).chain(by_parameters);
+        for (parent, gradient) in ops.parents.into_iter().zip(found) {
             if let Some(parent) = parent {
-                grads.register::<Flex>(parent.id, shaped(gradient, like));
+                grads.register::<Flex>(parent.id, gradient);
             }
         }
     }
@@ -239,16 +251,16 @@ fn on_graph(
     let mut off_graph = |parameter: AutodiffTensor| {
         let (parameter, node) = parameter.into_parts();
         nodes.push(node);
-        contiguous(parameter)
+        parameter
     };
-    let parameters = parameters.map(|pair| pair.map(&mut off_graph));
+    let parameters = parameters.map(|pair| at_hand(pair.map(&mut off_graph)));
     let Ok(nodes) = <[NodeGuard; 1 + PARAMETERS]>::try_from(nodes) else {
         unreachable!("invariant: one node for the input and for each parameter")
     };
     let prepared = ResidualBlock.prepare::<NoCheckpointing>(nodes);
     match prepared.compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let (y, kept) = settings.block(&parameters).forward_keeping(x.storage());
+            let (y, kept) = settings.block(&parameters).forward_keeping(&numbers(&x));
             let y = settings.output(y, &x);
             let state = Forward {
                 x,
@@ -259,7 +271,7 @@ fn on_graph(
             prepared.finish(Arc::new(state), y)
         }
         OpsKind::UnTracked(prepared) => {
-            let y = settings.block(&parameters).forward(x.storage());
+            let y = settings.block(&parameters).forward(&numbers(&x));
             prepared.finish(settings.output(y, &x))
         }
     }
@@ -267,7 +279,14 @@ fn on_graph(
 
 type AutodiffTensor = <Autodiff<Flex> as BackendTypes>::FloatTensorPrimitive;
 
-/// Numbers in the shape of another tensor.
-fn shaped(numbers: Vec<f32>, like: &FlexTensor) -> FlexTensor {
-    tensor(numbers, like.layout().shape().clone())
+/// A norm's or a layer's parameters, the second in f32.
+fn at_hand([first, second]: [FlexTensor; 2]) -> [FlexTensor; 2] {
+    let second = contiguous(second);
+    let second = if second.dtype() == DType::F32 {
+        second
+    } else {
+        let shape = second.layout().shape().clone();
+        tensor(numbers(&second).into_owned(), shape)
+    };
+    [contiguous(first), second]
 }

@@ -58,10 +58,7 @@ impl Precision {
         match self {
             Self::F32 => model,
             Self::Bf16 | Self::F16 => {
-                let mut cast = Cast {
-                    dtype: self.dtype(),
-                    stays: false,
-                };
+                let mut cast = Cast::to(self.dtype());
                 let Clip { visual, text, .. } = model;
                 Clip {
                     visual: visual.map(&mut cast),
@@ -82,10 +79,20 @@ impl Precision {
     }
 }
 
-struct Cast {
+/// Brings weights to another type, but for those that stay f32.
+pub(crate) struct Cast {
     dtype: FloatDType,
     /// Whether the module at hand stays f32.
     stays: bool,
+}
+
+impl Cast {
+    pub(crate) fn to(dtype: FloatDType) -> Self {
+        Self {
+            dtype,
+            stays: false,
+        }
+    }
 }
 
 impl ModuleMapper for Cast {

@@ -36,7 +36,7 @@ pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: 
         None => free_bytes().filter(|_| shared),
     };
     // A block with layer scales is composed of Burn's operations anywhere.
-    let fused = config.precision == Precision::F32 && model.vision_cfg.ls_init_value.is_none();
+    let fused = config.precision != Precision::F16 && model.vision_cfg.ls_init_value.is_none();
     let kept = if shared && fused {
         KeptByBlocks::FUSED
     } else {

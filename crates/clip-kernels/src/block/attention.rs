@@ -2,7 +2,7 @@
 
 use super::Block;
 use crate::{
-    product::{Matrix, MatrixMut, Place, multiply},
+    product::{Matrix, MatrixMut, Place},
     softmax::{softmax, softmax_back},
 };
 
@@ -79,7 +79,7 @@ impl Block<'_> {
             let [key, _] = self.key_and_value(kv, &head);
             let scores = &mut attention[head.scores..][..self.scores()];
             let scores = MatrixMut::new(scores, tokens);
-            multiply(scores, Place::AddedTo, self.score_scale(), query, key.t());
+            self.multiply(scores, Place::AddedTo, self.score_scale(), query, key.t());
         }
         softmax(&mut attention, tokens);
         let mut mixed = vec![0.0; q.len()];
@@ -88,7 +88,7 @@ impl Block<'_> {
             let weights = Matrix::new(&attention[head.scores..][..self.scores()], tokens);
             let to = &mut mixed[head.query..];
             let out = MatrixMut::strided(to, self.queries(), self.head_width(), self.width());
-            multiply(out, Place::Replaced, 1.0, weights, value);
+            self.multiply(out, Place::Replaced, 1.0, weights, value);
         }
         (attention, mixed)
     }
@@ -113,17 +113,17 @@ impl Block<'_> {
 
             let to = &mut dkv[head.key + width..];
             let dvalue = MatrixMut::strided(to, tokens, head_width, 2 * width);
-            multiply(dvalue, Place::Replaced, 1.0, weights.t(), dmixed);
+            self.multiply(dvalue, Place::Replaced, 1.0, weights.t(), dmixed);
             let scores = MatrixMut::new(&mut dscores, tokens);
-            multiply(scores, Place::Replaced, 1.0, dmixed, value.t());
+            self.multiply(scores, Place::Replaced, 1.0, dmixed, value.t());
             softmax_back(attention, &mut dscores, tokens);
             let dscores = Matrix::new(&dscores, tokens);
             let scale = self.score_scale();
             let dquery = MatrixMut::strided(&mut dq[head.query..], queries, head_width, width);
-            multiply(dquery, Place::Replaced, scale, dscores, key);
+            self.multiply(dquery, Place::Replaced, scale, dscores, key);
             let to = &mut dkv[head.key..];
             let dkey = MatrixMut::strided(to, tokens, head_width, 2 * width);
-            multiply(dkey, Place::Replaced, scale, dscores.t(), query);
+            self.multiply(dkey, Place::Replaced, scale, dscores.t(), query);
         }
     }
 }

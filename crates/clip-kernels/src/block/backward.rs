@@ -1,11 +1,11 @@
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
 
 use super::{Block, Kept, Linear};
 use crate::{
     norm::Norm,
-    product::{Matrix, MatrixMut, Place, multiply},
+    product::{Matrix, MatrixMut, Place, Sum},
     rows::{add_rows, vectorized},
 };
 
@@ -14,13 +14,20 @@ use crate::{
 pub(crate) struct Gradients {
     ln_1: [Vec<f32>; 2],
     in_proj: [Vec<f32>; 2],
-    out_proj: [Vec<f32>; 2],
+    out_proj: LinearGradient,
     ln_2: [Vec<f32>; 2],
-    c_fc: [Vec<f32>; 2],
-    c_proj: [Vec<f32>; 2],
+    c_fc: LinearGradient,
+    c_proj: LinearGradient,
 }
 
-/// Memory that tile after tile uses: `rows` are those of its tokens, `queries` of those that come out.
+/// Of a layer's weights and bias.
+#[derive(Debug)]
+struct LinearGradient {
+    weight: Sum,
+    bias: Vec<f32>,
+}
+
+/// Memory that tile after tile of a thread uses: `rows` are those of its tokens, `queries` of those that come out.
 #[derive(Default)]
 struct Scratch {
     /// `[rows, width]`, of which the MLP uses `[queries, width]`.
@@ -38,18 +45,42 @@ struct Scratch {
     dkv: Vec<f32>,
 }
 
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl LinearGradient {
+    fn new(linear: &Linear<'_>) -> Self {
+        Self {
+            weight: Sum::default(),
+            bias: vec![0.0; linear.outputs()],
+        }
+    }
+
+    /// Adds that of `y = x * weight + bias`.
+    fn add(&mut self, linear: &Linear<'_>, x: &[f32], dy: &[f32]) {
+        let (x, by_y) = linear.factors_of_gradient(x, dy);
+        self.weight.add(linear.weight.factors(), x, by_y);
+        add_each_row(&mut self.bias, dy);
+    }
+
+    fn into_parts(self) -> [Vec<f32>; 2] {
+        [self.weight.into_numbers(), self.bias]
+    }
+}
+
 impl Gradients {
-    fn zeros(block: &Block<'_>) -> Self {
+    /// Before the first tile.
+    fn new(block: &Block<'_>) -> Self {
         let norm = |norm: &Norm<'_>| [vec![0.0; norm.gamma.len()], vec![0.0; norm.beta.len()]];
-        let linear =
-            |linear: &Linear<'_>| [vec![0.0; linear.weight.len()], vec![0.0; linear.bias.len()]];
+        let Linear { weight, bias, .. } = block.in_proj;
         Self {
             ln_1: norm(&block.ln_1),
-            in_proj: linear(&block.in_proj),
-            out_proj: linear(&block.out_proj),
+            in_proj: [vec![0.0; weight.len()], vec![0.0; bias.len()]],
+            out_proj: LinearGradient::new(&block.out_proj),
             ln_2: norm(&block.ln_2),
-            c_fc: linear(&block.c_fc),
-            c_proj: linear(&block.c_proj),
+            c_fc: LinearGradient::new(&block.c_fc),
+            c_proj: LinearGradient::new(&block.c_proj),
         }
     }
 
@@ -63,73 +94,80 @@ impl Gradients {
             c_fc,
             c_proj,
         } = self;
+        let [out_proj, c_fc, c_proj] = [out_proj, c_fc, c_proj].map(LinearGradient::into_parts);
         [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj]
             .into_iter()
             .flatten()
     }
 
-    fn parts_mut(&mut self) -> impl Iterator<Item = &mut Vec<f32>> {
+    fn parts_mut(&mut self) -> [&mut [f32]; 12] {
         let Self {
-            ln_1,
-            in_proj,
+            ln_1: [gamma_1, beta_1],
+            in_proj: [weight, bias],
             out_proj,
-            ln_2,
+            ln_2: [gamma_2, beta_2],
             c_fc,
             c_proj,
         } = self;
-        [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj]
-            .into_iter()
-            .flatten()
+        [
+            gamma_1,
+            beta_1,
+            weight,
+            bias,
+            out_proj.weight.numbers_mut(),
+            &mut out_proj.bias,
+            gamma_2,
+            beta_2,
+            c_fc.weight.numbers_mut(),
+            &mut c_fc.bias,
+            c_proj.weight.numbers_mut(),
+            &mut c_proj.bias,
+        ]
     }
 
     fn add(mut self, mut other: Self) -> Self {
-        for (sum, part) in self.parts_mut().zip(other.parts_mut()) {
-            vectorized(
-                #[inline(always)]
-                || add_rows(sum, part),
-            );
+        for (sum, part) in self.parts_mut().into_iter().zip(other.parts_mut()) {
+            add_each_row(sum, part);
         }
         self
     }
 }
 
-/// Adds to a layer's gradients, those of some of its outputs if it gives only those.
-struct Adding<'a> {
-    weight: &'a mut [f32],
-    bias: &'a mut [f32],
-}
-
-impl<'a> Adding<'a> {
-    fn all([weight, bias]: &'a mut [Vec<f32>; 2]) -> Self {
-        Self { weight, bias }
-    }
-
-    fn columns([weight, bias]: &'a mut [Vec<f32>; 2], range: Range<usize>) -> Self {
-        Self {
-            weight: &mut weight[range.start..],
-            bias: &mut bias[range],
-        }
-    }
+fn add_each_row(sum: &mut [f32], rows: &[f32]) {
+    vectorized(
+        #[inline(always)]
+        || add_rows(sum, rows),
+    );
 }
 
 impl Linear<'_> {
-    /// Adds to the parameters' gradient that of `y = x * weight + bias`.
-    fn add_gradient(&self, x: &[f32], dy: &[f32], to: Adding<'_>) {
-        let (inputs, outputs) = (self.inputs(), self.outputs());
-        let x = Matrix::new(x, inputs);
-        let out = MatrixMut::strided(to.weight, inputs, outputs, self.stride);
-        multiply(out, Place::AddedTo, 1.0, x.t(), Matrix::new(dy, outputs));
-        vectorized(
-            #[inline(always)]
-            || add_rows(to.bias, dy),
-        );
+    /// The product of these is the gradient by the weights of `y = x * weight + bias`.
+    fn factors_of_gradient<'x>(&self, x: &'x [f32], dy: &'x [f32]) -> (Matrix<'x>, Matrix<'x>) {
+        let x = Matrix::new(x, self.inputs()).t();
+        (x, Matrix::new(dy, self.outputs()))
+    }
+
+    /// Adds to the gradients of a layer of which this is some outputs.
+    fn add_gradient(
+        &self,
+        outputs: Range<usize>,
+        x: &[f32],
+        dy: &[f32],
+        [weight, bias]: &mut [Vec<f32>; 2],
+    ) {
+        let (x, by_y) = self.factors_of_gradient(x, dy);
+        let to = &mut weight[outputs.start..];
+        let out = MatrixMut::strided(to, self.inputs(), self.outputs(), self.stride);
+        let factors = self.weight.factors();
+        factors.multiply(out, Place::AddedTo, 1.0, x, by_y);
+        add_each_row(&mut bias[outputs], dy);
     }
 
     /// The gradient by `x` of `y = x * weight + bias`.
     fn back(&self, dy: &[f32], dx: &mut [f32], place: Place) {
         let out = MatrixMut::new(dx, self.inputs());
         let dy = Matrix::new(dy, self.outputs());
-        multiply(out, place, 1.0, dy, self.matrix().t());
+        self.multiply_transposed(out, place, dy);
     }
 }
 
@@ -151,20 +189,23 @@ impl Block<'_> {
         let found: Vec<Gradients> = parts
             .map(|(at, (((x, dy), dx), kept))| self.from(at * part).backward_part(x, kept, dy, dx))
             .collect();
-        let gradients = found.into_iter().reduce(Gradients::add);
-        (dx, gradients.unwrap_or_else(|| Gradients::zeros(self)))
+        let Some(gradients) = found.into_iter().reduce(Gradients::add) else {
+            unreachable!("invariant: a gradient is of one sequence at least")
+        };
+        (dx, gradients)
     }
 
     fn backward_part(&self, x: &[f32], kept: Vec<Kept>, dy: &[f32], dx: &mut [f32]) -> Gradients {
-        let mut gradients = Gradients::zeros(self);
-        let mut scratch = Scratch::default();
+        let mut gradients = Gradients::new(self);
         let span = self.span(self.tile());
         let tiles = x.chunks(span.x).zip(dy.chunks(span.y));
         let tiles = tiles.zip(dx.chunks_mut(span.x)).zip(kept).enumerate();
-        for (at, (((x, dy), dx), kept)) in tiles {
-            let block = self.from(at * self.tile());
-            block.backward_tile(x, &kept, dy, dx, &mut gradients, &mut scratch);
-        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            for (at, (((x, dy), dx), kept)) in tiles {
+                let block = self.from(at * self.tile());
+                block.backward_tile(x, &kept, dy, dx, &mut gradients, scratch);
+            }
+        });
         gradients
     }
 
@@ -194,8 +235,7 @@ impl Block<'_> {
         slopes.resize(kept.hidden.len(), 0.0);
         self.activation
             .values_and_slopes(&kept.hidden, active, slopes);
-        let to = Adding::all(&mut gradients.c_proj);
-        self.c_proj.add_gradient(active, dy, to);
+        gradients.c_proj.add(&self.c_proj, active, dy);
         let dhidden = active;
         self.c_proj.back(dy, dhidden, Place::Replaced);
         multiply_each(dhidden, slopes);
@@ -204,8 +244,7 @@ impl Block<'_> {
         let queries_normed = &mut normed[..dy.len()];
         self.ln_2
             .normalize(&kept.middle, &kept.moments_2, queries_normed);
-        let to = Adding::all(&mut gradients.c_fc);
-        self.c_fc.add_gradient(queries_normed, dhidden, to);
+        gradients.c_fc.add(&self.c_fc, queries_normed, dhidden);
         let queries_dnormed = &mut dnormed[..dy.len()];
         self.c_fc.back(dhidden, queries_dnormed, Place::Replaced);
         dmiddle.clear();
@@ -219,8 +258,7 @@ impl Block<'_> {
         );
 
         // The attention.
-        let to = Adding::all(&mut gradients.out_proj);
-        self.out_proj.add_gradient(&kept.mixed, dmiddle, to);
+        gradients.out_proj.add(&self.out_proj, &kept.mixed, dmiddle);
         let dmixed = queries_dnormed;
         self.out_proj.back(dmiddle, dmixed, Place::Replaced);
         dq.resize(kept.q.len(), 0.0);
@@ -228,10 +266,9 @@ impl Block<'_> {
         self.attend_back((&kept.q, &kept.kv), &kept.attention, dmixed, (dq, dkv));
         self.ln_1.normalize(x, &kept.moments_1, normed);
         let [queries, keys_and_values] = self.projections();
-        let to = Adding::columns(&mut gradients.in_proj, 0..width);
-        queries.add_gradient(self.outgoing(normed, outgoing), dq, to);
-        let to = Adding::columns(&mut gradients.in_proj, width..3 * width);
-        keys_and_values.add_gradient(normed, dkv, to);
+        let to = &mut gradients.in_proj;
+        queries.add_gradient(0..width, self.outgoing(normed, outgoing), dq, to);
+        keys_and_values.add_gradient(width..3 * width, normed, dkv, to);
         keys_and_values.back(dkv, dnormed, Place::Replaced);
         if self.only.is_some() {
             outgoing.resize(dq.len(), 0.0);

@@ -1,7 +1,9 @@
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::{Block, Linear, Moments};
-use crate::product::{Matrix, MatrixMut, Place, multiply};
+use crate::product::{Matrix, MatrixMut, Place};
 
 /// What the backward pass of some sequences needs beside the block's input.
 ///
@@ -24,12 +26,16 @@ pub(crate) struct Kept {
     pub(super) hidden: Vec<f32>,
 }
 
-/// Memory that tile after tile uses.
+/// Memory that tile after tile of a thread uses.
 #[derive(Default)]
 struct Scratch {
     normed: Vec<f32>,
     active: Vec<f32>,
     outgoing: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl Linear<'_> {
@@ -47,7 +53,7 @@ impl Linear<'_> {
     fn add_product(&self, x: &[f32], y: &mut [f32]) {
         let out = MatrixMut::new(y, self.outputs());
         let x = Matrix::new(x, self.inputs());
-        multiply(out, Place::AddedTo, 1.0, x, self.matrix());
+        self.multiply(out, Place::AddedTo, x);
     }
 }
 
@@ -91,11 +97,12 @@ impl Block<'_> {
 
     fn each_tile(&self, x: &[f32], y: &mut [f32], mut keep: impl FnMut(Kept)) {
         let span = self.span(self.tile());
-        let mut scratch = Scratch::default();
-        for (at, (x, y)) in x.chunks(span.x).zip(y.chunks_mut(span.y)).enumerate() {
-            let block = self.from(at * self.tile());
-            keep(block.forward_tile(x, y, &mut scratch));
-        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            for (at, (x, y)) in x.chunks(span.x).zip(y.chunks_mut(span.y)).enumerate() {
+                let block = self.from(at * self.tile());
+                keep(block.forward_tile(x, y, scratch));
+            }
+        });
     }
 
     fn forward_tile(&self, x: &[f32], y: &mut [f32], scratch: &mut Scratch) -> Kept {

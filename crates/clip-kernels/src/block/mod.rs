@@ -8,25 +8,57 @@ use std::ops::Range;
 
 pub(crate) use forward::Kept;
 
+use burn::tensor::bf16;
+
 use crate::{
     activation::Activation,
     norm::{Moments, Norm},
-    product::Matrix,
+    product::{Factors, Matrix, MatrixMut, Place, multiply, multiply_rounded},
 };
+
+/// Weights, and what products with them are of: numbers as they are, or rounded to bf16.
+#[derive(Clone, Copy)]
+pub(crate) enum Weight<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
 
 /// A layer's parameters: `[inputs, outputs]` and `[outputs]`, or some outputs of a larger one.
 #[derive(Clone, Copy)]
 pub(crate) struct Linear<'a> {
-    weight: &'a [f32],
+    weight: Weight<'a>,
     bias: &'a [f32],
     /// From one input's weights to the next one's.
     stride: usize,
 }
 
+impl Weight<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::F32(weight) => weight.len(),
+            Self::Bf16(weight) => weight.len(),
+        }
+    }
+
+    fn factors(self) -> Factors {
+        match self {
+            Self::F32(_) => Factors::AsTheyAre,
+            Self::Bf16(_) => Factors::Rounded,
+        }
+    }
+
+    fn from(self, start: usize) -> Self {
+        match self {
+            Self::F32(weight) => Self::F32(&weight[start..]),
+            Self::Bf16(weight) => Self::Bf16(&weight[start..]),
+        }
+    }
+}
+
 impl<'a> Linear<'a> {
     /// # Panics
     /// If the weights aren't some rows as long as the bias.
-    pub(crate) fn new(weight: &'a [f32], bias: &'a [f32]) -> Self {
+    pub(crate) fn new(weight: Weight<'a>, bias: &'a [f32]) -> Self {
         let stride = bias.len();
         assert!(
             weight.len().is_multiple_of(stride),
@@ -47,14 +79,40 @@ impl<'a> Linear<'a> {
         self.bias.len()
     }
 
-    fn matrix(&self) -> Matrix<'a> {
-        Matrix::strided(self.weight, self.inputs(), self.outputs(), self.stride)
+    /// `x` by the weights to `out`, or added to it.
+    fn multiply(&self, out: MatrixMut<'_>, place: Place, x: Matrix<'_>) {
+        let (inputs, outputs) = (self.inputs(), self.outputs());
+        match self.weight {
+            Weight::F32(weight) => {
+                let weight = Matrix::strided(weight, inputs, outputs, self.stride);
+                multiply(out, place, 1.0, x, weight);
+            }
+            Weight::Bf16(weight) => {
+                let weight = Matrix::strided(weight, inputs, outputs, self.stride);
+                multiply_rounded(out, place, 1.0, x, weight);
+            }
+        }
+    }
+
+    /// `dy` by the transposed weights to `out`, or added to it.
+    fn multiply_transposed(&self, out: MatrixMut<'_>, place: Place, dy: Matrix<'_>) {
+        let (inputs, outputs) = (self.inputs(), self.outputs());
+        match self.weight {
+            Weight::F32(weight) => {
+                let weight = Matrix::strided(weight, inputs, outputs, self.stride);
+                multiply(out, place, 1.0, dy, weight.t());
+            }
+            Weight::Bf16(weight) => {
+                let weight = Matrix::strided(weight, inputs, outputs, self.stride);
+                multiply_rounded(out, place, 1.0, dy, weight.t());
+            }
+        }
     }
 
     /// The layer of these outputs alone.
     fn columns(&self, range: Range<usize>) -> Self {
         Self {
-            weight: &self.weight[range.start..],
+            weight: self.weight.from(range.start),
             bias: &self.bias[range],
             stride: self.stride,
         }
@@ -109,6 +167,14 @@ impl Block<'_> {
             x: sequences * self.tokens * self.width(),
             y: sequences * self.queries() * self.width(),
         }
+    }
+
+    /// A product of what the block computes, of such numbers as those with its weights.
+    fn multiply(&self, out: MatrixMut<'_>, place: Place, scale: f32, a: Matrix<'_>, b: Matrix<'_>) {
+        self.in_proj
+            .weight
+            .factors()
+            .multiply(out, place, scale, a, b);
     }
 
     fn sequences(&self, x: &[f32]) -> usize {

@@ -323,11 +323,11 @@ impl Transformer {
 mod tests {
     use burn::{
         module::ModuleVisitor,
-        tensor::{Device, Distribution, Gradients, TensorData, Tolerance},
+        tensor::{Device, Distribution, FloatDType, Gradients, TensorData, Tolerance},
     };
 
     use super::*;
-    use crate::encoder::text::causal_mask;
+    use crate::{encoder::text::causal_mask, precision::Cast};
 
     /// Sums in another order, and GELU by an approximation whose error is 1.5e-7.
     const RELATIVE: f32 = 2e-5;
@@ -408,6 +408,54 @@ mod tests {
             let only = only.map(|only| only.clone().inner());
             let y = inference.forward(x, mask.map(Tensor::inner), only.as_ref());
             y.into_data().assert_eq(&fused[0], true);
+        }
+    }
+
+    #[test]
+    fn the_fused_block_in_bf16_is_near_that_in_f32() {
+        let device = Device::flex().autodiff();
+        for (batch, tokens, width, heads, causal, one) in
+            [(40, 37, 64, 2, false, false), (7, 11, 40, 2, true, true)]
+        {
+            let mut init = Init::new(3, &device);
+            let gelu = Activation::Gelu;
+            let stack = Transformer::init_default(width, 1, heads, 4 * width, gelu, &mut init);
+            let block = &stack.resblocks[0];
+            let half = block.clone().map(&mut Cast::to(FloatDType::BF16));
+            let draw = |tokens| {
+                let normal = Distribution::Normal(0.0, 1.0);
+                let numbers = Tensor::<3>::random([batch, tokens, width], normal, &device);
+                // What both begin with.
+                numbers.cast(DType::BF16).cast(DType::F32).into_data()
+            };
+            let (x, weight) = (draw(tokens), draw(if one { 1 } else { tokens }));
+            let places = TensorData::new((0..batch as i32).map(|at| at % 5).collect(), [batch, 1]);
+            let only = one.then(|| Tensor::<2, Int>::from_data(places, &device));
+            let mask = causal.then(|| causal_mask(tokens, &device));
+            let precise = pass(block, &x, &weight, |x| {
+                block.forward(x, mask.clone(), only.as_ref())
+            });
+            let rough = pass(&half, &x, &weight, |x| {
+                let x = x.cast(DType::BF16);
+                assert!(clip_kernels::supports(&x) && half.is_one_operation());
+                let y = half.forward(x, mask.clone(), only.as_ref());
+                assert_eq!(y.dtype(), DType::BF16);
+                y.cast(DType::F32)
+            });
+            assert_eq!((precise.len(), rough.len()), (14, 14));
+            let mut largest = 0.0_f32;
+            for (place, (precise, rough)) in precise.iter().zip(&rough).enumerate() {
+                let [precise, rough] = [precise, rough].map(|data| {
+                    let numbers = data.clone().convert::<f32>().try_to_vec::<f32>().unwrap();
+                    Tensor::<1>::from_floats(&numbers[..], &Device::flex())
+                });
+                let norm = |x: Tensor<1>| x.square().sum().sqrt().into_scalar::<f32>();
+                let error = norm(rough - precise.clone()) / norm(precise);
+                // A few roundings by up to 2^-9 one after the other.
+                assert!(error < 0.01, "{place}: {error}");
+                largest = largest.max(error);
+            }
+            assert!(largest > 1e-4, "nothing was rounded: {largest}");
         }
     }
 
