@@ -15,9 +15,9 @@ use crate::{
 /// Rounding of sums in another order, after five steps of AdamW, relative to a parameter's own norm.
 const ROUNDING_OF_WEIGHTS: f32 = 1e-5;
 
-/// With these, devices here and elsewhere round alike. In f32, a block is one operation on a processor here, and of Burn's
-/// operations elsewhere.
-const ALIKE: [&str; 2] = ["--set", "precision=bf16"];
+/// With these, devices here and elsewhere round alike. In f32 and bf16, a block is one operation on a processor here, and of
+/// Burn's operations elsewhere.
+const ALIKE: [&str; 2] = ["--set", "precision=f16"];
 
 /// A run that has many steps left after its first checkpoint, when something happens to a machine.
 const LONG: [&str; 4] = ["--steps", "60", ALIKE[0], ALIKE[1]];
@@ -74,8 +74,8 @@ fn devices_of_other_processes_give_the_weights_of_devices_here() {
         }
     }
     // In this precision a block is of the same operations everywhere.
-    let two = run("two-bf16", "cpu,cpu", &[ALIKE[1]]);
-    for (out, devices) in [("elsewhere-bf16", &elsewhere), ("both-bf16", &both)] {
+    let two = run("two-alike", "cpu,cpu", &[ALIKE[1]]);
+    for (out, devices) in [("elsewhere-alike", &elsewhere), ("both-alike", &both)] {
         assert!(
             run(out, devices, &[ALIKE[1]]) == two,
             "{devices} are not two here"

@@ -17,7 +17,13 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("clip-zeroshot", &["clip-data", "clip-model"]),
     (
         "clip-cli",
-        &["clip-data", "clip-model", "clip-train", "clip-zeroshot"],
+        &[
+            "clip-data",
+            "clip-kernels",
+            "clip-model",
+            "clip-train",
+            "clip-zeroshot",
+        ],
     ),
     ("clip-tests", &["clip-data", "clip-model", "clip-zeroshot"]),
     ("xtask", &[]),

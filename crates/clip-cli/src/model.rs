@@ -40,8 +40,8 @@ impl ModelArgs {
 pub(crate) struct EncoderArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// What the encoders compute in: f32, bf16 or f16. The last two take a GPU half the time or less; features differ in
-    /// their third digit.
+    /// What the encoders compute in: f32, bf16 or f16. The last two take a GPU half the time or less, and bf16 a processor
+    /// with AMX; features differ in their third digit.
     #[arg(long, value_name = "TYPE", default_value_t)]
     precision: Precision,
 }

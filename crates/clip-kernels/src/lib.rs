@@ -32,6 +32,7 @@ mod primitive;
 mod product;
 mod rows;
 mod softmax;
+mod square;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw};
@@ -40,3 +41,4 @@ pub use log_sums::{log_sum_exp, sum_of_softmaxes};
 pub use operation::{BlockParameters, residual_block, supports};
 pub use pairwise_sigmoid::pairwise_sigmoid;
 pub use primitive::computes_on;
+pub use square::SquareProduct;

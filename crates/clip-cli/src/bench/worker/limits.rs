@@ -4,6 +4,7 @@ use std::{fs::File, hint::black_box, io::Write, path::PathBuf, thread, time::Ins
 
 use anyhow::{Context, Result};
 use burn::tensor::{Distribution, Tensor};
+use clip_model::Precision;
 
 use super::{Place, Task, noise};
 use crate::device::Backend;
@@ -18,7 +19,16 @@ const BYTES: usize = 256 << 20;
 pub(super) struct MatMul {
     place: Place,
     size: usize,
-    factors: [Tensor<2>; 2],
+    product: Product,
+}
+
+/// How a training step multiplies.
+enum Product {
+    /// By Burn, whose operations know how to use the device.
+    OfTensors([Tensor<2>; 2]),
+    /// On a processor, each thread its own.
+    #[cfg(feature = "cpu")]
+    OfThreads(Vec<clip_kernels::SquareProduct>),
 }
 
 impl MatMul {
@@ -29,12 +39,12 @@ impl MatMul {
         };
         let mut best: Option<(f64, usize)> = None;
         for size in sizes {
-            let factors = factors(size, &place);
+            let mut product = Product::new(size, &place);
             // The first also warms up.
             for _ in 0..3 {
                 let start = Instant::now();
-                multiply(&factors, &place)?;
-                let rate = (size as f64).powi(3) / start.elapsed().as_secs_f64();
+                let flop = product.run(size, &place)?;
+                let rate = flop as f64 / start.elapsed().as_secs_f64();
                 if best.is_none_or(|(most, _)| rate > most) {
                     best = Some((rate, size));
                 }
@@ -42,32 +52,53 @@ impl MatMul {
         }
         let (_, size) = best.context("no size was tried")?;
         Ok(Self {
-            factors: factors(size, &place),
+            product: Product::new(size, &place),
             size,
             place,
         })
     }
 }
 
-fn factors(size: usize, place: &Place) -> [Tensor<2>; 2] {
-    let device = &place.started.device;
-    let dtype = place.setup.precision.dtype();
-    let uniform = Distribution::Uniform(-1.0, 1.0);
-    let factor = || Tensor::<2>::random([size, size], uniform, device);
-    [(); 2].map(|()| factor().cast(dtype))
-}
+impl Product {
+    fn new(size: usize, place: &Place) -> Self {
+        let precision = place.setup.precision;
+        #[cfg(feature = "cpu")]
+        if place.started.name.backend == Backend::Cpu && precision != Precision::F16 {
+            let product = || clip_kernels::SquareProduct::new(size, precision == Precision::Bf16);
+            return Self::OfThreads((0..place.threads()).map(|_| product()).collect());
+        }
+        let device = &place.started.device;
+        let uniform = Distribution::Uniform(-1.0, 1.0);
+        let factor = || Tensor::<2>::random([size, size], uniform, device);
+        Self::OfTensors([(); 2].map(|()| factor().cast(precision.dtype())))
+    }
 
-fn multiply([a, b]: &[Tensor<2>; 2], place: &Place) -> Result<()> {
-    let product = a.clone().matmul(b.clone());
-    place.sync()?;
-    drop(black_box(product));
-    Ok(())
+    /// Floating-point operations.
+    fn run(&mut self, size: usize, place: &Place) -> Result<u64> {
+        let one = 2 * (size as u64).pow(3);
+        match self {
+            Self::OfTensors([a, b]) => {
+                let product = a.clone().matmul(b.clone());
+                place.sync()?;
+                drop(black_box(product));
+                Ok(one)
+            }
+            #[cfg(feature = "cpu")]
+            Self::OfThreads(products) => {
+                thread::scope(|scope| {
+                    for product in products.iter_mut() {
+                        scope.spawn(|| product.run());
+                    }
+                });
+                Ok(one * products.len() as u64)
+            }
+        }
+    }
 }
 
 impl Task for MatMul {
     fn run(&mut self) -> Result<u64> {
-        multiply(&self.factors, &self.place)?;
-        Ok(2 * (self.size as u64).pow(3))
+        self.product.run(self.size, &self.place)
     }
 }
 
