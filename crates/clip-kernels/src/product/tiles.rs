@@ -135,51 +135,9 @@ impl Configured {
         }
         // SAFETY: `Tiles` says that the unit may be used. The instruction reads the 64 bytes.
         unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly));
+            asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly));
         }
         Self(PhantomData)
-    }
-
-    /// The product of a left and a right panel, row by row.
-    fn product(&self, left: &[Step], right: &[Step]) -> [[__m512; 2]; PANEL] {
-        assert!(left.len() == right.len() && !left.is_empty());
-        // SAFETY: zeros are numbers.
-        let mut sums: [[__m512; 2]; PANEL] = unsafe { std::mem::zeroed() };
-        // SAFETY: both slices have as many steps of 2 KiB as are counted down. `sums` is 32 rows of 128 bytes, of which a tile
-        // is half of 16. `self` says that this thread's tiles are configured, and no other code uses them.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{left} + {line}]",
-                "tileloadd tmm6, [{right} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{right} + {line} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{left} + {line} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {left}, 2048",
-                "add {right}, 2048",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{sums} + {row}], tmm0",
-                "tilestored [{sums} + {row} + 64], tmm1",
-                "tilestored [{sums} + {row} + 2048], tmm2",
-                "tilestored [{sums} + {row} + 2112], tmm3",
-                left = inout(reg) left.as_ptr() => _,
-                right = inout(reg) right.as_ptr() => _,
-                steps = inout(reg) left.len() => _,
-                sums = in(reg) &raw mut sums,
-                line = in(reg) size_of::<__m512i>(),
-                row = in(reg) size_of::<[__m512; 2]>(),
-                options(nostack),
-            );
-        }
-        sums
     }
 }
 
@@ -188,6 +146,48 @@ impl Drop for Configured {
         // SAFETY: nobody needs what is in the tiles.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
+}
+
+/// The product of a left and a right panel, row by row.
+fn product(_: &Configured, left: &[Step], right: &[Step]) -> [[__m512; 2]; PANEL] {
+    assert!(left.len() == right.len() && !left.is_empty());
+    // SAFETY: zeros are numbers.
+    let mut sums: [[__m512; 2]; PANEL] = unsafe { std::mem::zeroed() };
+    // SAFETY: both slices have as many steps of 2 KiB as are counted down. `sums` is 32 rows of 128 bytes, of which a tile
+    // is half of 16. The first argument says that this thread's tiles are configured, and no other code uses them.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{left} + {line}]",
+            "tileloadd tmm6, [{right} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{right} + {line} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{left} + {line} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {left}, 2048",
+            "add {right}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 64], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2",
+            "tilestored [{sums} + {row} + 2112], tmm3",
+            left = inout(reg) left.as_ptr() => _,
+            right = inout(reg) right.as_ptr() => _,
+            steps = inout(reg) left.len() => _,
+            sums = in(reg) &raw mut sums,
+            line = in(reg) size_of::<__m512i>(),
+            row = in(reg) size_of::<[__m512; 2]>(),
+            options(nostack),
+        );
+    }
+    sums
 }
 
 /// `scale * a * b` to `out`, or added to it, given the columns of `b`.
@@ -214,7 +214,7 @@ fn multiply<T: Number>(
                 pack(columns, across.clone(), steps.clone(), Factor::Right, right);
                 for (row, left) in down.clone().zip(left.chunks_exact(steps.len())) {
                     for (column, right) in across.clone().zip(right.chunks_exact(steps.len())) {
-                        let sums = tiles.product(left, right);
+                        let sums = product(tiles, left, right);
                         put(&mut out, [row * PANEL, column * PANEL], place, scale, &sums);
                     }
                 }

@@ -25,7 +25,7 @@ pub(super) struct MatMul {
 /// How a training step multiplies.
 enum Product {
     /// By Burn, whose operations know how to use the device.
-    OfTensors([Tensor<2>; 2]),
+    OfTensors(Box<[Tensor<2>; 2]>),
     /// On a processor, each thread its own.
     #[cfg(feature = "cpu")]
     OfThreads(Vec<clip_kernels::SquareProduct>),
@@ -70,14 +70,15 @@ impl Product {
         let device = &place.started.device;
         let uniform = Distribution::Uniform(-1.0, 1.0);
         let factor = || Tensor::<2>::random([size, size], uniform, device);
-        Self::OfTensors([(); 2].map(|()| factor().cast(precision.dtype())))
+        Self::OfTensors(Box::new([(); 2].map(|()| factor().cast(precision.dtype()))))
     }
 
     /// Floating-point operations.
     fn run(&mut self, size: usize, place: &Place) -> Result<u64> {
         let one = 2 * (size as u64).pow(3);
         match self {
-            Self::OfTensors([a, b]) => {
+            Self::OfTensors(factors) => {
+                let [a, b] = &**factors;
                 let product = a.clone().matmul(b.clone());
                 place.sync()?;
                 drop(black_box(product));
