@@ -64,9 +64,9 @@ pub fn supports(x: &Tensor<3>) -> bool {
 
 /// Attention, then an MLP, each after a layer norm and beside a residual path.
 ///
-/// Of an `x` in bf16 the layers' weights and biases are too, and norms aren't. Then products are of numbers rounded to bf16,
-/// by the processor's matrix unit if it has one; their sums and all that is between them is in f32, and so are the
-/// gradients by parameters.
+/// Of layers whose weights and biases are in bf16, which norms aren't, products are of numbers rounded to bf16, by the
+/// processor's matrix unit if it has one; their sums and all that is between them is in f32, and so are the gradients by
+/// parameters. What comes out is in the precision of `x`.
 ///
 /// # Shapes
 /// - `x`: `[batch, tokens, width]`

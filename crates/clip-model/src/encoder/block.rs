@@ -303,9 +303,19 @@ impl Transformer {
     ) -> Tensor<3> {
         let last = self.resblocks.len().saturating_sub(1);
         let blocks = self.resblocks.iter().enumerate();
-        blocks.fold(x, |x, (at, block)| {
-            block.forward(x, mask.cloned(), only.filter(|_| at == last))
-        })
+        let through = |x| {
+            blocks.fold(x, |x, (at, block)| {
+                block.forward(x, mask.cloned(), only.filter(|_| at == last))
+            })
+        };
+        let dtype = x.dtype();
+        let first = self.resblocks.first();
+        // Such a block rounds what it multiplies, whatever it gets: what blocks add to stays as it is.
+        if dtype == DType::BF16 && first.is_some_and(ResidualAttentionBlock::is_one_operation) {
+            through(x.cast(DType::F32)).cast(dtype)
+        } else {
+            through(x)
+        }
     }
 
     /// The same with the first blocks locked: they have no gradient, and training leaves them as they are.
