@@ -141,6 +141,9 @@ impl TextTransformer {
     }
 
     /// The same of captions whose tokens were looked up.
+    ///
+    /// # Shapes
+    /// - returns `[batch, embed_dim]`
     pub fn forward_embedded(&self, captions: &EmbeddedCaptions) -> Tensor<2> {
         let x = self.stem(captions);
         let (mask, only) = (self.mask(&x), self.pool(&x, captions));
@@ -152,6 +155,9 @@ impl TextTransformer {
     ///
     /// # Shapes
     /// - `tokens`: as for [`forward`](Self::forward)
+    ///
+    /// # Panics
+    /// If there are more tokens than the context has positions.
     pub fn embed(&self, tokens: &Tensor<2, Int>) -> EmbeddedCaptions {
         let tokens = self.padded(tokens);
         EmbeddedCaptions {
@@ -165,6 +171,9 @@ impl TextTransformer {
     ///
     /// # Shapes
     /// - `groups`: each as for [`forward`](Self::forward)
+    ///
+    /// # Panics
+    /// If there is no group, or one has more tokens than the context has positions.
     pub fn embed_all(&self, groups: &[Tensor<2, Int>]) -> Vec<EmbeddedCaptions> {
         let groups: Vec<_> = groups.iter().map(|tokens| self.padded(tokens)).collect();
         let rows = groups.iter().map(|tokens| tokens.clone().reshape([1, -1]));

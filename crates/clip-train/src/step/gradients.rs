@@ -22,7 +22,7 @@ pub(super) fn collect(found: &mut Gradients, module: &impl Module, sum: &mut Gra
     module.visit(&mut Collect { found, sum });
 }
 
-/// Adds what was found of other rows.
+/// Adds what was found of other rows, as Burn's `GradientsAccumulator` does on one thread.
 pub(super) fn add(sum: &mut GradientsParams, mut part: GradientsParams, module: &impl Module) {
     struct Add<'a> {
         part: &'a mut GradientsParams,
