@@ -9,15 +9,20 @@ use serde_json::Value;
 use crate::cargo::{self, Usage};
 
 /// The workspace's crates and those of them that each may depend on, for tests too.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
+    ("clip-alloc", &[]),
     ("clip-kernels", &[]),
-    ("clip-model", &["clip-kernels"]),
+    ("clip-model", &["clip-alloc", "clip-kernels"]),
     ("clip-data", &[]),
-    ("clip-train", &["clip-data", "clip-kernels", "clip-model"]),
+    (
+        "clip-train",
+        &["clip-alloc", "clip-data", "clip-kernels", "clip-model"],
+    ),
     ("clip-zeroshot", &["clip-data", "clip-model"]),
     (
         "clip-cli",
         &[
+            "clip-alloc",
             "clip-data",
             "clip-kernels",
             "clip-model",

@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-mod allocator;
 mod bench;
 mod classes;
 mod classify;
@@ -35,6 +34,9 @@ use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::device::DeviceName;
+
+#[global_allocator]
+static ALLOCATOR: clip_alloc::ThreadCached = clip_alloc::ThreadCached;
 
 /// Pretrain, evaluate and use CLIP models.
 #[derive(Parser)]
@@ -101,7 +103,7 @@ fn main() -> ExitCode {
         _ => false,
     };
     if trains {
-        allocator::keep_freed_memory();
+        clip_alloc::keep_freed_memory();
     }
     kernels::keep();
     match interrupt::install().and_then(|()| run(cli)) {

@@ -10,10 +10,14 @@ use std::{error::Error, time::Instant};
 use burn::tensor::{Device, Distribution, Tensor};
 use clip_model::loss::{ContrastiveBatch, ContrastiveLoss, InfoNce, SigLip};
 
+#[global_allocator]
+static ALLOCATOR: clip_alloc::ThreadCached = clip_alloc::ThreadCached;
+
 /// Of ViT-B/32.
 const EMBED_DIM: usize = 512;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    clip_alloc::keep_freed_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let form = args.first().map_or("both", String::as_str);
     let rows: usize = args.get(1).map_or(Ok(1024), |rows| rows.parse())?;

@@ -15,10 +15,14 @@ use clip_data::Cursor;
 use clip_model::{ClipConfig, ImageNorm, Precision};
 use clip_train::{Captions, ContrastiveStep, Images, PairBatch, PatchDropout};
 
+#[global_allocator]
+static ALLOCATOR: clip_alloc::ThreadCached = clip_alloc::ThreadCached;
+
 /// Tokens of each caption; those of photographs are about as long.
 const TOKENS: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    clip_alloc::keep_freed_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let preset = args.first().map_or("ViT-Mini-16-96", String::as_str);
     let rows: usize = args.get(1).map_or(Ok(32), |rows| rows.parse())?;
