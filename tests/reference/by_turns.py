@@ -11,6 +11,7 @@ import os
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -64,14 +65,12 @@ def main():
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("programs", nargs="+")
-    options, arguments = parser.parse_known_args()
-    programs = options.programs
-    if "--" in programs:
-        programs, arguments = programs[: programs.index("--")], programs[programs.index("--") + 1 :] + arguments
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, arguments = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         try:
-            for at, program in enumerate(programs):
+            for at, program in enumerate(options.programs):
                 runs.append(Run(program, arguments, Path(folder) / str(at)))
             for _ in range(options.turns):
                 for run in runs:

@@ -21,6 +21,8 @@ struct Free {
     next: Option<NonNull<Free>>,
 }
 
+// A global allocator may have such a variable: what the standard library asks for on its behalf comes from the system
+// (`GlobalAlloc`, re-entrance).
 thread_local! {
     static CACHE: UnsafeCell<Cache> = const { UnsafeCell::new(Cache::new()) };
 }

@@ -6,6 +6,9 @@ use std::alloc::Layout;
 const SMALLEST: u32 = 5;
 const LARGEST: u32 = 16;
 
+/// Bytes that a thread keeps of a size, unless two blocks are more.
+const KEPT: usize = 16 << 10;
+
 /// Sizes between a power of two and the next.
 const STEPS: usize = 4;
 
@@ -59,7 +62,7 @@ impl Class {
 
     /// How many blocks a thread keeps.
     pub(crate) fn most(self) -> usize {
-        ((1 << 14) / self.layout.size()).max(2)
+        (KEPT / self.layout.size()).max(2)
     }
 }
 

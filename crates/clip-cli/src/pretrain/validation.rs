@@ -46,6 +46,13 @@ struct Labelled {
     templates: Templates,
 }
 
+impl Labelled {
+    /// Whether the same prompts name the same classes, whatever the images are.
+    fn asks_as(&self, other: &Self) -> bool {
+        self.classes == other.classes && self.templates == other.templates
+    }
+}
+
 /// What the last evaluation found, for the report.
 #[derive(Default)]
 pub(super) struct Found {
@@ -157,8 +164,14 @@ impl Validation {
                 captions,
             });
         }
+        let mut heads: Vec<ClassifierHead> = Vec::with_capacity(self.labelled.len());
         for set in &self.labelled {
-            let head = ClassifierHead::build(&encoders, &set.classes, &set.templates)?;
+            let alike = self.labelled.iter().position(|other| other.asks_as(set));
+            let head = match alike.and_then(|at| heads.get(at)) {
+                Some(head) => head.clone(),
+                None => ClassifierHead::build(&encoders, &set.classes, &set.templates)?,
+            };
+            heads.push(head.clone());
             let classifier = Classifier::new(head, encoders.temperature_factor());
             let shards = encoders.encode_shards(&set.loader)?;
             let source = LabelSource::Class;
