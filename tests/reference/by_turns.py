@@ -62,7 +62,7 @@ class Run:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--turns", type=int, default=20, help="at least 2")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("programs", nargs="+")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
