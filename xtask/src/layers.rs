@@ -9,14 +9,21 @@ use serde_json::Value;
 use crate::cargo::{self, Usage};
 
 /// The workspace's crates and those of them that each may depend on, for tests too.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("clip-alloc", &[]),
+    ("clip-cube", &[]),
     ("clip-kernels", &[]),
-    ("clip-model", &["clip-alloc", "clip-kernels"]),
+    ("clip-model", &["clip-alloc", "clip-cube", "clip-kernels"]),
     ("clip-data", &[]),
     (
         "clip-train",
-        &["clip-alloc", "clip-data", "clip-kernels", "clip-model"],
+        &[
+            "clip-alloc",
+            "clip-cube",
+            "clip-data",
+            "clip-kernels",
+            "clip-model",
+        ],
     ),
     ("clip-zeroshot", &["clip-data", "clip-model"]),
     (
@@ -34,8 +41,8 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("xtask", &[]),
 ];
 
-/// The crate that is kernels for backends: what depends on it does so by choice.
-const KERNELS: &str = "clip-kernels";
+/// The crates that are kernels for backends: what depends on them does so by choice.
+const KERNELS: [&str; 2] = ["clip-cube", "clip-kernels"];
 
 /// Burn's features that bring a backend, or kernels for one.
 const BACKEND_FEATURES: [&str; 17] = [
@@ -59,9 +66,10 @@ const BACKEND_FEATURES: [&str; 17] = [
 ];
 
 /// Burn's crates that are backends.
-const BACKEND_CRATES: [&str; 9] = [
+const BACKEND_CRATES: [&str; 10] = [
     "burn-candle",
     "burn-cpu",
+    "burn-cubecl",
     "burn-cuda",
     "burn-flex",
     "burn-ndarray",
@@ -120,12 +128,12 @@ fn violations(metadata: &Value) -> Vec<String> {
             if text(&dependency["kind"]) == "dev" {
                 continue;
             }
-            if on == KERNELS && dependency["optional"] != true {
+            if KERNELS.contains(&on) && dependency["optional"] != true {
                 broken.push(format!(
                     "{name} always depends on {on}, which brings a backend; make it optional"
                 ));
             }
-            if name == KERNELS {
+            if KERNELS.contains(&name) {
                 continue;
             }
             // Even clip-cli names its backends in `[features]` only, so that a build holds just the one asked for.

@@ -31,6 +31,16 @@ impl Activation {
         (x - here) * slope + value
     }
 
+    /// The same in kernels for GPUs.
+    #[cfg(feature = "gpu")]
+    pub(super) fn on_gpu(self) -> clip_cube::Activation {
+        match self {
+            Self::Gelu => clip_cube::Activation::Gelu,
+            Self::GeluTanh => clip_cube::Activation::GeluTanh,
+            Self::QuickGelu => clip_cube::Activation::QuickGelu,
+        }
+    }
+
     fn value<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => activation::gelu(x),

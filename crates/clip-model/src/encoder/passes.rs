@@ -10,7 +10,7 @@ use burn::{
     tensor::{DType, Tensor, activation, s},
 };
 
-use super::{LayerScale, MultiHeadAttention, ResidualAttentionBlock, sequences};
+use super::{LayerScale, Mlp, MultiHeadAttention, ResidualAttentionBlock, sequences};
 
 /// Keys of a sequence are brought to a multiple of it: then each row of scores begins where a GPU reads 16 bytes at once.
 const KEYS: usize = 8;
@@ -18,6 +18,9 @@ const KEYS: usize = 8;
 /// What is added to the scores of a block's attention.
 #[derive(Clone, Debug)]
 pub struct ScoreMask {
+    /// `[tokens, tokens]`, in f32.
+    #[cfg(feature = "gpu")]
+    plain: Option<Tensor<2>>,
     /// `[1, tokens, keys]`
     scores: Option<Tensor<3>>,
     /// Tokens, and zeros up to a multiple of [`KEYS`].
@@ -34,6 +37,8 @@ impl ScoreMask {
         let keys = tokens.next_multiple_of(KEYS);
         let device = x.device();
         let mask = mask.map(|mask| mask.reshape([1, tokens, tokens]).cast(DType::F32));
+        #[cfg(feature = "gpu")]
+        let plain = mask.clone().map(|mask| mask.reshape([tokens, tokens]));
         let scores = if keys == tokens {
             mask
         } else {
@@ -41,7 +46,12 @@ impl ScoreMask {
             let beyond = Tensor::full([1, tokens, keys - tokens], f32::NEG_INFINITY, &device);
             Some(Tensor::cat(vec![mask, beyond], 2))
         };
-        Self { scores, keys }
+        Self {
+            #[cfg(feature = "gpu")]
+            plain,
+            scores,
+            keys,
+        }
     }
 }
 
@@ -73,17 +83,32 @@ struct Statistics {
     scale: Tensor<3>,
 }
 
-/// A head of a sequence is a matrix of its own: there are `batch * heads`.
 #[derive(Clone, Debug)]
 struct Attention {
-    /// `[batch * heads, tokens, head_width]`, divided by the root of `head_width`.
-    queries: Tensor<3>,
-    /// `[2 * batch * heads, keys, head_width]`: all keys, then all values.
-    keys_and_values: Tensor<3>,
-    /// `[batch * heads, tokens, keys]`: rows of scores through the softmax.
-    weights: Tensor<3>,
-    /// `[batch, tokens, width]`: what the heads found, side by side.
+    /// What the heads found, side by side.
     mixed: Tensor<3>,
+    of: Attended,
+}
+
+/// What attention came from.
+#[derive(Clone, Debug)]
+enum Attended {
+    /// Of its parts a head of a sequence is a matrix of its own: there are `batch * heads`.
+    Composed {
+        /// `[batch * heads, tokens, head_width]`, divided by the root of `head_width`.
+        queries: Tensor<3>,
+        /// `[2 * batch * heads, keys, head_width]`: all keys, then all values.
+        keys_and_values: Tensor<3>,
+        /// `[batch * heads, tokens, keys]`: rows of scores through the softmax.
+        weights: Tensor<3>,
+    },
+    /// One kernel, which computes the weights again on its way back.
+    #[cfg(feature = "gpu")]
+    Kernel {
+        /// Queries, keys and values, `[batch, tokens, 3 * width]`.
+        projected: Tensor<3>,
+        mask: Option<Tensor<2>>,
+    },
 }
 
 /// Gradients by the parameters of a block that aren't locked, without a graph, in f32.
@@ -105,11 +130,11 @@ impl BlockGradients {
     /// Of a layer that gave something with the gradient `by_y` for `x`.
     fn linear(&mut self, layer: &Linear, x: Tensor<3>, by_y: &Tensor<3>) {
         if layer.weight.is_require_grad() {
-            let grad = sequences::weight_gradient(x, by_y.clone());
+            let grad = weight_gradient(x, by_y.clone());
             self.matrices.push((layer.weight.id, grad));
         }
         if let Some(bias) = &layer.bias {
-            self.vector(bias, || sequences::sum(by_y.clone()));
+            self.vector(bias, || sum(by_y.clone()));
         }
     }
 
@@ -123,18 +148,32 @@ impl BlockGradients {
         let (Some(LayerScale { scale }), Some(x)) = (scale, x) else {
             return by_y;
         };
-        self.vector(scale, || sequences::sum(by_y.clone() * x));
+        self.vector(scale, || sum(by_y.clone() * x));
         by_y * scale.val().inner().unsqueeze()
     }
 
-    /// Of a norm of `x`. Returns the gradient by `x`, in f32.
+    /// Of a norm of `x`. Returns the gradient by `x`, and `added` to it.
     fn norm(
         &mut self,
         layer: &LayerNorm,
         x: Tensor<3>,
         of_x: Statistics,
         by_y: Tensor<3>,
+        added: Tensor<3>,
     ) -> Tensor<3> {
+        #[cfg(feature = "gpu")]
+        if let Some(beta) = layer.beta.as_ref().filter(|_| has_kernels(&x)) {
+            let statistics = [of_x.mean, of_x.scale];
+            if layer.gamma.is_require_grad() || beta.is_require_grad() {
+                let (by_gamma, by_beta) =
+                    clip_cube::norm_sums(x.clone(), statistics.clone(), by_y.clone());
+                self.vector(&layer.gamma, || by_gamma);
+                self.vector(beta, || by_beta);
+            }
+            let gamma = layer.gamma.val().inner();
+            return clip_cube::norm_back(x, statistics, by_y, gamma, added);
+        }
+        let dtype = x.dtype();
         let by_y = by_y.cast(DType::F32);
         let normed = (x.cast(DType::F32) - of_x.mean) * of_x.scale.clone();
         self.vector(&layer.gamma, || {
@@ -145,7 +184,8 @@ impl BlockGradients {
         }
         let by_normed = by_y * layer.gamma.val().inner().unsqueeze();
         let along = (by_normed.clone() * normed.clone()).mean_dim(2);
-        (by_normed.clone() - by_normed.mean_dim(2) - normed * along) * of_x.scale
+        let by_x = (by_normed.clone() - by_normed.mean_dim(2) - normed * along) * of_x.scale;
+        (added.cast(DType::F32) + by_x).cast(dtype)
     }
 }
 
@@ -162,11 +202,8 @@ impl ResidualAttentionBlock {
         let (added, attended) = scaled(self.ls_1.as_ref(), attended);
         let middle = x.clone() + added;
         let (normed_2, norm_2) = norm(&self.ln_2, self.epsilon, middle.clone());
-        let hidden = linear(&self.mlp.c_fc, normed_2.clone());
-        let mapped = linear(
-            &self.mlp.c_proj,
-            self.mlp.activation.forward(hidden.clone()),
-        );
+        let (hidden, value) = self.mlp.hidden(normed_2.clone());
+        let mapped = linear(&self.mlp.c_proj, value);
         let (added, mapped) = scaled(self.ls_2.as_ref(), mapped);
         let y = middle.clone() + added;
         let kept = Kept {
@@ -190,39 +227,94 @@ impl ResidualAttentionBlock {
     /// # Shapes
     /// - `by_y`: `[batch, tokens, width]`, without a graph, and so is the first result
     pub fn back(&self, kept: Kept, by_y: Tensor<3>) -> (Tensor<3>, BlockGradients) {
-        let dtype = by_y.dtype();
         let mut found = BlockGradients::default();
-        let add = |by_y: Tensor<3>, by_x: Tensor<3>| (by_y.cast(DType::F32) + by_x).cast(dtype);
-
         let by_mapped = found.layer_scale(self.ls_2.as_ref(), kept.mapped, by_y.clone());
-        let activation = self.mlp.activation;
-        let value = activation.forward(kept.hidden.clone());
+        let by_value = by_input(&self.mlp.c_proj, by_mapped.clone());
+        let (value, by_hidden) = self.mlp.hidden_back(kept.hidden, by_value);
         found.linear(&self.mlp.c_proj, value, &by_mapped);
-        let by_value = by_input(&self.mlp.c_proj, by_mapped).cast(DType::F32);
-        let by_hidden = (by_value * activation.slope(kept.hidden)).cast(dtype);
         found.linear(&self.mlp.c_fc, kept.normed_2, &by_hidden);
         let by_normed = by_input(&self.mlp.c_fc, by_hidden);
-        let by_middle = found.norm(&self.ln_2, kept.middle, kept.norm_2, by_normed);
-        let by_middle = add(by_y, by_middle);
+        let by_middle = found.norm(&self.ln_2, kept.middle, kept.norm_2, by_normed, by_y);
 
         let by_attended = found.layer_scale(self.ls_1.as_ref(), kept.attended, by_middle.clone());
         let mixed = kept.attention.mixed.clone();
         found.linear(&self.attn.out_proj, mixed, &by_attended);
         let by_mixed = by_input(&self.attn.out_proj, by_attended);
-        let by_projected = self.attn.back(kept.attention, by_mixed);
+        let by_projected = self.attn.back(kept.attention.of, by_mixed);
         found.linear(&self.attn.in_proj, kept.normed_1, &by_projected);
         let by_normed = by_input(&self.attn.in_proj, by_projected);
-        let by_x = found.norm(&self.ln_1, kept.x, kept.norm_1, by_normed);
-        (add(by_middle, by_x), found)
+        let by_x = found.norm(&self.ln_1, kept.x, kept.norm_1, by_normed, by_middle);
+        (by_x, found)
+    }
+}
+
+impl Mlp {
+    /// The hidden numbers before and after the non-linearity.
+    fn hidden(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        #[cfg(feature = "gpu")]
+        if let Some(bias) = &self.c_fc.bias {
+            let ([batch, tokens, _], weight) = (x.dims(), self.c_fc.weight.val().inner());
+            let [_, to] = weight.dims();
+            if has_products(&x, &weight, false) {
+                let bias = bias.val().inner();
+                let kernel = self.activation.on_gpu();
+                let (hidden, value) = clip_cube::product_activated(rows(x), weight, bias, kernel);
+                return (
+                    hidden.reshape([batch, tokens, to]),
+                    value.reshape([batch, tokens, to]),
+                );
+            }
+        }
+        let hidden = linear(&self.c_fc, x);
+        (hidden.clone(), self.activation.forward(hidden))
+    }
+
+    /// What the non-linearity made of the hidden numbers, and the gradient by them from that by it.
+    fn hidden_back(&self, hidden: Tensor<3>, by_value: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        #[cfg(feature = "gpu")]
+        {
+            let weight = self.c_fc.weight.val();
+            if has_products(&hidden, &weight, true) {
+                return clip_cube::activation_back(hidden, by_value, self.activation.on_gpu());
+            }
+        }
+        let dtype = hidden.dtype();
+        let value = self.activation.forward(hidden.clone());
+        let by_value = by_value.cast(DType::F32);
+        (
+            value,
+            (by_value * self.activation.slope(hidden)).cast(dtype),
+        )
     }
 }
 
 impl MultiHeadAttention {
     fn pass(&self, x: Tensor<3>, mask: &ScoreMask) -> Attention {
-        let [batch, tokens, width] = x.dims();
+        let projected = linear(&self.in_proj, x);
+        #[cfg(feature = "gpu")]
+        if self.is_kernel(&projected) {
+            let mask = mask.plain.clone();
+            let mixed = clip_cube::attention(projected.clone(), mask.clone(), self.heads);
+            let of = Attended::Kernel { projected, mask };
+            return Attention { mixed, of };
+        }
+        self.composed(projected, mask)
+    }
+
+    /// Whether the device has one kernel for it.
+    #[cfg(feature = "gpu")]
+    fn is_kernel(&self, projected: &Tensor<3>) -> bool {
+        let [_, tokens, all] = projected.dims();
+        let head_width = all / 3 / self.heads;
+        clip_cube::attends(&projected.device(), projected.dtype(), tokens, head_width)
+    }
+
+    fn composed(&self, projected: Tensor<3>, mask: &ScoreMask) -> Attention {
+        let [batch, tokens, all] = projected.dims();
+        let width = all / 3;
         let (heads, head_width) = (self.heads, width / self.heads);
         let matrices = batch * heads;
-        let projected = linear(&self.in_proj, x)
+        let projected = projected
             .reshape([batch, tokens, 3, heads, head_width])
             .permute([2, 0, 3, 1, 4]);
         let queries = projected
@@ -257,16 +349,27 @@ impl MultiHeadAttention {
             .reshape([batch, heads, tokens, head_width])
             .swap_dims(1, 2)
             .reshape([batch, tokens, width]);
-        Attention {
+        let of = Attended::Composed {
             queries,
             keys_and_values,
             weights,
-            mixed,
-        }
+        };
+        Attention { mixed, of }
     }
 
     /// The gradient by queries, keys and values side by side, `[batch, tokens, 3 * width]`.
-    fn back(&self, kept: Attention, by_mixed: Tensor<3>) -> Tensor<3> {
+    fn back(&self, kept: Attended, by_mixed: Tensor<3>) -> Tensor<3> {
+        let (queries, keys_and_values, weights) = match kept {
+            Attended::Composed {
+                queries,
+                keys_and_values,
+                weights,
+            } => (queries, keys_and_values, weights),
+            #[cfg(feature = "gpu")]
+            Attended::Kernel { projected, mask } => {
+                return clip_cube::attention_back(projected, mask, by_mixed, self.heads);
+            }
+        };
         let [batch, tokens, width] = by_mixed.dims();
         let (heads, head_width) = (self.heads, width / self.heads);
         let matrices = batch * heads;
@@ -275,18 +378,18 @@ impl MultiHeadAttention {
             .reshape([batch, tokens, heads, head_width])
             .swap_dims(1, 2)
             .reshape([matrices, tokens, head_width]);
-        let keys = kept.keys_and_values.clone().narrow(0, 0, matrices);
-        let values = kept.keys_and_values.narrow(0, matrices, matrices);
-        let by_values = kept.weights.clone().transpose().matmul(by_mixed.clone());
+        let keys = keys_and_values.clone().narrow(0, 0, matrices);
+        let values = keys_and_values.narrow(0, matrices, matrices);
+        let by_values = weights.clone().transpose().matmul(by_mixed.clone());
         let by_weights = by_mixed.matmul(values.transpose()).cast(DType::F32);
-        let weights = kept.weights.cast(DType::F32);
+        let weights = weights.cast(DType::F32);
         let weighted = weights.clone() * by_weights;
         let by_scores = (weighted.clone() - weights * weighted.sum_dim(2)).cast(dtype);
         let by_queries = by_scores
             .clone()
             .matmul(keys)
             .div_scalar((head_width as f64).sqrt());
-        let by_keys = by_scores.transpose().matmul(kept.queries);
+        let by_keys = by_scores.transpose().matmul(queries);
         let parts = [by_queries, by_keys, by_values].map(|part| {
             // Keys beyond the tokens are not there.
             part.narrow(1, 0, tokens)
@@ -298,8 +401,30 @@ impl MultiHeadAttention {
     }
 }
 
+/// Whether the device of `x` has kernels for norms and sums of such rows.
+#[cfg(feature = "gpu")]
+fn has_kernels(x: &Tensor<3>) -> bool {
+    let [_, _, width] = x.dims();
+    clip_cube::norms(&x.device(), x.dtype(), width)
+}
+
+/// The sum of all tokens, in f32: `[batch, tokens, width]` to `[width]`.
+fn sum(x: Tensor<3>) -> Tensor<1> {
+    #[cfg(feature = "gpu")]
+    if has_kernels(&x) {
+        return clip_cube::sums(x);
+    }
+    sequences::sum(x)
+}
+
 /// A norm of each token, in f32 whatever the model computes in.
 fn norm(layer: &LayerNorm, epsilon: f64, x: Tensor<3>) -> (Tensor<3>, Statistics) {
+    #[cfg(feature = "gpu")]
+    if let Some(beta) = layer.beta.as_ref().filter(|_| has_kernels(&x)) {
+        let (gamma, beta) = (layer.gamma.val().inner(), beta.val().inner());
+        let (normed, mean, scale) = clip_cube::norm(x, gamma, beta, epsilon);
+        return (normed, Statistics { mean, scale });
+    }
     let dtype = x.dtype();
     let x = x.cast(DType::F32);
     let mean = x.clone().mean_dim(2);
@@ -315,24 +440,59 @@ fn norm(layer: &LayerNorm, epsilon: f64, x: Tensor<3>) -> (Tensor<3>, Statistics
 }
 
 fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    let y = product(x, layer.weight.val().inner());
-    match &layer.bias {
-        Some(bias) => y + bias.val().inner().unsqueeze(),
+    let [batch, tokens, _] = x.dims();
+    let weight = layer.weight.val().inner();
+    let bias = layer.bias.as_ref().map(|bias| bias.val().inner());
+    let [_, to] = weight.dims();
+    #[cfg(feature = "gpu")]
+    if has_products(&x, &weight, false) {
+        return clip_cube::product(rows(x), weight, false, bias).reshape([batch, tokens, to]);
+    }
+    let y = rows(x).matmul(weight).reshape([batch, tokens, to]);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
         None => y,
     }
 }
 
 /// The gradient by what a layer got.
 fn by_input(layer: &Linear, by_y: Tensor<3>) -> Tensor<3> {
-    product(by_y, layer.weight.val().inner().transpose())
+    let [batch, tokens, _] = by_y.dims();
+    let weight = layer.weight.val().inner();
+    let [from, _] = weight.dims();
+    #[cfg(feature = "gpu")]
+    if has_products(&by_y, &weight, true) {
+        let by_x = clip_cube::product(rows(by_y), weight, true, None);
+        return by_x.reshape([batch, tokens, from]);
+    }
+    let by_x = rows(by_y).matmul(weight.transpose());
+    by_x.reshape([batch, tokens, from])
 }
 
-/// `[batch, tokens, from]` by `[from, to]`.
-fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
-    let [batch, tokens, from] = x.dims();
-    let [_, to] = weight.dims();
-    let rows = x.reshape([batch * tokens, from]);
-    rows.matmul(weight).reshape([batch, tokens, to])
+/// The gradient by the weights of a layer that got `x`, in f32.
+fn weight_gradient(x: Tensor<3>, by_y: Tensor<3>) -> Tensor<2> {
+    #[cfg(feature = "gpu")]
+    {
+        let ([batch, tokens, from], [_, _, to]) = (x.dims(), by_y.dims());
+        if clip_cube::multiplies(&x.device(), x.dtype(), [from, to, batch * tokens]) {
+            return clip_cube::weight_gradient(rows(x), rows(by_y));
+        }
+    }
+    sequences::weight_gradient(x, by_y)
+}
+
+/// Whether the device has kernels that multiply all rows of `x` by a weight, or by it transposed.
+#[cfg(feature = "gpu")]
+fn has_products(x: &Tensor<3>, weight: &Tensor<2>, transposed: bool) -> bool {
+    let ([batch, tokens, _], [from, to]) = (x.dims(), weight.dims());
+    let [to, from] = if transposed { [from, to] } else { [to, from] };
+    clip_cube::multiplies(&x.device(), x.dtype(), [batch * tokens, to, from])
+}
+
+/// `[batch, tokens, width]`, a row a token.
+fn rows(x: Tensor<3>) -> Tensor<2> {
+    let [batch, tokens, width] = x.dims();
+    x.reshape([batch * tokens, width])
 }
 
 /// What is added to the residual path; and, where it is scaled, what it is of.

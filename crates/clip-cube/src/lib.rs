@@ -1,0 +1,32 @@
+//! What GPUs do as one kernel, where Burn would do it in many, or in one that is slower.
+//!
+//! The kernels are of Rust: CubeCL compiles them for the GPU at hand when they are first asked for. They compute on tensors
+//! of Burn's backends by CubeCL, fused or not, without a graph: passes that know their own gradients call them. Each has a
+//! function that says where it computes; elsewhere callers compose Burn's operations.
+//!
+//! Without the feature `gpu` the crate is empty.
+
+// Of what the macro `cube` makes of a kernel; and a condition that is known when a kernel is compiled stands alone.
+#![allow(clippy::collapsible_if, clippy::used_underscore_binding)]
+
+#[cfg(feature = "gpu")]
+mod activation;
+#[cfg(feature = "gpu")]
+mod adamw;
+#[cfg(feature = "gpu")]
+mod attention;
+#[cfg(feature = "gpu")]
+mod matrix_units;
+#[cfg(feature = "gpu")]
+mod memory;
+#[cfg(feature = "gpu")]
+mod norm;
+#[cfg(feature = "gpu")]
+mod operations;
+#[cfg(feature = "gpu")]
+mod product;
+#[cfg(all(test, feature = "gpu"))]
+mod tests;
+
+#[cfg(feature = "gpu")]
+pub use {activation::Activation, adamw::AdamWStep, operations::*};

@@ -1,0 +1,247 @@
+//! Each kernel against Burn's operations in f32 on the CPU, on the GPU that is there: `cargo test --release -p clip-cube
+//! --features gpu,burn/cuda`. What a device has no kernel for is said and passed over.
+
+use burn::tensor::{DType, Device, Distribution, Tensor, activation};
+
+use super::*;
+
+/// The length of what is off over that of what should be: numbers are rounded to 8 bits once or twice.
+const HALF: f32 = 1e-2;
+/// Sums of f32 in another order.
+const SINGLE: f32 = 1e-5;
+
+fn gpu() -> Device {
+    Device::default()
+}
+
+fn cpu() -> Device {
+    Device::flex()
+}
+
+/// Numbers that are exact in bf16, on the CPU.
+fn draw<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let normal = Distribution::Normal(0.0, 1.0);
+    let x = Tensor::<D>::random(shape, normal, &cpu());
+    x.cast(DType::BF16).cast(DType::F32)
+}
+
+fn to_gpu<const D: usize>(x: &Tensor<D>, dtype: DType) -> Tensor<D> {
+    Tensor::<D>::from_data(x.clone().into_data(), &gpu()).cast(dtype)
+}
+
+#[track_caller]
+fn assert_close<const D: usize>(got: Tensor<D>, want: &Tensor<D>, bound: f32) {
+    let got = Tensor::<D>::from_data(got.into_data().convert::<f32>(), &cpu());
+    let length = |x: Tensor<D>| x.square().sum().sqrt().into_scalar::<f32>();
+    let (off, whole) = (length(got - want.clone()), length(want.clone()));
+    assert!(off <= bound * whole, "off by {off} of {whole}");
+}
+
+/// Whether there is a kernel; says so if not.
+fn has(kernel: bool, of: impl std::fmt::Debug) -> bool {
+    if !kernel {
+        eprintln!("{:?} has no kernel for {of:?}", gpu());
+    }
+    kernel
+}
+
+#[test]
+fn attention_and_its_gradient_are_those_of_a_softmax_of_scores() {
+    for (batch, tokens, heads, head_width, masked) in [
+        // ViT-B/32's, a whole text, whole tiles, fewer tokens than a tile, other widths.
+        (3, 50, 2, 64, false),
+        (2, 77, 3, 64, true),
+        (5, 32, 1, 64, true),
+        (2, 5, 2, 64, true),
+        (1, 1, 2, 32, false),
+        (2, 33, 1, 80, false),
+    ] {
+        if !has(attends(&gpu(), DType::BF16, tokens, head_width), tokens) {
+            continue;
+        }
+        let width = heads * head_width;
+        let (projected, by_mixed) = (
+            draw([batch, tokens, 3 * width]),
+            draw([batch, tokens, width]),
+        );
+        let mask = masked.then(|| {
+            let later = Tensor::<2>::ones([tokens, tokens], &cpu()).triu(1);
+            later
+                .clone()
+                .mask_fill(later.equal_elem(1.0), f32::NEG_INFINITY)
+        });
+
+        let leaf = Tensor::from_inner(projected.clone()).require_grad();
+        let parts = leaf
+            .clone()
+            .reshape([batch, tokens, 3, heads, head_width])
+            .permute([2, 0, 3, 1, 4]);
+        let part = |at| {
+            let part: Tensor<5> = parts.clone().narrow(0, at, 1);
+            part.reshape([batch, heads, tokens, head_width])
+        };
+        let scores = part(0).matmul(part(1).transpose()) / (head_width as f64).sqrt();
+        let scores = match mask.clone() {
+            Some(mask) => scores + Tensor::from_inner(mask).reshape([1, 1, tokens, tokens]),
+            None => scores,
+        };
+        let mixed = activation::softmax(scores, 3).matmul(part(2));
+        let mixed = mixed.swap_dims(1, 2).reshape([batch, tokens, width]);
+        let grads = (mixed.clone() * Tensor::from_inner(by_mixed.clone()))
+            .sum()
+            .backward();
+
+        let half = |x: &Tensor<3>| to_gpu(x, DType::BF16);
+        let mask = mask.map(|mask| to_gpu(&mask, DType::F32));
+        let got = attention(half(&projected), mask.clone(), heads);
+        let back = attention_back(half(&projected), mask, half(&by_mixed), heads);
+        assert_close(got, &mixed.inner(), HALF);
+        assert_close(back, &leaf.grad(&grads).unwrap(), HALF);
+    }
+}
+
+#[test]
+fn norms_and_their_gradients_are_those_of_burns_operations() {
+    const EPSILON: f64 = 1e-5;
+    for (dtype, bound) in [(DType::F32, SINGLE), (DType::BF16, HALF)] {
+        for [batch, tokens, width] in [[3, 50, 768], [1, 1, 64], [64, 9, 1024]] {
+            if !has(norms(&gpu(), dtype, width), (dtype, width)) {
+                continue;
+            }
+            let [x, by_y, added] = [(); 3].map(|()| draw([batch, tokens, width]));
+            let [gamma, beta] = [(); 2].map(|()| draw([width]));
+            let track = |x: &Tensor<1>| Tensor::from_inner(x.clone()).require_grad();
+            let leaf = Tensor::from_inner(x.clone()).require_grad();
+            let [gain, bias] = [track(&gamma), track(&beta)];
+            let centred = leaf.clone() - leaf.clone().mean_dim(2);
+            let variance = centred.clone().square().mean_dim(2);
+            let normed = centred / (variance + EPSILON).sqrt();
+            let y = normed * gain.clone().unsqueeze() + bias.clone().unsqueeze();
+            let grads = (y.clone() * Tensor::from_inner(by_y.clone()))
+                .sum()
+                .backward();
+            let by_x = leaf.grad(&grads).unwrap() + added.clone();
+
+            let there = |x: &Tensor<3>| to_gpu(x, dtype);
+            let vector = |x: &Tensor<1>| to_gpu(x, DType::F32);
+            let (got, mean, scale) = norm(there(&x), vector(&gamma), vector(&beta), EPSILON);
+            let statistics = [mean, scale];
+            let (by_gamma, by_beta) = norm_sums(there(&x), statistics.clone(), there(&by_y));
+            let back = norm_back(
+                there(&x),
+                statistics,
+                there(&by_y),
+                vector(&gamma),
+                there(&added),
+            );
+            assert_close(got, &y.inner(), bound);
+            assert_close(back, &by_x, bound);
+            assert_close(by_gamma, &gain.grad(&grads).unwrap(), SINGLE);
+            assert_close(by_beta, &bias.grad(&grads).unwrap(), SINGLE);
+            let sum = by_y.clone().sum_dim(0).sum_dim(1).reshape([width]);
+            assert_close(sums(there(&by_y)), &sum, SINGLE);
+        }
+    }
+}
+
+#[test]
+fn products_lie_as_they_are_asked_to() {
+    for [m, n, k] in [
+        [128, 256, 128],
+        [512, 384, 256],
+        [2560, 768, 3072],
+        [8448, 128, 128],
+    ] {
+        if !has(multiplies(&gpu(), DType::BF16, [m, n, k]), [m, n, k]) {
+            continue;
+        }
+        let (a, b, bias) = (draw([m, k]), draw([k, n]), draw([n]));
+        let half = |x: &Tensor<2>| to_gpu(x, DType::BF16);
+        let want = a.clone().matmul(b.clone());
+        assert_close(product(half(&a), half(&b), false, None), &want, HALF);
+        let turned = half(&b.clone().transpose());
+        assert_close(product(half(&a), turned, true, None), &want, HALF);
+        let biased = want + bias.clone().unsqueeze();
+        let there = to_gpu(&bias, DType::BF16);
+        let got = product(half(&a), half(&b), false, Some(there.clone()));
+        assert_close(got, &biased, HALF);
+
+        let (before, value) = product_activated(half(&a), half(&b), there, Activation::Gelu);
+        let rounded = Tensor::<2>::from_data(before.clone().into_data().convert::<f32>(), &cpu());
+        assert_close(before.clone(), &biased, HALF);
+        assert_close(value, &activation::gelu(rounded), HALF);
+    }
+}
+
+#[test]
+fn gradients_by_weights_are_sums_over_all_rows() {
+    for [m, n, k] in [[128, 128, 64], [768, 256, 6400], [256, 1024, 25_600]] {
+        if !has(multiplies(&gpu(), DType::BF16, [m, n, k]), [m, n, k]) {
+            continue;
+        }
+        let (x, by_y) = (draw([k, m]), draw([k, n]));
+        let half = |x: &Tensor<2>| to_gpu(x, DType::BF16);
+        let want = x.clone().transpose().matmul(by_y.clone());
+        assert_close(weight_gradient(half(&x), half(&by_y)), &want, SINGLE);
+    }
+}
+
+#[test]
+fn non_linearities_have_their_own_slopes() {
+    if !has(multiplies(&gpu(), DType::BF16, [128; 3]), "bf16") {
+        return;
+    }
+    let (x, by_y) = (draw([128, 128]), draw([128, 128]));
+    let functions: [(Activation, fn(Tensor<2>) -> Tensor<2>); 3] = [
+        (Activation::Gelu, activation::gelu),
+        (Activation::GeluTanh, activation::gelu_approximate),
+        (Activation::QuickGelu, |x| {
+            x.clone() * activation::sigmoid(x * 1.702)
+        }),
+    ];
+    for (kernel, function) in functions {
+        // By differences: autodiff's GELU is an approximation.
+        let step = 1e-2;
+        let difference = function(x.clone() + step) - function(x.clone() - step);
+        let by_x = difference / (2.0 * step) * by_y.clone();
+        let half = |x: &Tensor<2>| to_gpu(x, DType::BF16);
+        let (value, back) = activation_back(half(&x), half(&by_y), kernel);
+        assert_close(value, &function(x.clone()), HALF);
+        assert_close(back, &by_x, HALF);
+    }
+}
+
+#[test]
+fn steps_of_adamw_are_those_of_its_definition() {
+    let there = |x: &Tensor<2>| to_gpu(x, DType::F32);
+    for shape in [[33, 40], [7, 3]] {
+        let (x, gradient) = (draw(shape), draw(shape) * 0.1);
+        if !has(steps(&there(&x)), shape) {
+            continue;
+        }
+        let step = |time| AdamWStep {
+            lr: 0.01,
+            weight_decay: 0.2,
+            beta_1: 0.9,
+            beta_2: 0.98,
+            epsilon: 1e-6,
+            time,
+        };
+        let (at, moments) = adamw(there(&x), there(&gradient), None, step(1));
+        let twice = there(&(gradient.clone() * 2.0));
+        let (at, [first, second]) = adamw(at, twice, Some(moments), step(2));
+
+        let (mut want, mut m, mut v) = (x, gradient.zeros_like(), gradient.zeros_like());
+        for time in 1..=2 {
+            let gradient = gradient.clone() * f64::from(time);
+            m = m * 0.9 + gradient.clone() * 0.1;
+            v = v * 0.98 + gradient.square() * 0.02;
+            let root = (v.clone() / (1.0 - 0.98_f64.powi(time))).sqrt() + 1e-6;
+            let change = m.clone() / (1.0 - 0.9_f64.powi(time)) / root;
+            want = want * (1.0 - 0.01 * 0.2) - change * 0.01;
+        }
+        assert_close(at, &want, SINGLE);
+        assert_close(first, &m, SINGLE);
+        assert_close(second, &v, SINGLE);
+    }
+}
