@@ -5,17 +5,17 @@ use burn::{
 
 use super::OptimizerConfig;
 
-/// Burn's `AdamW`, with its state, in one pass over the numbers where its CPU backend has a kernel for that.
+/// Burn's `AdamW`, with its state, in one pass over the numbers where the device has a kernel for that.
 #[derive(Clone)]
 pub(super) struct AdamW {
     composed: BurnAdamW,
-    #[cfg_attr(not(feature = "cpu"), allow(dead_code))]
+    #[cfg_attr(not(any(feature = "cpu", feature = "gpu")), allow(dead_code))]
     fused: Fused,
 }
 
 /// What [`AdamW::composed`] keeps to itself.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "cpu"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "cpu", feature = "gpu")), allow(dead_code))]
 struct Fused {
     beta_1: f32,
     beta_2: f32,
@@ -64,6 +64,11 @@ impl Rule for AdamW {
             let (tensor, state) = self.fused.step(lr, tensor, grad, state);
             return (tensor, Some(state));
         }
+        #[cfg(feature = "gpu")]
+        if clip_cube::steps(&tensor) && clip_cube::steps(&grad) {
+            let (tensor, state) = self.fused.step_on_gpu(lr, tensor, grad, state);
+            return (tensor, Some(state));
+        }
         self.composed.step(lr, tensor, grad, state)
     }
 
@@ -72,31 +77,53 @@ impl Rule for AdamW {
     }
 }
 
-#[cfg(feature = "cpu")]
-impl Fused {
-    fn step<const D: usize>(
-        self,
-        lr: LearningRate,
-        tensor: Tensor<D>,
-        grad: Tensor<D>,
-        state: Option<AdamWState<D>>,
-    ) -> (Tensor<D>, AdamWState<D>) {
-        use burn::optim::AdaptiveMomentumState;
+#[cfg(any(feature = "cpu", feature = "gpu"))]
+mod fused {
+    use burn::optim::AdaptiveMomentumState;
 
-        let (before, moments) = match state.map(|state| state.momentum) {
-            Some(state) => (state.time, Some([state.moment_1, state.moment_2])),
-            None => (0, None),
+    use super::{AdamWState, Fused, LearningRate, Tensor};
+
+    /// Which step of a parameter comes next, and its moments.
+    fn before<const D: usize>(state: Option<AdamWState<D>>) -> (usize, Option<[Tensor<D>; 2]>) {
+        match state.map(|state| state.momentum) {
+            Some(state) => (state.time + 1, Some([state.moment_1, state.moment_2])),
+            None => (1, None),
+        }
+    }
+
+    fn after<const D: usize>(time: usize, [first, second]: [Tensor<D>; 2]) -> AdamWState<D> {
+        AdamWState::new(AdaptiveMomentumState::new(time, first, second))
+    }
+
+    /// A step by one of the crates of kernels, which know each other as little as their tensors do.
+    macro_rules! step {
+        ($name:ident, $kernels:ident) => {
+            pub(super) fn $name<const D: usize>(
+                self,
+                lr: LearningRate,
+                tensor: Tensor<D>,
+                grad: Tensor<D>,
+                state: Option<AdamWState<D>>,
+            ) -> (Tensor<D>, AdamWState<D>) {
+                let (time, moments) = before(state);
+                let step = $kernels::AdamWStep {
+                    lr,
+                    weight_decay: self.weight_decay,
+                    beta_1: self.beta_1,
+                    beta_2: self.beta_2,
+                    epsilon: self.epsilon,
+                    time,
+                };
+                let (tensor, moments) = $kernels::adamw(tensor, grad, moments, step);
+                (tensor, after(time, moments))
+            }
         };
-        let step = clip_kernels::AdamWStep {
-            lr,
-            weight_decay: self.weight_decay,
-            beta_1: self.beta_1,
-            beta_2: self.beta_2,
-            epsilon: self.epsilon,
-            time: before + 1,
-        };
-        let (tensor, [first, second]) = clip_kernels::adamw(tensor, grad, moments, step);
-        let momentum = AdaptiveMomentumState::new(step.time, first, second);
-        (tensor, AdamWState::new(momentum))
+    }
+
+    impl Fused {
+        #[cfg(feature = "cpu")]
+        step!(step, clip_kernels);
+        #[cfg(feature = "gpu")]
+        step!(step_on_gpu, clip_cube);
     }
 }
