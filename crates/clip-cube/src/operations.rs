@@ -425,7 +425,7 @@ pub fn multiplies(device: &Device, dtype: DType, shape: [usize; 3]) -> bool {
 /// - `rows`: `[m, k]`, without a graph
 /// - `matrix`: `[k, n]`, or `[n, k]` if it is to be `transposed`
 /// - `bias`: `[n]`
-/// - returns `[m, n]`
+/// - returns `[m, n]`; all are in one precision, bf16 or f16, and sums in f32
 ///
 /// # Panics
 /// Where [`multiplies`] says no.
@@ -489,7 +489,7 @@ pub fn activation_back<const D: usize>(
 /// The gradient by a matrix that multiplied rows, in f32.
 ///
 /// # Shapes
-/// - `rows`: `[k, m]`, what was multiplied; `by_product`: `[k, n]`
+/// - `rows`: `[k, m]`, what was multiplied; `by_product`: `[k, n]`, both in bf16 or in f16
 /// - returns `[m, n]`
 ///
 /// # Panics

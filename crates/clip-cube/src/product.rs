@@ -303,6 +303,7 @@ fn product_kernel<E: Float, V: Size>(
             let at = (row + comptime!(i * TILE) + lane_row) * n + column;
             out[at / VECTOR] = vector;
             if comptime!(plan.activation.is_some()) {
+                // invariant: this branch is expanded for plans that have one.
                 let activation = comptime!(plan.activation.unwrap());
                 let mut value = Vector::<E, V>::empty();
                 #[unroll]
