@@ -112,6 +112,13 @@ impl<'a> Batches<'a> {
     }
 }
 
+impl Batches<'_> {
+    /// Whether they are prepared while the one before is trained on.
+    pub(super) fn are_ahead(&self) -> bool {
+        matches!(self, Self::Ahead(_))
+    }
+}
+
 /// Images on their way to a device. Those that it doesn't take stay here: the step, which needs it, tells why it stopped.
 fn sent(images: Images, device: &Device) -> Images {
     let send = || on_a_device(0, || images.clone().on_device(device));

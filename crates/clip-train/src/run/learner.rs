@@ -163,18 +163,39 @@ impl ContrastiveLearner {
         Batches::new(loader, self.preparation.clone(), to)
     }
 
-    /// Takes one optimizer step; then waits for the device, for the step's numbers. What the loop alone knows (learning
-    /// rate, speed) is NaN.
+    /// Takes one optimizer step. Doesn't wait for the device.
     pub(super) fn update(
         &mut self,
         optimizer: &mut Optimizer,
         lr: f64,
         found: StepGradients,
-        batch: usize,
-    ) -> StepOutput {
-        let (clip, norm) = optimizer.step(lr, self.clip.clone(), found.grads);
+    ) -> Numbers {
+        let (clip, grad_norm) = optimizer.step(lr, self.clip.clone(), found.grads);
         self.clip = clip;
-        let [loss, logit_scale, grad_norm] = read([found.loss, found.temperature_factor, norm]);
+        Numbers {
+            loss: found.loss,
+            temperature_factor: found.temperature_factor,
+            grad_norm,
+        }
+    }
+}
+
+/// What a step is to tell, on the device: `[1]` each.
+pub(super) struct Numbers {
+    loss: Tensor<1>,
+    temperature_factor: Tensor<1>,
+    grad_norm: Tensor<1>,
+}
+
+impl Numbers {
+    /// Waits for the device. What the loop alone knows (learning rate, speed) is NaN.
+    pub(super) fn read(self, batch: usize) -> StepOutput {
+        let Self {
+            loss,
+            temperature_factor,
+            grad_norm,
+        } = self;
+        let [loss, logit_scale, grad_norm] = read([loss, temperature_factor, grad_norm]);
         output(loss, logit_scale, grad_norm, batch)
     }
 }

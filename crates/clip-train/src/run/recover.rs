@@ -16,7 +16,8 @@ const SUSPECT_STEPS: u64 = 2;
 
 impl Steps<'_> {
     /// Writes a checkpoint of the steps done, to stop at.
-    pub(super) fn keep(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
+    pub(super) fn keep(&mut self, model: &mut ContrastiveLearner) -> Result<(), TrainError> {
+        self.finish(model)?;
         let step = self.work.state.step;
         if step > 0 && self.saved_step != Some(step) {
             self.save(model)?;

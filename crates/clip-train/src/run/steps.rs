@@ -1,14 +1,18 @@
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use burn::{
     data::dataloader::DataLoader,
     module::Module,
     train::{Interrupter, LearnerEvent, SupervisedTrainingEventProcessor},
 };
-use clip_data::{ImageTextBatch, TrainLoader};
+use clip_data::{Cursor, ImageTextBatch, TrainLoader};
 
 use super::{
-    ContrastiveLearner, EvaluateError, NotFinite, ahead::Prepared, plan::Plan, strategy::Work,
+    ContrastiveLearner, EvaluateError, NotFinite, ahead::Prepared, learner::Numbers, plan::Plan,
+    strategy::Work,
 };
 use crate::{
     PairBatch, StepGradients, TrainError,
@@ -25,6 +29,11 @@ pub(super) struct Steps<'a> {
     pub(super) interrupter: Interrupter,
     pub(super) processor: SupervisedTrainingEventProcessor<ContrastiveLearner>,
     pub(super) evaluation: Option<EvalOutput>,
+    /// The step whose numbers are still to be read. On a device that computes while this program goes on, it has the next
+    /// step's gradients to compute before these are waited for.
+    pub(super) begun: Option<Begun>,
+    /// When the step before was done, and all that was due after it.
+    pub(super) ready: Instant,
     /// When `work.state.seconds` was brought up to date.
     pub(super) since: Instant,
     /// When the last checkpoint was begun.
@@ -34,6 +43,17 @@ pub(super) struct Steps<'a> {
     /// The checkpoint that the run went back to last: if it diverges again in the first steps from there, that may hold
     /// the cause.
     pub(super) suspect: Option<u64>,
+}
+
+/// A step that has been asked of the device: the model is the one after it.
+pub(super) struct Begun {
+    numbers: Numbers,
+    lr: f64,
+    images: usize,
+    /// The position after its batch.
+    cursor: Cursor,
+    /// For its batch.
+    waited: Duration,
 }
 
 impl Steps<'_> {
@@ -63,22 +83,32 @@ impl Steps<'_> {
         let batches = model.batches(loader, self.plan.batch as usize);
         let mut batches = batches.map_err(|error| TrainError::Learner(error.to_string()))?;
         self.start_split();
-        while !self.plan.is_done(self.work.state.step) {
-            let began = Instant::now();
+        self.ready = Instant::now();
+        let mut stop = false;
+        while !stop && !self.plan.is_done(self.begun_step()) {
+            let asked = Instant::now();
             let Some(batch) = batches.next() else {
                 return Err(TrainError::Learner(
                     "the training data ended, which has no end; please report this".to_owned(),
                 ));
             };
-            let batch = batch.map_err(TrainError::Batches)?;
-            let cursor = batch.cursor;
-            match self.advance(model, batch, began) {
-                Ok(false) => {}
-                Ok(true) => break,
-                Err(error @ TrainError::Diverged { .. }) => {
-                    self.roll_back(model, cursor, error)?;
+            let Prepared { pairs, cursor } = batch.map_err(TrainError::Batches)?;
+            let waited = asked.elapsed();
+            let mut found = self.gradients(model, &pairs)?;
+            if self.begun.is_some() {
+                let rollbacks = self.work.state.rollbacks;
+                stop = self.finish(model)?;
+                if stop {
+                    break;
                 }
-                Err(error) => return Err(error),
+                if self.work.state.rollbacks > rollbacks {
+                    // The model is another.
+                    found = self.gradients(model, &pairs)?;
+                }
+            }
+            self.begin(model, found, pairs.images.count(), cursor, waited);
+            if !batches.are_ahead() || self.is_due(self.begun_step()) || self.interrupter.should_stop() {
+                stop = self.finish(model)?;
             }
         }
         let written = self.work.writer.finish()?;
@@ -98,18 +128,49 @@ impl Steps<'_> {
         Ok(interrupted)
     }
 
-    /// A step and what is due after it; whether someone asked to stop. `began` is when its batch was asked for.
-    fn advance(
+    /// Takes the optimizer's step, without waiting for the device.
+    fn begin(
         &mut self,
         model: &mut ContrastiveLearner,
-        batch: Prepared,
-        began: Instant,
+        found: StepGradients,
+        images: usize,
+        cursor: Cursor,
+        waited: Duration,
+    ) {
+        let lr = self.plan.schedule.at(self.work.state.step);
+        let numbers = model.update(&mut self.work.optimizer, lr, found);
+        self.begun = Some(Begun {
+            numbers,
+            lr,
+            images,
+            cursor,
+            waited,
+        });
+    }
+
+    /// Waits for the step that was begun, and does what is due after it; whether someone asked to stop. One that diverged
+    /// is taken back, as often as the run allows.
+    pub(super) fn finish(&mut self, model: &mut ContrastiveLearner) -> Result<bool, TrainError> {
+        let Some(begun) = self.begun.take() else {
+            return Ok(false);
+        };
+        let cursor = begun.cursor;
+        let finished = match self.finished(model, begun) {
+            Err(error @ TrainError::Diverged { .. }) => {
+                self.roll_back(model, cursor, error).map(|()| false)
+            }
+            finished => finished,
+        };
+        self.ready = Instant::now();
+        finished
+    }
+
+    fn finished(
+        &mut self,
+        model: &mut ContrastiveLearner,
+        begun: Begun,
     ) -> Result<bool, TrainError> {
-        let waited = began.elapsed().as_secs_f64();
-        let mut output = self.step(model, batch)?;
-        let seconds = began.elapsed().as_secs_f64();
-        output.images_per_s = output.batch as f64 / seconds;
-        output.data_wait = waited / seconds;
+        let output = self.count(model, begun)?;
         self.record(output)?;
         self.work.writer.check()?;
 
@@ -130,31 +191,36 @@ impl Steps<'_> {
         Ok(stop)
     }
 
-    /// One optimizer step.
-    fn step(
+    /// Reads a step's numbers; if they are finite, it is done.
+    fn count(
         &mut self,
-        model: &mut ContrastiveLearner,
-        Prepared { pairs, cursor }: Prepared,
+        model: &ContrastiveLearner,
+        begun: Begun,
     ) -> Result<StepOutput, TrainError> {
-        let state = &self.work.state;
-        let next = state.step + 1;
-        let lr = self.plan.schedule.at(state.step);
-        let count = pairs.images.count();
-        let found = self.gradients(model, pairs)?;
-        let mut output = model.update(&mut self.work.optimizer, lr, found, count);
+        let Begun {
+            numbers,
+            lr,
+            images,
+            cursor,
+            waited,
+        } = begun;
+        let mut output = numbers.read(images);
+        let seconds = self.ready.elapsed().as_secs_f64();
         output.lr = lr;
+        output.images_per_s = images as f64 / seconds;
+        output.data_wait = waited.as_secs_f64() / seconds;
+        let step = self.work.state.step + 1;
         for (what, value) in [("loss", output.loss), ("gradient norm", output.grad_norm)] {
             if !value.is_finite() {
-                let step = next;
                 return Err(TrainError::Diverged { what, step, value });
             }
         }
         let before = self.work.state.cursor.epoch;
-        self.work.state.step = next;
-        self.work.state.samples += output.batch as u64;
+        self.work.state.step = step;
+        self.work.state.samples += images as u64;
         self.work.state.cursor = cursor;
         if let Some(ema) = &mut self.work.ema {
-            ema.update(model.valid().clip, next);
+            ema.update(model.valid().clip, step);
         }
         if cursor.epoch > before {
             self.end_split();
@@ -164,19 +230,36 @@ impl Steps<'_> {
         Ok(output)
     }
 
+    /// The last step that was begun.
+    fn begun_step(&self) -> u64 {
+        self.work.state.step + u64::from(self.begun.is_some())
+    }
+
+    /// Whether an evaluation, a checkpoint or the end comes after a step.
+    fn is_due(&self, step: u64) -> bool {
+        let Plan {
+            eval_every,
+            checkpoint_every,
+            ..
+        } = *self.plan;
+        [eval_every, checkpoint_every]
+            .into_iter()
+            .any(|every| self.plan.is_due(every, step))
+    }
+
     /// The gradients of a batch. An elastic run takes them again from the devices that are left when one stops; a step
     /// changes nothing before all its gradients are there, so it is as if that device had not been in this one.
     fn gradients(
         &self,
         model: &mut ContrastiveLearner,
-        batch: PairBatch,
+        batch: &PairBatch,
     ) -> Result<StepGradients, TrainError> {
         loop {
-            let stopped = match model.gradients(&batch) {
+            let stopped = match model.gradients(batch) {
                 Ok(found) => return Ok(found),
                 Err(stopped) => stopped,
             };
-            let step = self.work.state.step + 1;
+            let step = self.begun_step() + 1;
             if !(self.plan.elastic && model.leave_out(&stopped)) {
                 return Err(TrainError::DeviceStopped {
                     has_model: stopped.has_model(),

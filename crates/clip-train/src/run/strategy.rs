@@ -94,6 +94,8 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
             interrupter: components.interrupter,
             processor: components.event_processor,
             evaluation: None,
+            begun: None,
+            ready: now,
             since: now,
             saved: now,
             saved_step: self.resumed_from,
