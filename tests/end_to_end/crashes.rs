@@ -9,9 +9,16 @@ use crate::runs::{checkpoint, checkpoints, folder, metrics, model_weights, pretr
 
 #[test]
 fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
+    // One thread encodes a batch as a whole, and begins with the next before it has told of the last.
+    for threads in ["threads=1", "threads=2"] {
+        is_killed_and_ends_as_if_not(threads);
+    }
+}
+
+fn is_killed_and_ends_as_if_not(threads: &str) {
     let folder = folder();
     // Far more steps than are taken until the first checkpoint is seen.
-    let mut more = vec!["--steps", "40", "--set", "threads=2", "--set", "ema=0.9"];
+    let mut more = vec!["--steps", "40", "--set", threads, "--set", "ema=0.9"];
     more.extend(["--val", "a.tar", "--set", "eval.steps=2"]);
     let straight = folder.clip(&pretrain("straight", &more));
     assert_eq!(straight.code, Some(0), "{straight:?}");
@@ -95,22 +102,21 @@ fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
 #[test]
 fn a_run_that_diverges_goes_back_as_often_as_it_may() {
     let folder = folder();
-    let more = [
-        "--lr",
-        "1e30",
-        "--set",
-        "checkpoint.minutes=1e-9",
-        "--set",
-        "checkpoint.rollbacks=2",
-    ];
-    let ran = folder.clip(&pretrain("run", &more));
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert_eq!(
-        ran.err.matches("Rolled back to step 1").count(),
-        2,
-        "{ran:?}"
-    );
-    assert!(ran.err.contains("training has diverged"), "{ran:?}");
+    for threads in ["threads=1", "threads=2"] {
+        let more = [threads, "checkpoint.minutes=1e-9", "checkpoint.rollbacks=2"];
+        let more: Vec<&str> = more.iter().flat_map(|set| ["--set", set]).collect();
+        let ran = folder.clip(&pretrain(threads, &[&["--lr", "1e30"], &more[..]].concat()));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(
+            ran.err.matches("Rolled back to step 1").count(),
+            2,
+            "{ran:?}"
+        );
+        assert!(ran.err.contains("training has diverged"), "{ran:?}");
+        // The first step, and no other, was sound.
+        let losses = metrics(&folder, threads);
+        assert_eq!(losses.len(), 1, "{losses:?}");
+    }
 }
 
 #[test]

@@ -107,7 +107,10 @@ impl Steps<'_> {
                 }
             }
             self.begin(model, found, pairs.images.count(), cursor, waited);
-            if !batches.are_ahead() || self.is_due(self.begun_step()) || self.interrupter.should_stop() {
+            if !batches.are_ahead()
+                || self.is_due(self.begun_step())
+                || self.interrupter.should_stop()
+            {
                 stop = self.finish(model)?;
             }
         }

@@ -70,8 +70,8 @@ impl Images {
         self.count
     }
 
-    /// The same on the device that will encode them, or on their way there.
-    pub(crate) fn on_device(self, device: &Device) -> Self {
+    /// The same on the device that will encode them, or on their way there: a GPU takes them while it computes.
+    pub fn on_device(self, device: &Device) -> Self {
         let pixels = match self.pixels {
             Pixels::Here(pixels) => Box::new(SentPixels::while_it_computes(pixels, device)),
             Pixels::Sent(sent) => sent,

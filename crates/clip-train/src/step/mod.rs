@@ -143,8 +143,9 @@ impl ContrastiveStep {
         self
     }
 
-    /// Whether it encodes a batch of so many pairs as one chunk.
-    pub(crate) fn is_one_chunk(&self, pairs: usize) -> bool {
+    /// Whether it encodes a batch of so many pairs as one chunk. Its images may then be brought to the device
+    /// [ahead of it](Images::on_device).
+    pub fn is_one_chunk(&self, pairs: usize) -> bool {
         self.threads == 1 && pairs <= self.chunk
     }
 

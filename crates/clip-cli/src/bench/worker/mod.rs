@@ -43,8 +43,13 @@ trait Task {
         Ok(())
     }
 
-    /// Does it once, to the device's last operation; returns how many of its unit that were.
+    /// Does it once; returns how many of its unit that were.
     fn run(&mut self) -> Result<u64>;
+
+    /// Waits for what [`run`](Self::run) has left to the device.
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Leaves the machine to others until it gets ready again.
     fn rest(&mut self) {}
@@ -148,6 +153,7 @@ fn answer(
             for _ in 0..times {
                 count += task.run()?;
             }
+            task.wait()?;
             let seconds = start.elapsed().as_secs_f64();
             task.rest();
             Ok(Reply::Ran(Ran { seconds, count }))

@@ -1,6 +1,7 @@
 use anyhow::{Result, ensure};
+use burn::tensor::Tensor;
 use clip_data::Tokenizer;
-use clip_model::{Clip, ImageNorm, loss::ContrastiveLoss, weights::ModelDir};
+use clip_model::{Clip, loss::ContrastiveLoss, weights::ModelDir};
 use clip_train::{Captions, ContrastiveStep, Images, Optimizer, OptimizerConfig, PairBatch};
 
 use super::{Place, Task, noise, tokenizer};
@@ -9,17 +10,19 @@ use crate::bench::flops::Shape;
 /// So small that noise doesn't teach the model anything, nor spoils its numbers.
 const LEARNING_RATE: f64 = 1e-6;
 
-/// A training step as `clip pretrain` does it, from bytes on the host.
+/// Training steps as `clip pretrain` does them, from bytes on the host: a GPU has the next step's gradients to compute before
+/// a step's numbers are read.
 pub(super) struct Step {
     place: Place,
     chunks: ContrastiveStep,
     model: Option<Clip>,
     optimizer: Optimizer,
-    norm: ImageNorm,
-    pixels: Vec<u8>,
-    image_size: usize,
-    batch: usize,
+    images: Images,
+    /// The next step's, which `clip pretrain` brings to a GPU while it computes.
+    ahead: Option<Images>,
     captions: Captions,
+    /// The gradient's norm in a step that may not be done yet.
+    unread: Option<Tensor<1>>,
     flop: Option<f64>,
 }
 
@@ -49,19 +52,32 @@ impl Step {
             let flop: u64 = lengths.iter().map(|tokens| shape.training(*tokens)).sum();
             flop as f64 / batch as f64
         });
-        let image_size = dir.config.vision_cfg.image_size;
+        let size = dir.config.vision_cfg.image_size;
+        let images = Images::new(noise(batch * size * size * 3), size, dir.preprocess.norm());
         Ok(Self {
             chunks: step(&place, batch),
             place,
             model: Some(model),
             optimizer,
-            norm: dir.preprocess.norm(),
-            pixels: noise(batch * image_size * image_size * 3),
-            image_size,
-            batch,
+            images,
+            ahead: None,
             captions,
+            unread: None,
             flop,
         })
+    }
+
+    /// Waits for the step before, if it is still to be waited for.
+    fn read(&mut self) -> Result<()> {
+        let Some(norm) = self.unread.take() else {
+            return Ok(());
+        };
+        let norm = norm.into_scalar::<f32>();
+        ensure!(
+            norm > 0.0 && norm.is_finite(),
+            "the gradient's norm is {norm}: nothing was trained"
+        );
+        Ok(())
     }
 }
 
@@ -84,18 +100,23 @@ impl Task for Step {
     fn run(&mut self) -> Result<u64> {
         // invariant: it is put back below, and a step that fails is the last.
         let model = self.model.take().expect("invariant: put back");
-        let images = Images::new(self.pixels.clone(), self.image_size, self.norm);
+        let count = self.images.count();
+        let images = self.ahead.take().unwrap_or_else(|| self.images.clone());
         let batch = PairBatch::new(images, self.captions.clone());
         let found = self.chunks.gradients(&model, &batch);
+        self.read()?;
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
+        self.unread = Some(norm);
+        if self.chunks.is_one_chunk(count) {
+            self.ahead = Some(self.images.clone().on_device(&model.device()));
+        }
         self.model = Some(model);
-        self.place.sync()?;
-        let norm = norm.into_scalar::<f32>();
-        ensure!(
-            norm > 0.0 && norm.is_finite(),
-            "the gradient's norm is {norm}: nothing was trained"
-        );
-        Ok(self.batch as u64)
+        Ok(count as u64)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.read()?;
+        self.place.sync()
     }
 
     fn flop(&self) -> Option<f64> {
