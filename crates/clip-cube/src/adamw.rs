@@ -36,10 +36,11 @@ pub(crate) fn fits(client: &Client, dtype: DType) -> bool {
     dtype == DType::F32 && client.properties().hardware.num_cpu_cores.is_none()
 }
 
-/// The parameter and its moments after a step.
+/// The parameter and its moments after a step along the gradient times `factor`, `[1]`, if it is to be `scaled`.
 pub(crate) fn step(
     parameter: CubeTensor,
     gradient: CubeTensor,
+    (factor, scaled): (CubeTensor, bool),
     [first, second]: [CubeTensor; 2],
     step: AdamWStep,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
@@ -63,6 +64,7 @@ pub(crate) fn step(
         vector,
         parameter.into_buffer_arg(),
         gradient.into_buffer_arg(),
+        factor.into_buffer_arg(),
         first.into_buffer_arg(),
         second.into_buffer_arg(),
         to.clone().into_buffer_arg(),
@@ -75,6 +77,7 @@ pub(crate) fn step(
         step.epsilon,
         unbias_1,
         unbias_2,
+        scaled,
     );
     (to, to_first, to_second)
 }
@@ -83,6 +86,7 @@ pub(crate) fn step(
 fn step_kernel<N: Size>(
     parameter: &[Vector<f32, N>],
     gradient: &[Vector<f32, N>],
+    factor: &[f32],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
     to: &mut [Vector<f32, N>],
@@ -95,12 +99,16 @@ fn step_kernel<N: Size>(
     epsilon: f32,
     unbias_1: f32,
     unbias_2: f32,
+    #[comptime] scaled: bool,
 ) {
     let at = ABSOLUTE_POS;
     if at >= to.len() {
         terminate!();
     }
-    let gradient = gradient[at];
+    let mut gradient = gradient[at];
+    if comptime!(scaled) {
+        gradient *= Vector::new(factor[0]);
+    }
     let first = first[at] * Vector::new(beta_1) + gradient * Vector::new(1.0 - beta_1);
     let second = second[at] * Vector::new(beta_2) + gradient * gradient * Vector::new(1.0 - beta_2);
     let root = (second / Vector::new(unbias_2)).sqrt() + Vector::new(epsilon);

@@ -97,10 +97,12 @@ trait Kernels: Backend {
         parts: usize,
     ) -> FloatTensor<Self>;
 
-    #[fusion(meta = |parameter, _, _, _, _| (parameter.clone(), parameter.clone(), parameter.clone()))]
+    #[fusion(meta = |parameter, _, _, _, _, _, _| (parameter.clone(), parameter.clone(), parameter.clone()))]
     fn clip_adamw(
         parameter: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
+        factor: FloatTensor<Self>,
+        scaled: bool,
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
         step: AdamWStep,
@@ -213,12 +215,21 @@ impl Kernels for CubeBackend {
     fn clip_adamw(
         parameter: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
+        factor: FloatTensor<Self>,
+        scaled: bool,
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let moments = [first, second].map(contiguous);
-        crate::adamw::step(contiguous(parameter), contiguous(gradient), moments, step)
+        let factor = (contiguous(factor), scaled);
+        crate::adamw::step(
+            contiguous(parameter),
+            contiguous(gradient),
+            factor,
+            moments,
+            step,
+        )
     }
 }
 
@@ -520,20 +531,26 @@ pub fn steps<const D: usize>(x: &Tensor<D>) -> bool {
 /// The parameter and its moments after a step of `AdamW`.
 ///
 /// # Shapes
-/// All are of one shape. Without `moments`, they are zero.
+/// - `factor`: `[1]`, what the gradient is multiplied by, if it is
+/// - all others are of one shape; without `moments`, they are zero
 ///
 /// # Panics
 /// Where [`steps`] says no.
 pub fn adamw<const D: usize>(
     parameter: Tensor<D>,
     gradient: Tensor<D>,
+    factor: Option<Tensor<1>>,
     moments: Option<[Tensor<D>; 2]>,
     step: AdamWStep,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
     let [first, second] = moments.unwrap_or_else(|| [(); 2].map(|()| gradient.zeros_like()));
+    let scaled = factor.is_some();
+    let factor = factor.map_or_else(|| gradient.clone().into_dispatch(), Tensor::into_dispatch);
     let (parameter, first, second) = Dispatch::clip_adamw(
         parameter.into_dispatch(),
         gradient.into_dispatch(),
+        factor,
+        scaled,
         first.into_dispatch(),
         second.into_dispatch(),
         step,

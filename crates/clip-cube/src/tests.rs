@@ -227,9 +227,10 @@ fn steps_of_adamw_are_those_of_its_definition() {
             epsilon: 1e-6,
             time,
         };
-        let (at, moments) = adamw(there(&x), there(&gradient), None, step(1));
-        let twice = there(&(gradient.clone() * 2.0));
-        let (at, [first, second]) = adamw(at, twice, Some(moments), step(2));
+        let (at, moments) = adamw(there(&x), there(&gradient), None, None, step(1));
+        let half = there(&(gradient.clone() * 4.0));
+        let factor = Tensor::from_floats([0.5], &half.device());
+        let (at, [first, second]) = adamw(at, half, Some(factor), Some(moments), step(2));
 
         let (mut want, mut m, mut v) = (x, gradient.zeros_like(), gradient.zeros_like());
         for time in 1..=2 {

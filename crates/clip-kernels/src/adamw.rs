@@ -36,16 +36,19 @@ pub struct AdamWStep {
 /// `AdamW`.
 ///
 /// # Shapes
-/// All are of one shape. Without `moments`, they are zero.
+/// - `factor`: `[1]`, what the gradient is multiplied by, if it is
+/// - all others are of one shape; without `moments`, they are zero
 ///
 /// # Panics
 /// If [`computes_on`](crate::computes_on) denies one of them, and if shapes differ.
 pub fn adamw<const D: usize>(
     parameter: Tensor<D>,
     gradient: Tensor<D>,
+    factor: Option<Tensor<1>>,
     moments: Option<[Tensor<D>; 2]>,
     step: AdamWStep,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let factor = factor.map_or(1.0, Tensor::into_scalar::<f32>);
     let shape = parameter.shape();
     let numbers = |x: Tensor<D>| {
         assert_eq!(
@@ -67,13 +70,13 @@ pub fn adamw<const D: usize>(
         let parameter = parameter.storage_mut::<f32>();
         let gradient = gradient.storage::<f32>();
         if parameter.len() <= ALONE {
-            step.update(parameter, gradient, first, second);
+            step.update(parameter, (gradient, factor), first, second);
         } else {
             let moments = first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK));
             let parameters = parameter.par_chunks_mut(TASK);
             let parts = parameters.zip(gradient.par_chunks(TASK)).zip(moments);
             parts.for_each(|((parameter, gradient), (first, second))| {
-                step.update(parameter, gradient, first, second);
+                step.update(parameter, (gradient, factor), first, second);
             });
         }
     }
@@ -85,7 +88,7 @@ impl AdamWStep {
     fn update(
         &self,
         parameter: &mut [f32],
-        gradient: &[f32],
+        (gradient, factor): (&[f32], f32),
         first: &mut [f32],
         second: &mut [f32],
     ) {
@@ -107,6 +110,7 @@ impl AdamWStep {
             #[inline(always)]
             || {
                 for ((parameter, gradient), (first, second)) in numbers {
+                    let gradient = gradient * factor;
                     *first = *first * beta_1 + gradient * (1.0 - beta_1);
                     *second = *second * beta_2 + gradient * gradient * (1.0 - beta_2);
                     let delta = (*first / unbias_1) / ((*second / unbias_2).sqrt() + epsilon);
@@ -130,7 +134,11 @@ mod tests {
     fn steps_are_those_of_burns_adamw_to_the_bit() {
         let device = Device::flex();
         // On one thread, and on all.
-        for (rows, weight_decay) in [(30, 0.0), (30, 0.2), (3_000, 0.2)] {
+        for (rows, weight_decay, factor) in [
+            (30, 0.0, None),
+            (30, 0.2, Some(0.3_f32)),
+            (3_000, 0.2, Some(0.3)),
+        ] {
             let normal = Distribution::Normal(0.0, 0.1);
             let draw = || Tensor::<2>::random([rows, 70], normal, &device);
             let config = AdamWConfig::new().with_beta_2(0.98).with_epsilon(1e-6);
@@ -140,7 +148,8 @@ mod tests {
             let (mut ours, mut moments) = (start.clone(), None);
             for time in 1..4 {
                 let (lr, gradient) = (1e-3 / time as f64, draw());
-                (theirs, state) = rule.step(lr, theirs, gradient.clone(), state);
+                let scaled = gradient.clone().mul_scalar(factor.unwrap_or(1.0));
+                (theirs, state) = rule.step(lr, theirs, scaled, state);
                 let step = AdamWStep {
                     lr,
                     weight_decay,
@@ -150,7 +159,8 @@ mod tests {
                     time,
                 };
                 let found;
-                (ours, found) = adamw(ours, gradient, moments, step);
+                let factor = factor.map(|factor| Tensor::from_floats([factor], &device));
+                (ours, found) = adamw(ours, gradient, factor, moments, step);
                 moments = Some(found);
                 ours.to_data().assert_eq(&theirs.to_data(), true);
             }

@@ -3,7 +3,10 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use super::OptimizerConfig;
+use super::{
+    OptimizerConfig,
+    rule::{ScalingRule, times},
+};
 
 /// Burn's `AdamW`, with its state, in one pass over the numbers where the device has a kernel for that.
 #[derive(Clone)]
@@ -59,21 +62,34 @@ impl Rule for AdamW {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        #[cfg(feature = "cpu")]
-        if clip_kernels::computes_on(&tensor) && clip_kernels::computes_on(&grad) {
-            let (tensor, state) = self.fused.step(lr, tensor, grad, state);
-            return (tensor, Some(state));
-        }
-        #[cfg(feature = "gpu")]
-        if clip_cube::steps(&tensor) && clip_cube::steps(&grad) {
-            let (tensor, state) = self.fused.step_on_gpu(lr, tensor, grad, state);
-            return (tensor, Some(state));
-        }
-        self.composed.step(lr, tensor, grad, state)
+        self.step_scaled(lr, tensor, grad, None, state)
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
         BurnAdamW::to_device(state, device)
+    }
+}
+
+impl ScalingRule for AdamW {
+    fn step_scaled<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        factor: Option<Tensor<1>>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        #[cfg(feature = "cpu")]
+        if clip_kernels::computes_on(&tensor) && clip_kernels::computes_on(&grad) {
+            let (tensor, state) = self.fused.step(lr, tensor, grad, factor, state);
+            return (tensor, Some(state));
+        }
+        #[cfg(feature = "gpu")]
+        if clip_cube::steps(&tensor) && clip_cube::steps(&grad) {
+            let (tensor, state) = self.fused.step_on_gpu(lr, tensor, grad, factor, state);
+            return (tensor, Some(state));
+        }
+        self.composed.step(lr, tensor, times(grad, factor), state)
     }
 }
 
@@ -103,6 +119,7 @@ mod fused {
                 lr: LearningRate,
                 tensor: Tensor<D>,
                 grad: Tensor<D>,
+                factor: Option<Tensor<1>>,
                 state: Option<AdamWState<D>>,
             ) -> (Tensor<D>, AdamWState<D>) {
                 let (time, moments) = before(state);
@@ -114,7 +131,7 @@ mod fused {
                     epsilon: self.epsilon,
                     time,
                 };
-                let (tensor, moments) = $kernels::adamw(tensor, grad, moments, step);
+                let (tensor, moments) = $kernels::adamw(tensor, grad, factor, moments, step);
                 (tensor, after(time, moments))
             }
         };

@@ -3,6 +3,7 @@
 mod adamw;
 mod config;
 mod groups;
+mod rule;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -10,10 +11,8 @@ mod tests;
 use burn::{
     module::Module,
     module::ParamGroup,
-    optim::{
-        GradientsParams, LambConfig, LearningRate, LionConfig, ModuleOptimizer, Optimizer as Rule,
-    },
-    tensor::{Device, Tensor},
+    optim::{GradientsParams, LambConfig, LionConfig, ModuleOptimizer},
+    tensor::Tensor,
 };
 use clip_model::{Clip, MAX_LOGIT_SCALE};
 use sha2::{Digest, Sha256, digest::Output};
@@ -21,19 +20,21 @@ use sha2::{Digest, Sha256, digest::Output};
 use adamw::AdamW;
 pub use config::{OptimizerConfig, OptimizerKind};
 use groups::Parameters;
+use rule::{Factor, Grouped, ScalingRule};
 pub use state::OptimizerState;
 use state::refused;
 
-use crate::{
-    TrainError,
-    step::{global_norm, scaled},
-};
+use crate::{TrainError, step::global_norm};
 
 /// An optimizer as CLIP uses it: no decay of gains, biases and `logit_scale`, which stays within `[0, ln 100]`.
+///
+/// Clones take their steps one after the other: they share what gradients are multiplied by.
 #[derive(Clone)]
 pub struct Optimizer {
     inner: ModuleOptimizer,
     grad_clip_norm: Option<f64>,
+    /// What clips the gradients of the step at hand.
+    factor: Factor,
     /// A digest of the optimizer's kind and the parameters' order and shapes: saved state is theirs alone.
     of: Output<Sha256>,
 }
@@ -43,12 +44,13 @@ impl Optimizer {
     pub fn new(config: &OptimizerConfig, model: &Clip) -> Self {
         let mut parameters = Parameters::default();
         model.visit(&mut parameters);
+        let factor = Factor::default();
         let decay = |is_matrix| if is_matrix { config.weight_decay } else { 0.0 };
         let inner = match config.kind {
-            OptimizerKind::AdamW => grouped(config, &parameters, |is_matrix| {
+            OptimizerKind::AdamW => grouped(config, &parameters, &factor, |is_matrix| {
                 AdamW::new(config, decay(is_matrix))
             }),
-            OptimizerKind::Lamb => grouped(config, &parameters, |is_matrix| {
+            OptimizerKind::Lamb => grouped(config, &parameters, &factor, |is_matrix| {
                 LambConfig::new()
                     .with_beta_1(config.beta_1)
                     .with_beta_2(config.beta_2)
@@ -57,7 +59,7 @@ impl Optimizer {
                     .with_use_trust_ratio(is_matrix)
                     .build()
             }),
-            OptimizerKind::Lion => grouped(config, &parameters, |is_matrix| {
+            OptimizerKind::Lion => grouped(config, &parameters, &factor, |is_matrix| {
                 LionConfig::new()
                     .with_beta_1(config.beta_1)
                     .with_beta_2(config.beta_2)
@@ -73,6 +75,7 @@ impl Optimizer {
         Self {
             inner,
             grad_clip_norm: config.grad_clip_norm,
+            factor,
             of: shapes.finalize(),
         }
     }
@@ -81,18 +84,14 @@ impl Optimizer {
     /// gradients had together before clipping. Doesn't wait for the device.
     pub fn step(&mut self, lr: f64, model: Clip, grads: GradientsParams) -> (Clip, Tensor<1>) {
         let norm = global_norm(&grads, &model);
-        let grads = match self.grad_clip_norm {
-            // The reference's `clip_grad_norm_`, with its 1e-6.
-            Some(limit) => {
-                let factor = (norm.clone() + 1e-6)
-                    .recip()
-                    .mul_scalar(limit)
-                    .clamp_max(1.0);
-                scaled(grads, &model, Some(factor))
-            }
-            None => grads,
+        // The reference's `clip_grad_norm_`, with its 1e-6.
+        let clips = |limit| {
+            let share = (norm.clone() + 1e-6).recip().mul_scalar(limit);
+            share.clamp_max(1.0)
         };
+        self.factor.set(self.grad_clip_norm.map(clips));
         let mut model = self.inner.step(lr, model, grads);
+        self.factor.set(None);
         model.logit_scale = model.logit_scale.map(|scale| {
             Tensor::from_inner(scale.inner().clamp(0.0, MAX_LOGIT_SCALE)).require_grad()
         });
@@ -128,44 +127,17 @@ impl Optimizer {
 }
 
 /// One rule for all parameters, each group with a learning rate of its own.
-fn grouped<R: Rule>(
+fn grouped<R: ScalingRule>(
     config: &OptimizerConfig,
     parameters: &Parameters,
+    factor: &Factor,
     rule: impl Fn(bool) -> R,
 ) -> ModuleOptimizer {
-    let scaled = |is_matrix, lr_scale| Scaled {
-        rule: rule(is_matrix),
-        lr_scale,
-    };
-    let mut optimizer = ModuleOptimizer::from(scaled(true, 1.0));
+    let grouped = |is_matrix, lr_scale| Grouped::new(rule(is_matrix), lr_scale, factor.clone());
+    let mut optimizer = ModuleOptimizer::from(grouped(true, 1.0));
     for group in parameters.groups(config.layer_decay) {
-        let rule = scaled(group.is_matrix, group.lr_scale);
+        let rule = grouped(group.is_matrix, group.lr_scale);
         optimizer = optimizer.with_group(ParamGroup::from_ids(group.ids), rule, None);
     }
     optimizer
-}
-
-/// A rule at a multiple of the learning rate.
-#[derive(Clone)]
-struct Scaled<R> {
-    rule: R,
-    lr_scale: f64,
-}
-
-impl<R: Rule> Rule for Scaled<R> {
-    type State<const D: usize> = R::State<D>;
-
-    fn step<const D: usize>(
-        &self,
-        lr: LearningRate,
-        tensor: Tensor<D>,
-        grad: Tensor<D>,
-        state: Option<Self::State<D>>,
-    ) -> (Tensor<D>, Option<Self::State<D>>) {
-        self.rule.step(lr * self.lr_scale, tensor, grad, state)
-    }
-
-    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        R::to_device(state, device)
-    }
 }

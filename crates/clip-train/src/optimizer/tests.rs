@@ -1,6 +1,6 @@
 use burn::{
     module::{ModuleVisitor, Param},
-    tensor::{Distribution, Int},
+    tensor::{Device, Distribution, Int},
 };
 use clip_model::ClipConfig;
 

@@ -53,7 +53,7 @@ pub(super) fn add_one<const D: usize>(sum: &mut GradientsParams, id: ParamId, gr
 }
 
 /// The same gradients in f32, times a factor `[1]` if there is one.
-pub(crate) fn scaled(
+pub(super) fn scaled(
     grads: GradientsParams,
     module: &impl Module,
     factor: Option<Tensor<1>>,

@@ -26,7 +26,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 pub use batch::{Images, PairBatch};
 pub use captions::Captions;
 use encoder::{Encoder, Features, Options};
-pub(crate) use gradients::{global_norm, scaled};
+pub(crate) use gradients::global_norm;
 pub use patches::{KeptPatches, PatchDropout};
 use workers::Workers;
 pub use workers::computes_on_device;
