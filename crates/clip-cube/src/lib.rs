@@ -16,6 +16,8 @@ mod adamw;
 #[cfg(feature = "gpu")]
 mod attention;
 #[cfg(feature = "gpu")]
+mod embedding;
+#[cfg(feature = "gpu")]
 mod matrix_units;
 #[cfg(feature = "gpu")]
 mod memory;

@@ -3,9 +3,10 @@
 use burn::{
     backend::{
         Backend, Dispatch, DispatchDevice, DispatchTensor, backend_extension,
-        fusion::custom::TensorSpec, tensor::FloatTensor,
+        fusion::custom::TensorSpec,
+        tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, Device, Shape, Tensor},
+    tensor::{DType, Device, Int, Shape, Tensor, TensorData},
 };
 use burn_cubecl::CubeBackend;
 
@@ -95,6 +96,13 @@ trait Kernels: Backend {
         left: FloatTensor<Self>,
         right: FloatTensor<Self>,
         parts: usize,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = rows, shape = of_tokens(rows, starts))]
+    fn clip_embedding_gradient(
+        rows: FloatTensor<Self>,
+        order: IntTensor<Self>,
+        starts: IntTensor<Self>,
     ) -> FloatTensor<Self>;
 
     #[fusion(meta = |parameter, _, _, _, _, _, _| (parameter.clone(), parameter.clone(), parameter.clone()))]
@@ -212,6 +220,14 @@ impl Kernels for CubeBackend {
         crate::product::sums(contiguous(left), contiguous(right), parts)
     }
 
+    fn clip_embedding_gradient(
+        rows: FloatTensor<Self>,
+        order: IntTensor<Self>,
+        starts: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        crate::embedding::gradient(contiguous(rows), contiguous(order), contiguous(starts))
+    }
+
     fn clip_adamw(
         parameter: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -237,6 +253,11 @@ impl Kernels for CubeBackend {
 fn rows_by(left: &Shape, right: &Shape, transposed: bool) -> Shape {
     let columns = if transposed { right[0] } else { right[1] };
     Shape::new([left[0], columns])
+}
+
+/// A row for each token.
+fn of_tokens(rows: &Shape, starts: &Shape) -> Shape {
+    Shape::new([starts[0] - 1, rows[1]])
 }
 
 /// A number of each row, in f32.
@@ -518,6 +539,58 @@ pub fn weight_gradient(rows: Tensor<2>, by_product: Tensor<2>) -> Tensor<2> {
         1 => sums.reshape([m, n]),
         _ => sums.sum_dim(0).reshape([m, n]),
     }
+}
+
+/// Whether [`embedding_gradient`] computes on rows like these: those in f32 on a GPU, without a graph.
+pub fn gathers(rows: &Tensor<2>) -> bool {
+    let [_, width] = rows.dims();
+    match rows.device().as_dispatch() {
+        DispatchDevice::Cube(device) => {
+            crate::embedding::fits(&device.client(), rows.dtype(), width)
+        }
+        _ => false,
+    }
+}
+
+/// For each token of a vocabulary the sum of the rows that stand for it.
+///
+/// # Shapes
+/// - `ids`: the token of each row
+/// - `rows`: `[ids, width]`, the gradients by what was looked up
+/// - returns `[vocab_size, width]`
+///
+/// # Panics
+/// Where [`gathers`] says no, if there are not as many rows as ids, and if the vocabulary lacks one.
+pub fn embedding_gradient(ids: &[i32], rows: Tensor<2>, vocab_size: usize) -> Tensor<2> {
+    let [count, _] = rows.dims();
+    assert_eq!(ids.len(), count, "ids and rows");
+    let known = 0..vocab_size as i32;
+    assert!(
+        ids.iter().all(|id| known.contains(id)),
+        "a token is none of the vocabulary's {vocab_size}"
+    );
+    let mut order: Vec<i32> = (0..count as i32).collect();
+    // invariant: places are ids' own.
+    order.sort_by_key(|place| ids[*place as usize]);
+    let mut starts = vec![0; vocab_size + 1];
+    for id in ids {
+        starts[*id as usize + 1] += 1;
+    }
+    for at in 0..vocab_size {
+        starts[at + 1] += starts[at];
+    }
+    let device = rows.device();
+    let there = |numbers: Vec<i32>| {
+        let length = [numbers.len()];
+        let data = TensorData::new(numbers, length);
+        Tensor::<1, Int>::from_data(data, (&device, DType::I32)).into_dispatch()
+    };
+    let (order, starts) = (there(order), there(starts));
+    Tensor::from_dispatch(Dispatch::clip_embedding_gradient(
+        rows.into_dispatch(),
+        order,
+        starts,
+    ))
 }
 
 /// Whether [`adamw`] computes on tensors like `x`: those in f32 on a GPU, without a graph.

@@ -1,7 +1,9 @@
 //! Each kernel against Burn's operations in f32 on the CPU, on the GPU that is there: `cargo test --release -p clip-cube
 //! --features gpu,burn/cuda`. What a device has no kernel for is said and passed over.
 
-use burn::tensor::{DType, Device, Distribution, Tensor, activation};
+use burn::tensor::{
+    DType, Device, Distribution, IndexingUpdateOp, Int, Tensor, TensorData, activation,
+};
 
 use super::*;
 
@@ -244,5 +246,24 @@ fn steps_of_adamw_are_those_of_its_definition() {
         assert_close(at, &want, SINGLE);
         assert_close(first, &m, SINGLE);
         assert_close(second, &v, SINGLE);
+    }
+}
+
+#[test]
+fn gradients_by_an_embedding_are_sums_over_the_places_of_each_token() {
+    // More columns than a cube has, and fewer; tokens that are often there, and that aren't.
+    for (vocab_size, width, count) in [(90, 200, 700), (3, 8, 40), (70_000, 4, 50)] {
+        let rows = draw([count, width]);
+        if !has(gathers(&to_gpu(&rows, DType::F32)), width) {
+            continue;
+        }
+        let ids = (0..count).map(|at| ((at * at + 3) % vocab_size.min(77)) as i32);
+        let mut ids: Vec<i32> = ids.collect();
+        ids[1] = vocab_size as i32 - 1;
+        let found = embedding_gradient(&ids, to_gpu(&rows, DType::F32), vocab_size);
+        let indices = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &cpu());
+        let zeros = Tensor::zeros([vocab_size, width], &cpu());
+        let want = zeros.select_assign(0, indices, rows, IndexingUpdateOp::Add);
+        assert_close(found, &want, SINGLE);
     }
 }

@@ -10,8 +10,8 @@
 //! [`sum_of_softmaxes`] compute them in vectors and keep no matrix but the result, where each of Burn's operations makes
 //! one. [`pairwise_sigmoid`] is all of `SigLIP`'s loss but the products.
 //!
-//! What a step does with all parameters waits for memory: [`add_gradient`], [`sum_of_squares`], [`scale_gradient`] and
-//! [`adamw`] cross it once, on all threads.
+//! What a step does with all parameters waits for memory: [`add_gradient`], [`sum_of_squares`], [`scale_gradient`],
+//! [`embedding_gradient`] and [`adamw`] cross it once, on all threads.
 //!
 //! The same from Burn's parts is in `clip-model`, whose tests hold the two against each other.
 
@@ -23,6 +23,7 @@
 mod activation;
 mod adamw;
 mod block;
+mod embedding;
 mod gradients;
 mod log_sums;
 mod norm;
@@ -36,6 +37,7 @@ mod square;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw};
+pub use embedding::embedding_gradient;
 pub use gradients::{add_gradient, scale_gradient, sum_of_squares};
 pub use log_sums::{log_sum_exp, sum_of_softmaxes};
 pub use operation::{BlockParameters, residual_block, supports};

@@ -1,7 +1,7 @@
 use burn::{
     module::{Module, Param},
     nn::{Embedding, LayerNorm, Linear},
-    tensor::{Bool, Device, Int, Tensor},
+    tensor::{Bool, Device, Int, Tensor, module::embedding},
 };
 
 use super::{Activation, Chain, ResidualAttentionBlock, Transformer, block::layer_norm};
@@ -152,13 +152,7 @@ impl TextTransformer {
     }
 
     /// Looks up the captions' tokens.
-    ///
-    /// # Shapes
-    /// - `tokens`: as for [`forward`](Self::forward)
-    ///
-    /// # Panics
-    /// If there are more tokens than the context has positions.
-    pub fn embed(&self, tokens: &Tensor<2, Int>) -> EmbeddedCaptions {
+    fn embed(&self, tokens: &Tensor<2, Int>) -> EmbeddedCaptions {
         let tokens = self.padded(tokens);
         EmbeddedCaptions {
             embedded: self.token_embedding.forward(tokens.clone()), // f32, whatever the rest computes in
@@ -166,30 +160,22 @@ impl TextTransformer {
         }
     }
 
-    /// The same of several groups of captions at once: their gradient by the embedding, which is as large as the vocabulary,
-    /// is one and no sum.
+    /// Captions of which a graph begins with the tokens that were looked up: the embedding is as large as the vocabulary,
+    /// and so is a gradient by it, whatever few tokens it is of. Whoever has those by the leaf can add them all at once.
     ///
     /// # Shapes
-    /// - `groups`: each as for [`forward`](Self::forward)
+    /// - `tokens`: as for [`forward`](Self::forward), with autodiff
+    /// - returns, beside the captions, the leaf, `[batch, tokens, width]`, in f32, padded where padding counts
     ///
     /// # Panics
-    /// If there is no group, or one has more tokens than the context has positions.
-    pub fn embed_all(&self, groups: &[Tensor<2, Int>]) -> Vec<EmbeddedCaptions> {
-        let groups: Vec<_> = groups.iter().map(|tokens| self.padded(tokens)).collect();
-        let rows = groups.iter().map(|tokens| tokens.clone().reshape([1, -1]));
-        let embedded = self.token_embedding.forward(Tensor::cat(rows.collect(), 1));
-        let [_, _, width] = embedded.dims();
-        let mut start = 0;
-        let embed = |tokens: Tensor<2, Int>| {
-            let [batch, length] = tokens.dims();
-            let part = embedded.clone().narrow(1, start, batch * length);
-            start += batch * length;
-            EmbeddedCaptions {
-                embedded: part.reshape([batch, length, width]),
-                tokens,
-            }
-        };
-        groups.into_iter().map(embed).collect()
+    /// If there are more tokens than the context has positions.
+    pub fn embed_as_leaf(&self, tokens: &Tensor<2, Int>) -> (EmbeddedCaptions, Tensor<3>) {
+        let tokens = self.padded(tokens);
+        let weight = self.token_embedding.weight.val();
+        let embedded = embedding(weight.clone().inner(), tokens.clone().inner());
+        let leaf = Tensor::from_inner(embedded).set_require_grad(weight.is_require_grad());
+        let embedded = leaf.clone();
+        (EmbeddedCaptions { tokens, embedded }, leaf)
     }
 
     /// Whether a text is over at its token of the highest id, so that what follows changes nothing.

@@ -15,6 +15,8 @@ pub struct Captions {
 pub(super) struct Buckets {
     /// `[captions of the bucket, its longest]`.
     tokens: Vec<Tensor<2, Int>>,
+    /// The same on the host.
+    ids: Vec<Vec<i32>>,
     /// `[captions]`: where each is among those of all buckets.
     place: Tensor<1, Int>,
 }
@@ -47,7 +49,8 @@ impl Captions {
         let ids = self.ids[range.start * self.length..range.end * self.length].to_vec();
         let place: Vec<i32> = (0..range.len() as i32).collect();
         Buckets {
-            tokens: vec![on_device(ids, [range.len(), self.length], device)],
+            tokens: vec![on_device(ids.clone(), [range.len(), self.length], device)],
+            ids: vec![ids],
             place: Tensor::from_data(TensorData::new(place, [range.len()]), device),
         }
     }
@@ -69,7 +72,7 @@ impl Captions {
         for (to, (_, at)) in order.iter().enumerate() {
             place[at - first] = to as i32;
         }
-        let tokens = order
+        let (tokens, ids) = order
             .chunks(count.div_ceil(buckets).max(1))
             .map(|bucket| {
                 let longest = bucket.last().map_or(1, |(length, _)| *length);
@@ -78,11 +81,13 @@ impl Captions {
                     .flat_map(|(_, at)| &row(*at)[..longest])
                     .copied()
                     .collect();
-                on_device(ids, [bucket.len(), longest], device)
+                let tokens = on_device(ids.clone(), [bucket.len(), longest], device);
+                (tokens, ids)
             })
-            .collect();
+            .unzip();
         Buckets {
             tokens,
+            ids,
             place: Tensor::from_data(TensorData::new(place, [count]), device),
         }
     }
@@ -103,13 +108,13 @@ impl Buckets {
         self.in_order(self.tokens.iter().map(encode).collect())
     }
 
-    /// `[captions of the bucket, its longest]` of each.
-    pub(super) fn tokens(&self) -> &[Tensor<2, Int>] {
-        &self.tokens
+    /// The ids of each bucket's tokens, `[captions of the bucket, its longest]`.
+    pub(super) fn ids(&self) -> &[Vec<i32>] {
+        &self.ids
     }
 
     /// Text features of all captions in their own order, given those of each bucket.
-    pub(super) fn in_order(&self, mut parts: Vec<Tensor<2>>) -> Tensor<2> {
+    fn in_order(&self, mut parts: Vec<Tensor<2>>) -> Tensor<2> {
         let all = match parts.len() {
             1 => parts.swap_remove(0),
             _ => Tensor::cat(parts, 0),
@@ -125,6 +130,7 @@ impl Buckets {
                 .iter()
                 .map(|tokens| tokens.clone().inner())
                 .collect(),
+            ids: self.ids.clone(),
             place: self.place.clone().inner(),
         }
     }

@@ -16,6 +16,7 @@ use super::{
     captions::Buckets,
     gradients::{collect, moved, scaled, trains},
     tape::Tape,
+    tokens::TokenGradients,
 };
 
 /// Some rows of a batch, on a device.
@@ -66,7 +67,16 @@ pub(super) struct Encoded {
     text: Option<Tensor<2>>,
     image_tape: Option<Tape>,
     text_tapes: Vec<Tape>,
+    /// Of each bucket the tokens that were looked up, with which its graph begins.
+    looked_up: Vec<Tensor<3>>,
     statistics: BatchStatistics,
+}
+
+/// What a chunk's backward pass found.
+pub(super) struct ChunkGradients {
+    /// By all parameters but the token embedding.
+    pub(super) parameters: GradientsParams,
+    pub(super) tokens: TokenGradients,
 }
 
 impl<'a> Encoder<'a> {
@@ -161,6 +171,7 @@ impl<'a> Encoder<'a> {
             text: None,
             image_tape: None,
             text_tapes: Vec::new(),
+            looked_up: Vec::new(),
             statistics: BatchStatistics::default(),
             model,
         };
@@ -175,20 +186,17 @@ impl<'a> Encoder<'a> {
         if self.text_trains {
             let (text, captions) = (&model.text, &chunk.captions);
             let recompute = self.options.recompute;
-            let features = if Tape::serves(text, recompute) {
-                captions.encode(|tokens| {
-                    let (inference, captions) = (&self.inference.text, text.embed(tokens));
-                    let (features, tape) = Tape::record(text, inference, &captions, recompute);
-                    encoded.text_tapes.push(tape);
-                    features
-                })
-            } else {
-                let buckets = text.embed_all(captions.tokens());
-                let features = buckets
-                    .iter()
-                    .map(|captions| text.forward_embedded(captions));
-                captions.in_order(features.collect())
-            };
+            let features = captions.encode(|tokens| {
+                let (captions, leaf) = text.embed_as_leaf(tokens);
+                encoded.looked_up.push(leaf);
+                if !Tape::serves(text, recompute) {
+                    return text.forward_embedded(&captions);
+                }
+                let inference = &self.inference.text;
+                let (features, tape) = Tape::record(text, inference, &captions, recompute);
+                encoded.text_tapes.push(tape);
+                features
+            });
             encoded.text = Some(features.cast(DType::F32));
         }
         encoded
@@ -244,18 +252,20 @@ impl<'a> Encoder<'a> {
         encoded: Encoded,
         found: &ContrastiveGradients,
         scale: f64,
-    ) -> GradientsParams {
+    ) -> ChunkGradients {
         let grads = encoded.back(found, scale);
-        if self.is_elsewhere {
-            moved(grads, &self.model, &self.main)
-        } else {
-            grads
+        if !self.is_elsewhere {
+            return grads;
+        }
+        ChunkGradients {
+            parameters: moved(grads.parameters, &self.model, &self.main),
+            tokens: grads.tokens.moved(&self.main),
         }
     }
 }
 
 impl Encoded {
-    fn back(self, found: &ContrastiveGradients, scale: f64) -> GradientsParams {
+    fn back(self, found: &ContrastiveGradients, scale: f64) -> ChunkGradients {
         let Range { start, end } = self.chunk.rows;
         let device = self.model.device();
         let sides = [(&self.image, &found.image), (&self.text, &found.text)];
@@ -272,8 +282,12 @@ impl Encoded {
             })
             .reduce(|a, b| a + b);
         let mut grads = GradientsParams::new();
+        let mut tokens = TokenGradients::default();
         let Some(sum) = sum else {
-            return grads;
+            return ChunkGradients {
+                parameters: grads,
+                tokens,
+            };
         };
         let mut found = sum.backward();
         let model = &self.model;
@@ -282,18 +296,34 @@ impl Encoded {
             match &model.visual {
                 ImageEncoder::VisionTransformer(chain) => tape.back(chain, &mut found, &mut grads),
                 ImageEncoder::Siglip(chain) => tape.back(chain, &mut found, &mut grads),
-                ImageEncoder::ModifiedResNet(_) => {}
+                ImageEncoder::ModifiedResNet(_) => None,
+            };
+        }
+        let mut of_stems: Vec<_> = self
+            .text_tapes
+            .into_iter()
+            .map(|tape| tape.back(&model.text, &mut found, &mut grads))
+            .collect();
+        let ids = self.chunk.captions.ids();
+        for (at, (leaf, ids)) in self.looked_up.iter().zip(ids).enumerate() {
+            let found = match of_stems.get_mut(at) {
+                Some(of_stem) => of_stem.as_mut(),
+                None => Some(&mut found),
+            };
+            if let Some(grad) = found.and_then(|found| leaf.grad_remove(found)) {
+                tokens.push(ids, grad);
             }
         }
-        for tape in self.text_tapes {
-            tape.back(&model.text, &mut found, &mut grads);
-        }
+        let is_scaled = scale.to_bits() != 1.0_f64.to_bits();
         // A power of two: exact as f32, and so is its inverse.
         let unscale = || Tensor::from_floats([(1.0 / scale) as f32], &device.clone().inner());
-        scaled(
-            grads,
-            model,
-            (scale.to_bits() != 1.0_f64.to_bits()).then(unscale),
-        )
+        ChunkGradients {
+            parameters: scaled(grads, model, is_scaled.then(unscale)),
+            tokens: if is_scaled {
+                tokens.scaled(1.0 / scale)
+            } else {
+                tokens
+            },
+        }
     }
 }

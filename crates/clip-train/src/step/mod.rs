@@ -8,6 +8,7 @@ mod patches;
 mod tape;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod workers;
 
 use std::{ops::Range, sync::Arc};
@@ -25,9 +26,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use batch::{Images, PairBatch};
 pub use captions::Captions;
-use encoder::{Encoder, Features, Options};
+use encoder::{ChunkGradients, Encoder, Features, Options};
 pub(crate) use gradients::global_norm;
 pub use patches::{KeptPatches, PatchDropout};
+use tokens::EmbeddingGradient;
 use workers::Workers;
 pub use workers::computes_on_device;
 pub(crate) use workers::{Stopped, named as on_a_device, reason};
@@ -215,13 +217,22 @@ impl ContrastiveStep {
             let scale = self.gradient_scale(&found, room);
             (found, scale)
         };
+        let token_embedding = &model.text.token_embedding.weight;
+        let [vocab_size, _] = token_embedding.val().dims();
+        let mut by_embedding = EmbeddingGradient::new(vocab_size);
         let mut grads = GradientsParams::new();
-        let add = |part| gradients::add(&mut grads, part, model);
+        let add = |part: ChunkGradients| {
+            gradients::add(&mut grads, part.parameters, model);
+            by_embedding.add(part.tokens);
+        };
         let found = if chunks.len() <= self.threads {
             workers.in_one_pass(&chunks, loss, add)
         } else {
             workers.in_two_passes(&chunks, loss, add)
         };
+        if let Some(grad) = by_embedding.finish() {
+            grads.register(token_embedding.id, grad);
+        }
         grads.register(model.logit_scale.id, found.logit_scale);
         if let (Some(bias), Some(grad)) = (logit_bias, found.logit_bias) {
             grads.register(bias.id, grad);

@@ -106,16 +106,14 @@ impl Tape {
     }
 
     /// Adds the gradients by the parameters of blocks and stem, once `found` holds the head's. What is locked is not
-    /// gone through.
+    /// gone through. Returns what the stem's graph has beside parameters, if it was gone through.
     pub(super) fn back<C: Chain>(
         self,
         chain: &C,
         found: &mut Gradients,
         sum: &mut GradientsParams,
-    ) {
-        let Some(mut by_x) = self.last.grad_remove(found) else {
-            return;
-        };
+    ) -> Option<Gradients> {
+        let mut by_x = self.last.grad_remove(found)?;
         let stem_trains = self.stem.is_tracked();
         let first = self.links.first().map(|(at, _)| *at);
         for (at, link) in self.links.into_iter().rev() {
@@ -131,10 +129,7 @@ impl Tape {
                     let y = block.forward(x.clone(), chain.mask(&x), only);
                     let mut grads = (y * Tensor::from_inner(by_x)).sum().backward();
                     collect(&mut grads, block, sum);
-                    match x.grad_remove(&mut grads) {
-                        Some(grad) => by_x = grad,
-                        None => return,
-                    }
+                    by_x = x.grad_remove(&mut grads)?;
                     continue;
                 }
             };
@@ -142,10 +137,11 @@ impl Tape {
             add(grads, sum);
             by_x = by_input;
         }
-        if stem_trains {
+        stem_trains.then(|| {
             let mut grads = (self.stem * Tensor::from_inner(by_x)).sum().backward();
             collect(&mut grads, chain, sum);
-        }
+            grads
+        })
     }
 }
 

@@ -9,11 +9,10 @@ use std::{
     thread,
 };
 
-use burn::optim::GradientsParams;
 use clip_model::loss::ContrastiveGradients;
 use rayon::ThreadPool;
 
-use super::encoder::{Encoder, Features};
+use super::encoder::{ChunkGradients, Encoder, Features};
 
 /// The panic of a step of which one device stopped computing, as one does whose machine is gone. It unwinds out of
 /// [`ContrastiveStep::gradients`](super::ContrastiveStep::gradients), for Burn's operations have no other way to fail.
@@ -42,7 +41,7 @@ impl Workers<'_> {
         &self,
         chunks: &[Range<usize>],
         loss: impl FnOnce(Vec<Features>) -> Found,
-        mut add: impl FnMut(GradientsParams),
+        mut add: impl FnMut(ChunkGradients),
     ) -> ContrastiveGradients {
         if let [whole] = chunks {
             return self.on_device(0, |encoder| {
@@ -100,7 +99,7 @@ impl Workers<'_> {
         &self,
         chunks: &[Range<usize>],
         loss: impl FnOnce(Vec<Features>) -> Found,
-        add: impl FnMut(GradientsParams),
+        add: impl FnMut(ChunkGradients),
     ) -> ContrastiveGradients {
         let mut features = Vec::with_capacity(chunks.len());
         #[allow(clippy::redundant_closure_for_method_calls)]
