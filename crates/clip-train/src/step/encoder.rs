@@ -73,6 +73,7 @@ pub(super) struct Encoded {
 }
 
 /// What a chunk's backward pass found.
+#[derive(Default)]
 pub(super) struct ChunkGradients {
     /// By all parameters but the token embedding.
     pub(super) parameters: GradientsParams,
@@ -281,49 +282,42 @@ impl Encoded {
                 Some((features.clone() * grad).sum())
             })
             .reduce(|a, b| a + b);
-        let mut grads = GradientsParams::new();
-        let mut tokens = TokenGradients::default();
+        let mut grads = ChunkGradients::default();
         let Some(sum) = sum else {
-            return ChunkGradients {
-                parameters: grads,
-                tokens,
-            };
+            return grads;
         };
         let mut found = sum.backward();
         let model = &self.model;
-        collect(&mut found, model, &mut grads);
+        let parameters = &mut grads.parameters;
+        collect(&mut found, model, parameters);
         if let Some(tape) = self.image_tape {
             match &model.visual {
-                ImageEncoder::VisionTransformer(chain) => tape.back(chain, &mut found, &mut grads),
-                ImageEncoder::Siglip(chain) => tape.back(chain, &mut found, &mut grads),
+                ImageEncoder::VisionTransformer(chain) => tape.back(chain, &mut found, parameters),
+                ImageEncoder::Siglip(chain) => tape.back(chain, &mut found, parameters),
                 ImageEncoder::ModifiedResNet(_) => None,
             };
         }
-        let mut of_stems: Vec<_> = self
-            .text_tapes
-            .into_iter()
-            .map(|tape| tape.back(&model.text, &mut found, &mut grads))
-            .collect();
-        let ids = self.chunk.captions.ids();
-        for (at, (leaf, ids)) in self.looked_up.iter().zip(ids).enumerate() {
-            let found = match of_stems.get_mut(at) {
-                Some(of_stem) => of_stem.as_mut(),
-                None => Some(&mut found),
+        let mut tapes = self.text_tapes.into_iter();
+        for (leaf, ids) in self.looked_up.iter().zip(self.chunk.captions.ids()) {
+            // A bucket's tokens are where its tape begins, or on the graph that all share.
+            let grad = match tapes.next() {
+                Some(tape) => {
+                    let of_stem = tape.back(&model.text, &mut found, parameters);
+                    of_stem.and_then(|mut of_stem| leaf.grad_remove(&mut of_stem))
+                }
+                None => leaf.grad_remove(&mut found),
             };
-            if let Some(grad) = found.and_then(|found| leaf.grad_remove(found)) {
-                tokens.push(ids, grad);
+            if let Some(grad) = grad {
+                grads.tokens.push(ids, grad);
             }
         }
         let is_scaled = scale.to_bits() != 1.0_f64.to_bits();
         // A power of two: exact as f32, and so is its inverse.
         let unscale = || Tensor::from_floats([(1.0 / scale) as f32], &device.clone().inner());
-        ChunkGradients {
-            parameters: scaled(grads, model, is_scaled.then(unscale)),
-            tokens: if is_scaled {
-                tokens.scaled(1.0 / scale)
-            } else {
-                tokens
-            },
+        grads.parameters = scaled(grads.parameters, model, is_scaled.then(unscale));
+        if is_scaled {
+            grads.tokens = grads.tokens.scaled(1.0 / scale);
         }
+        grads
     }
 }
