@@ -49,6 +49,25 @@ fn what_is_measured_alone_is_printed_and_written() {
     assert!(step["limit"]["share"].as_f64() > Some(0.0), "{step}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_is_measured_by_turns_with_its_steps_alone() {
+    let folder = Folder::new();
+    let args = [
+        "bench", "run-nano", "--batch", "16", "--quick", "--json", "x.json",
+    ];
+    let ran = folder.clip(&args);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let report = report(&folder);
+    let [run] = &report["benchmarks"].as_array().unwrap()[..] else {
+        panic!("{report}");
+    };
+    for side in ["ours", "peer"] {
+        assert!(run[side]["median"].as_f64() > Some(0.0), "{run}");
+    }
+    assert!(run["ratio"]["median"].as_f64() > Some(0.0), "{run}");
+}
+
 /// A program that answers as OpenCLIP's side does, at two captions a second.
 #[cfg(unix)]
 #[test]

@@ -219,7 +219,9 @@ impl Bench {
         };
         self.prepare(&mut setup)?;
         let mut sides = vec![Turn::start(self.ours(&setup.work)?, &setup)?];
-        if let Some(python) = &self.peer
+        if let Some(work) = setup.work.steps() {
+            sides.push(Turn::start(self.ours(&work)?, &Setup { work, ..setup })?);
+        } else if let Some(python) = &self.peer
             && setup.work.has_peer()
         {
             sides.push(Turn::start(self.peer(python)?, &setup)?);

@@ -120,7 +120,7 @@ impl Report {
             let most = self.measured_limit(limit)?;
             let each = match limit {
                 Limit::MatMul => measured.ours.flop?,
-                Limit::Disk | Limit::Step => 1.0,
+                Limit::Disk => 1.0,
             };
             Some((limit, most, ours.median * each / most))
         });
@@ -133,7 +133,7 @@ impl Report {
         })
     }
 
-    /// What the faster side reached: that much the machine can do. A run has our own step's rate.
+    /// What the faster side reached: that much the machine can do.
     fn measured_limit(&self, limit: Limit) -> Option<f64> {
         let found = self
             .done
@@ -142,8 +142,7 @@ impl Report {
         let Some((_, Outcome::Measured(Measured { ours, peer }))) = found else {
             return None;
         };
-        let peer = peer.as_ref().filter(|_| limit != Limit::Step);
-        [Some(ours), peer]
+        [Some(ours), peer.as_ref()]
             .into_iter()
             .flatten()
             .filter_map(|side| Some(Spread::of(&side.rates)?.median))
@@ -220,7 +219,6 @@ impl Row<'_> {
             let unit = match kind {
                 Limit::MatMul => "FLOP",
                 Limit::Disk => "bytes",
-                Limit::Step => "images",
             };
             *limit = rate(most, unit);
             *share = format!("{:.0}%", 100.0 * part);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Work {
     /// Forward, loss, backward and optimizer, from pixels and tokens on the host.
     TrainStep { preset: String, batch: usize },
-    /// `clip pretrain`: the same steps with loader, metrics and all.
+    /// `clip pretrain`: the same steps with loader, metrics and all. It is compared with these steps alone.
     Run { preset: String, batch: usize },
     /// Image features without gradients.
     EncodeImages { preset: String, batch: usize },
@@ -42,8 +42,6 @@ pub(super) enum Work {
 pub(super) enum Limit {
     MatMul,
     Disk,
-    /// Our own training step, which a whole run is compared with.
-    Step,
 }
 
 #[derive(Clone, Debug)]
@@ -136,9 +134,20 @@ impl Work {
         matches!(self, Self::Loader { .. } | Self::Run { .. })
     }
 
-    /// Whether it says something of PyTorch too. A disk is as fast for everybody, and a run is compared with its steps.
+    /// Whether it says something of PyTorch too. A disk is as fast for everybody, and a run has [steps](Self::steps).
     pub(super) fn has_peer(&self) -> bool {
         !matches!(self, Self::WriteFile | Self::Run { .. })
+    }
+
+    /// What this program does in the peer's place: a run's steps alone.
+    pub(super) fn steps(&self) -> Option<Self> {
+        let Self::Run { preset, batch } = self else {
+            return None;
+        };
+        Some(Self::TrainStep {
+            preset: preset.clone(),
+            batch: *batch,
+        })
     }
 
     /// What it is compared with, where models compute in this precision.
@@ -151,7 +160,6 @@ impl Work {
             // In f32 always, and so not of the product that is measured in another precision.
             Self::Loss { .. } => (precision == Precision::F32).then_some(Limit::MatMul),
             Self::SaveCheckpoint { .. } => Some(Limit::Disk),
-            Self::Run { .. } => Some(Limit::Step),
             _ => None,
         }
     }
@@ -163,7 +171,6 @@ impl Limit {
         match self {
             Self::MatMul => "matmul",
             Self::Disk => "disk",
-            Self::Step => "train-nano",
         }
     }
 }
@@ -174,7 +181,12 @@ impl fmt::Display for Work {
             Self::TrainStep { preset, batch } => {
                 write!(f, "training step, {preset}, batch {batch}")
             }
-            Self::Run { preset, batch } => write!(f, "training run, {preset}, batch {batch}"),
+            Self::Run { preset, batch } => {
+                write!(
+                    f,
+                    "training run, {preset}, batch {batch}; peer: its steps alone"
+                )
+            }
             Self::EncodeImages { preset, batch } => {
                 write!(f, "image encoding, {preset}, batch {batch}")
             }

@@ -68,8 +68,9 @@ impl Task for Loader {
     }
 
     /// Its threads would go on preparing.
-    fn rest(&mut self) {
+    fn rest(&mut self) -> Result<()> {
         self.batches = None;
+        Ok(())
     }
 }
 

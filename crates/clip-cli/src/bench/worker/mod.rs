@@ -52,7 +52,9 @@ trait Task {
     }
 
     /// Leaves the machine to others until it gets ready again.
-    fn rest(&mut self) {}
+    fn rest(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// The most memory that it took.
     fn peak_bytes(&self) -> Option<u64> {
@@ -155,7 +157,7 @@ fn answer(
             }
             task.wait()?;
             let seconds = start.elapsed().as_secs_f64();
-            task.rest();
+            task.rest()?;
             Ok(Reply::Ran(Ran { seconds, count }))
         }
         Request::End => {

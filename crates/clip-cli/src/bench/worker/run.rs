@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Place, Task};
 use crate::memory;
@@ -17,7 +17,7 @@ const STEPS: usize = 16;
 /// How often it is looked whether they are done.
 const TICK: Duration = Duration::from_millis(1);
 
-/// `clip pretrain` in a process of its own, which goes on for as long as it is watched.
+/// `clip pretrain` in a process of its own, which goes on for as long as it is watched, and stands still otherwise.
 pub(super) struct Run {
     child: Child,
     /// What it says, for when it fails.
@@ -90,9 +90,33 @@ impl Run {
     }
 }
 
+#[cfg(unix)]
+impl Run {
+    fn signal(&self, name: &str) -> Result<()> {
+        let process = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &process]).status();
+        let sent =
+            sent.context("cannot start `kill`, which stops a run while the other side works")?;
+        ensure!(sent.success(), "`kill {name} {process}` failed");
+        Ok(())
+    }
+}
+
+#[cfg(not(unix))]
+impl Run {
+    fn signal(&self, _name: &str) -> Result<()> {
+        bail!("a run can't be stopped for its turn on this system, which has no signals")
+    }
+}
+
 impl Task for Run {
     fn get_ready(&mut self) -> Result<()> {
+        self.signal("-CONT")?;
         self.wait_for(1)
+    }
+
+    fn rest(&mut self) -> Result<()> {
+        self.signal("-STOP")
     }
 
     fn peak_bytes(&self) -> Option<u64> {
