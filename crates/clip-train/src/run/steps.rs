@@ -240,14 +240,9 @@ impl Steps<'_> {
 
     /// Whether an evaluation, a checkpoint or the end comes after a step.
     fn is_due(&self, step: u64) -> bool {
-        let Plan {
-            eval_every,
-            checkpoint_every,
-            ..
-        } = *self.plan;
-        [eval_every, checkpoint_every]
-            .into_iter()
-            .any(|every| self.plan.is_due(every, step))
+        let plan = self.plan;
+        let evaluates = self.work.evaluator.is_some() && plan.is_due(plan.eval_every, step);
+        evaluates || plan.is_due(plan.checkpoint_every, step)
     }
 
     /// The gradients of a batch. An elastic run takes them again from the devices that are left when one stops; a step
