@@ -34,8 +34,8 @@ pub struct NamedDevice {
 /// CLIP as Burn's learner trains it: batches of bytes in, gradients of the whole batch's loss out.
 #[derive(Module, Debug)]
 pub struct ContrastiveLearner {
-    /// The model.
-    pub clip: Clip,
+    /// The model, which is away during the optimizer's step alone: with nobody else to hold its numbers, they change in place.
+    clip: Option<Clip>,
     #[module(skip)]
     step: ContrastiveStep,
     #[module(skip)]
@@ -64,7 +64,7 @@ impl ContrastiveLearner {
     /// `clip` is on a device with autodiff. Whole images, each of which matches its own caption alone.
     pub fn new(clip: Clip, step: ContrastiveStep, norm: ImageNorm) -> Self {
         Self {
-            clip,
+            clip: Some(clip),
             step,
             preparation: Preparation {
                 norm,
@@ -73,6 +73,16 @@ impl ContrastiveLearner {
             },
             devices: Vec::new(),
         }
+    }
+
+    /// The model.
+    pub fn clip(&self) -> &Clip {
+        self.clip.as_ref().expect("invariant: put back")
+    }
+
+    /// Goes on with another.
+    pub(super) fn replace(&mut self, clip: Clip) {
+        self.clip = Some(clip);
     }
 
     /// Encodes on all of these devices, of which the model's may be one.
@@ -109,10 +119,10 @@ impl ContrastiveLearner {
     /// The gradients of a batch. Burn's operations can only panic when a device stops, which here becomes an error.
     pub(super) fn gradients(&self, batch: &PairBatch) -> Result<StepGradients, StoppedDevice> {
         let gradients = || {
-            let found = self.step.gradients(&self.clip, batch);
+            let found = self.step.gradients(self.clip(), batch);
             if self.devices.iter().any(|device| self.is_elsewhere(device)) {
                 // Whichever stops has to be known before anything is changed.
-                let synced = self.clip.device().sync();
+                let synced = self.clip().device().sync();
                 synced.unwrap_or_else(|error| panic!("{error}"));
             }
             found
@@ -122,7 +132,7 @@ impl ContrastiveLearner {
 
     /// Whether a device is another than the model's.
     fn is_elsewhere(&self, device: &NamedDevice) -> bool {
-        device.device.clone().inner() != self.clip.device().inner()
+        device.device.clone().inner() != self.clip().device().inner()
     }
 
     fn stopped(&self, panic: &(dyn Any + Send)) -> StoppedDevice {
@@ -159,7 +169,7 @@ impl ContrastiveLearner {
         pairs: usize,
     ) -> io::Result<Batches<'a>> {
         let alone = self.devices.iter().all(|device| !self.is_elsewhere(device));
-        let to = (alone && self.step.is_one_chunk(pairs)).then(|| self.clip.device());
+        let to = (alone && self.step.is_one_chunk(pairs)).then(|| self.clip().device());
         Batches::new(loader, self.preparation.clone(), to)
     }
 
@@ -170,8 +180,10 @@ impl ContrastiveLearner {
         lr: f64,
         found: StepGradients,
     ) -> Numbers {
-        let (clip, grad_norm) = optimizer.step(lr, self.clip.clone(), found.grads);
-        self.clip = clip;
+        // Put back below: a step that panics has no model to give back.
+        let clip = self.clip.take().expect("invariant: put back");
+        let (clip, grad_norm) = optimizer.step(lr, clip, found.grads);
+        self.clip = Some(clip);
         Numbers {
             loss: found.loss,
             temperature_factor: found.temperature_factor,
@@ -207,7 +219,7 @@ impl TrainStep for ContrastiveLearner {
     /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
         let batch = self.preparation.pairs(batch);
-        let found = self.step.gradients(&self.clip, &batch);
+        let found = self.step.gradients(self.clip(), &batch);
         let [loss, logit_scale] = read([found.loss, found.temperature_factor]);
         TrainOutput {
             grads: found.grads,

@@ -57,11 +57,11 @@ impl Steps<'_> {
             return Err(error);
         };
         let (clip, optimizer, ema) = found.restore(
-            model.clip.clone(),
+            model.clip().clone(),
             self.work.optimizer.clone(),
             self.work.ema.take(),
         )?;
-        model.clip = clip;
+        model.replace(clip);
         self.work.optimizer = optimizer;
         self.work.ema = ema;
         let state = &mut self.work.state;
@@ -91,7 +91,7 @@ impl Steps<'_> {
         // Not two copies at a time, however slow the disk.
         work.writer.finish()?;
         let contents = Contents::new(
-            HostWeights::of(&model.clip),
+            HostWeights::of(model.clip()),
             work.optimizer.state(),
             work.ema.as_ref().map(|ema| HostWeights::of(ema.model())),
         );

@@ -158,7 +158,8 @@ impl Steps<'_> {
             return Ok(false);
         };
         let cursor = begun.cursor;
-        let finished = match self.finished(model, begun) {
+        let read = self.read(model, begun);
+        let finished = match read.and_then(|output| self.follow_up(model, output)) {
             Err(error @ TrainError::Diverged { .. }) => {
                 self.roll_back(model, cursor, error).map(|()| false)
             }
@@ -168,12 +169,12 @@ impl Steps<'_> {
         finished
     }
 
-    fn finished(
+    /// Tells a step's numbers, and evaluates and saves if that is due after it; whether someone asked to stop.
+    fn follow_up(
         &mut self,
-        model: &mut ContrastiveLearner,
-        begun: Begun,
+        model: &ContrastiveLearner,
+        output: StepOutput,
     ) -> Result<bool, TrainError> {
-        let output = self.count(model, begun)?;
         self.record(output)?;
         self.work.writer.check()?;
 
@@ -194,12 +195,8 @@ impl Steps<'_> {
         Ok(stop)
     }
 
-    /// Reads a step's numbers; if they are finite, it is done.
-    fn count(
-        &mut self,
-        model: &ContrastiveLearner,
-        begun: Begun,
-    ) -> Result<StepOutput, TrainError> {
+    /// Waits for a step's numbers; if they are finite, the step counts.
+    fn read(&mut self, model: &ContrastiveLearner, begun: Begun) -> Result<StepOutput, TrainError> {
         let Begun {
             numbers,
             lr,
@@ -223,7 +220,7 @@ impl Steps<'_> {
         self.work.state.samples += images as u64;
         self.work.state.cursor = cursor;
         if let Some(ema) = &mut self.work.ema {
-            ema.update(model.valid().clip, step);
+            ema.update(model.clip().valid(), step);
         }
         if cursor.epoch > before {
             self.end_split();
@@ -291,7 +288,7 @@ impl Steps<'_> {
             Some(ema) => Some(evaluator.evaluate(ema.model()).map_err(failed)?),
             None => None,
         };
-        let mut found = evaluator.evaluate(&model.valid().clip).map_err(failed)?;
+        let mut found = evaluator.evaluate(&model.clip().valid()).map_err(failed)?;
         if let Some(averaged) = averaged {
             found.averaged = averaged.named().collect();
         }

@@ -103,7 +103,7 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
         };
         let ended = steps.run(&mut model, &batches);
         let outcome = ended.map(|interrupted| Trained {
-            model: model.valid().clip,
+            model: model.clip().valid(),
             ema: steps.work.ema.take().map(Ema::into_model),
             state: steps.work.state.clone(),
             total_steps: self.plan.total_steps,
