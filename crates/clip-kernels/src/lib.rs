@@ -10,8 +10,8 @@
 //! [`sum_of_softmaxes`] compute them in vectors and keep no matrix but the result, where each of Burn's operations makes
 //! one. [`pairwise_sigmoid`] is all of `SigLIP`'s loss but the products.
 //!
-//! What a step does with all parameters waits for memory: [`add_gradient`], [`sum_of_squares`], [`scale_gradient`],
-//! [`embedding_gradient`] and [`adamw`] cross it once, on all threads.
+//! What a step does with all parameters waits for memory: [`round_to_bf16`], [`add_gradient`], [`sum_of_squares`],
+//! [`scale_gradient`], [`embedding_gradient`] and [`adamw`] cross it once, on all threads.
 //!
 //! The same from Burn's parts is in `clip-model`, whose tests hold the two against each other.
 
@@ -31,6 +31,7 @@ mod operation;
 mod pairwise_sigmoid;
 mod primitive;
 mod product;
+mod rounding;
 mod rows;
 mod softmax;
 mod square;
@@ -43,4 +44,5 @@ pub use log_sums::{log_sum_exp, sum_of_softmaxes};
 pub use operation::{BlockParameters, residual_block, supports};
 pub use pairwise_sigmoid::pairwise_sigmoid;
 pub use primitive::computes_on;
+pub use rounding::round_to_bf16;
 pub use square::SquareProduct;

@@ -111,12 +111,31 @@ impl ModuleMapper for Cast {
         }
         param.map(|tensor| {
             let trained = tensor.is_require_grad();
-            tensor
-                .set_require_grad(false)
-                .cast(self.dtype)
-                .set_require_grad(trained)
+            cast(tensor.set_require_grad(false), self.dtype).set_require_grad(trained)
         })
     }
+}
+
+/// On all threads, where there is a kernel for it.
+fn cast<const D: usize>(weights: Tensor<D>, dtype: FloatDType) -> Tensor<D> {
+    #[cfg(feature = "cpu")]
+    if dtype == FloatDType::BF16 {
+        let on_graph = weights.is_autodiff();
+        let numbers = if on_graph {
+            weights.clone().inner()
+        } else {
+            weights.clone()
+        };
+        if clip_kernels::computes_on(&numbers) {
+            let rounded = clip_kernels::round_to_bf16(numbers);
+            return if on_graph {
+                Tensor::from_inner(rounded)
+            } else {
+                rounded
+            };
+        }
+    }
+    weights.cast(dtype)
 }
 
 #[cfg(test)]

@@ -13,7 +13,12 @@
 #[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 use std::{
-    arch::asm, cell::RefCell, marker::PhantomData, mem::transmute, ops::Range, sync::OnceLock,
+    arch::asm,
+    cell::RefCell,
+    marker::PhantomData,
+    mem::{MaybeUninit, transmute},
+    ops::Range,
+    sync::OnceLock,
 };
 
 use super::{Matrix, MatrixMut, Number, Numbers, Place};
@@ -151,10 +156,10 @@ impl Drop for Configured {
 /// The product of a left and a right panel, row by row.
 fn product(_: &Configured, left: &[Step], right: &[Step]) -> [[__m512; 2]; PANEL] {
     assert!(left.len() == right.len() && !left.is_empty());
-    // SAFETY: zeros are numbers.
-    let mut sums: [[__m512; 2]; PANEL] = unsafe { std::mem::zeroed() };
+    let mut sums = MaybeUninit::<[[__m512; 2]; PANEL]>::uninit();
     // SAFETY: both slices have as many steps of 2 KiB as are counted down. `sums` is 32 rows of 128 bytes, of which a tile
-    // is half of 16. The first argument says that this thread's tiles are configured, and no other code uses them.
+    // is half of 16, and four tiles are all of it. The first argument says that this thread's tiles are configured, and no other
+    // code uses them.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -181,13 +186,13 @@ fn product(_: &Configured, left: &[Step], right: &[Step]) -> [[__m512; 2]; PANEL
             left = inout(reg) left.as_ptr() => _,
             right = inout(reg) right.as_ptr() => _,
             steps = inout(reg) left.len() => _,
-            sums = in(reg) &raw mut sums,
+            sums = in(reg) sums.as_mut_ptr(),
             line = in(reg) size_of::<__m512i>(),
             row = in(reg) size_of::<[__m512; 2]>(),
             options(nostack),
         );
+        sums.assume_init()
     }
-    sums
 }
 
 /// `scale * a * b` to `out`, or added to it, given the columns of `b`.
