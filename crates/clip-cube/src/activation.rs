@@ -1,18 +1,8 @@
-//! A block's non-linearity in f32, and its derivative.
+//! A block's non-linearity.
 
-// `erf` is CubeCL's.
-#![allow(unstable_name_collisions)]
+use burn::{backend::Dispatch, tensor::Tensor};
 
-use burn::{
-    backend::cubecl::dtype_to_storage_type,
-    cubecl::{self, calculate_cube_count_elemwise, prelude::*},
-};
-use burn_cubecl::tensor::CubeTensor;
-
-use crate::memory::empty;
-
-/// Numbers that a thread reads and writes at once: 16 bytes of half precision.
-const VECTOR: usize = 8;
+use crate::backend::Kernels;
 
 /// A block's non-linearity.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -25,90 +15,19 @@ pub enum Activation {
     QuickGelu,
 }
 
-/// OpenAI, `clip/model.py`, `QuickGELU`.
-const QUICK: f32 = 1.702;
-/// Hendrycks and Gimpel, "Gaussian Error Linear Units", section 2.
-const CUBIC: f32 = 0.044_715;
-/// The root of 1 / 2.
-const ROOT_HALF: f32 = core::f32::consts::FRAC_1_SQRT_2;
-/// The root of 2 over pi.
-const ROOT_2_OVER_PI: f32 = core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
-
-/// The function at `x`, and its derivative.
-#[cube]
-pub(crate) fn value_and_slope(x: f32, #[comptime] activation: Activation) -> (f32, f32) {
-    match activation {
-        Activation::Gelu => {
-            let phi = ((x * ROOT_HALF).erf() + 1.0) * 0.5;
-            let density = (x * x * -0.5f32).exp() * comptime!(ROOT_2_OVER_PI * 0.5);
-            (x * phi, phi + x * density)
-        }
-        Activation::GeluTanh => {
-            let squared = x * x;
-            let tanh = (x * (squared * CUBIC + 1.0) * ROOT_2_OVER_PI).tanh();
-            let slope = (squared * comptime!(3.0 * CUBIC) + 1.0) * ROOT_2_OVER_PI;
-            let half = (tanh + 1.0) * 0.5;
-            (x * half, half + x * (1.0 - tanh * tanh) * slope * 0.5)
-        }
-        Activation::QuickGelu => {
-            let gate = 1.0 / ((x * -QUICK).exp() + 1.0);
-            (x * gate, gate * (x * (1.0 - gate) * QUICK + 1.0))
-        }
-    }
-}
-
+/// What an activation makes of `x`, and the gradient by `x` from that by the result.
+///
 /// # Shapes
-/// - `x`: what the function got; `by_y`: the gradient by what it gave
-/// - returns what it gave, and the gradient by `x`, like them
-pub(crate) fn back(
-    x: CubeTensor,
-    by_y: CubeTensor,
+/// All are like `x`.
+///
+/// # Panics
+/// Where [`multiplies`] says no for what made `x`.
+pub fn activation_back<const D: usize>(
+    x: Tensor<D>,
+    by_y: Tensor<D>,
     activation: Activation,
-) -> (CubeTensor, CubeTensor) {
-    let shape = x.meta.shape().clone();
-    let vectors = shape.num_elements() / VECTOR;
-    let [value, by_x] = [(); 2].map(|()| empty(&x, shape.clone(), x.dtype));
-    let client = x.client.clone();
-    let dim = CubeDim::new(&client, vectors);
-    let dtype = dtype_to_storage_type(x.dtype);
-    back_kernel::launch(
-        &client,
-        calculate_cube_count_elemwise(&client, vectors, dim),
-        dim,
-        VECTOR,
-        x.into_buffer_arg(),
-        by_y.into_buffer_arg(),
-        value.clone().into_buffer_arg(),
-        by_x.clone().into_buffer_arg(),
-        activation,
-        dtype,
-    );
-    (value, by_x)
-}
-
-#[cube(launch)]
-fn back_kernel<E: Float, N: Size>(
-    x: &[Vector<E, N>],
-    by_y: &[Vector<E, N>],
-    values: &mut [Vector<E, N>],
-    by_x: &mut [Vector<E, N>],
-    #[comptime] activation: Activation,
-    #[define(E)] _dtype: ElemType,
-) {
-    let at = ABSOLUTE_POS;
-    if at >= x.len() {
-        terminate!();
-    }
-    let x = x[at];
-    let by_y = by_y[at];
-    let mut value = Vector::<E, N>::empty();
-    let mut by_this = Vector::<E, N>::empty();
-    #[unroll]
-    for i in 0..VECTOR {
-        let (number, slope) = value_and_slope(f32::cast_from(x.extract(i)), activation);
-        value.insert(i, E::cast_from(number));
-        by_this.insert(i, E::cast_from(f32::cast_from(by_y.extract(i)) * slope));
-    }
-    values[at] = value;
-    by_x[at] = by_this;
+) -> (Tensor<D>, Tensor<D>) {
+    let (value, by_x) =
+        Dispatch::clip_activation_back(x.into_dispatch(), by_y.into_dispatch(), activation);
+    (Tensor::from_dispatch(value), Tensor::from_dispatch(by_x))
 }

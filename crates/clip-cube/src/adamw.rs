@@ -1,15 +1,11 @@
-//! A step of `AdamW` as one kernel over a parameter, its gradient and its moments.
+//! Steps of `AdamW`.
 
-use burn::{
-    cubecl::{self, calculate_cube_count_elemwise, client::Client, prelude::*},
-    tensor::DType,
+use burn::{backend::Dispatch, tensor::Tensor};
+
+use crate::{
+    backend::{Kernels, client},
+    kernels,
 };
-use burn_cubecl::tensor::CubeTensor;
-
-use crate::memory::empty;
-
-/// Numbers that a thread reads and writes at once: 16 bytes of f32.
-const VECTOR: usize = 4;
 
 /// What a step of `AdamW` multiplies with.
 ///
@@ -31,89 +27,38 @@ pub struct AdamWStep {
     pub time: usize,
 }
 
-/// Whether the kernel computes on a device.
-pub(crate) fn fits(client: &Client, dtype: DType) -> bool {
-    dtype == DType::F32 && client.properties().hardware.num_cpu_cores.is_none()
+/// Whether [`adamw`] computes on tensors like `x`: those in f32 on a GPU, without a graph.
+pub fn steps<const D: usize>(x: &Tensor<D>) -> bool {
+    client(&x.device()).is_some_and(|client| kernels::adamw::fits(&client, x.dtype()))
 }
 
-/// The parameter and its moments after a step along the gradient times `factor`, `[1]`, if it is to be `scaled`.
-pub(crate) fn step(
-    parameter: CubeTensor,
-    gradient: CubeTensor,
-    (factor, scaled): (CubeTensor, bool),
-    [first, second]: [CubeTensor; 2],
+/// The parameter and its moments after a step of `AdamW`.
+///
+/// # Shapes
+/// - `factor`: `[1]`, what the gradient is multiplied by, if it is
+/// - all others are of one shape; without `moments`, they are zero
+///
+/// # Panics
+/// Where [`steps`] says no.
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    factor: Option<Tensor<1>>,
+    moments: Option<[Tensor<D>; 2]>,
     step: AdamWStep,
-) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let shape = parameter.meta.shape().clone();
-    let numbers = shape.num_elements();
-    let [to, to_first, to_second] = [(); 3].map(|()| empty(&parameter, shape.clone(), DType::F32));
-    let client = parameter.client.clone();
-    let vector = if numbers.is_multiple_of(VECTOR) {
-        VECTOR
-    } else {
-        1
-    };
-    let vectors = numbers / vector;
-    let dim = CubeDim::new(&client, vectors);
-    let time = step.time as i32;
-    let [unbias_1, unbias_2] = [step.beta_1, step.beta_2].map(|beta| 1.0 - beta.powi(time));
-    step_kernel::launch(
-        &client,
-        calculate_cube_count_elemwise(&client, vectors, dim),
-        dim,
-        vector,
-        parameter.into_buffer_arg(),
-        gradient.into_buffer_arg(),
-        factor.into_buffer_arg(),
-        first.into_buffer_arg(),
-        second.into_buffer_arg(),
-        to.clone().into_buffer_arg(),
-        to_first.clone().into_buffer_arg(),
-        to_second.clone().into_buffer_arg(),
-        step.lr as f32,
-        (1.0 - step.lr * f64::from(step.weight_decay)) as f32,
-        step.beta_1,
-        step.beta_2,
-        step.epsilon,
-        unbias_1,
-        unbias_2,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let [first, second] = moments.unwrap_or_else(|| [(); 2].map(|()| gradient.zeros_like()));
+    let scaled = factor.is_some();
+    let factor = factor.map_or_else(|| gradient.clone().into_dispatch(), Tensor::into_dispatch);
+    let (parameter, first, second) = Dispatch::clip_adamw(
+        parameter.into_dispatch(),
+        gradient.into_dispatch(),
+        factor,
         scaled,
+        first.into_dispatch(),
+        second.into_dispatch(),
+        step,
     );
-    (to, to_first, to_second)
-}
-
-#[cube(launch)]
-fn step_kernel<N: Size>(
-    parameter: &[Vector<f32, N>],
-    gradient: &[Vector<f32, N>],
-    factor: &[f32],
-    first: &[Vector<f32, N>],
-    second: &[Vector<f32, N>],
-    to: &mut [Vector<f32, N>],
-    to_first: &mut [Vector<f32, N>],
-    to_second: &mut [Vector<f32, N>],
-    lr: f32,
-    kept: f32,
-    beta_1: f32,
-    beta_2: f32,
-    epsilon: f32,
-    unbias_1: f32,
-    unbias_2: f32,
-    #[comptime] scaled: bool,
-) {
-    let at = ABSOLUTE_POS;
-    if at >= to.len() {
-        terminate!();
-    }
-    let mut gradient = gradient[at];
-    if comptime!(scaled) {
-        gradient *= Vector::new(factor[0]);
-    }
-    let first = first[at] * Vector::new(beta_1) + gradient * Vector::new(1.0 - beta_1);
-    let second = second[at] * Vector::new(beta_2) + gradient * gradient * Vector::new(1.0 - beta_2);
-    let root = (second / Vector::new(unbias_2)).sqrt() + Vector::new(epsilon);
-    let change = first / Vector::new(unbias_1) / root;
-    to[at] = parameter[at] * Vector::new(kept) - change * Vector::new(lr);
-    to_first[at] = first;
-    to_second[at] = second;
+    let moments = [first, second].map(Tensor::from_dispatch);
+    (Tensor::from_dispatch(parameter), moments)
 }

@@ -1,101 +1,59 @@
-//! The gradient by an embedding, of which a batch looks up few rows, many of them often.
-//!
-//! A cube is a token's: it adds the rows of all places where the token stands, in an order that is always the same, and
-//! writes zeros where there are none.
+//! The gradient by an embedding.
 
 use burn::{
-    cubecl::{self, client::Client, prelude::*},
-    tensor::{DType, Shape},
+    backend::Dispatch,
+    tensor::{DType, Int, Tensor, TensorData},
 };
-use burn_cubecl::tensor::CubeTensor;
 
-use crate::memory::empty;
+use crate::{
+    backend::{Kernels, client},
+    kernels,
+};
 
-/// Numbers that a thread reads and writes at once: 16 bytes of f32.
-const VECTOR: usize = 4;
-/// Vectors of a row that a cube adds.
-const COLUMNS: u32 = 32;
-/// Threads that share the places of a token.
-const SHARES: u32 = 8;
-
-/// Whether the kernel computes rows of `width` numbers on a device.
-pub(crate) fn fits(client: &Client, dtype: DType, width: usize) -> bool {
-    let hardware = &client.properties().hardware;
-    dtype == DType::F32
-        && width.is_multiple_of(VECTOR)
-        && hardware.num_cpu_cores.is_none()
-        && COLUMNS * SHARES <= hardware.max_units_per_cube
+/// Whether [`embedding_gradient`] computes on rows like these: those in f32 on a GPU, without a graph.
+pub fn gathers(rows: &Tensor<2>) -> bool {
+    let [_, width] = rows.dims();
+    client(&rows.device())
+        .is_some_and(|client| kernels::embedding::fits(&client, rows.dtype(), width))
 }
 
-/// For each token the sum of the rows at its places.
+/// For each token of a vocabulary the sum of the rows that stand for it.
 ///
 /// # Shapes
-/// - `rows`: `[places, width]`
-/// - `order`: `[places]`, all places, those of the first token first
-/// - `starts`: `[tokens + 1]`: where in `order` each token's begin
-/// - returns `[tokens, width]`
-pub(crate) fn gradient(rows: CubeTensor, order: CubeTensor, starts: CubeTensor) -> CubeTensor {
-    let [_, width] = rows.meta.shape().dims();
-    let [ends] = starts.meta.shape().dims();
-    let (tokens, vectors) = (ends - 1, width / VECTOR);
-    let sums = empty(&rows, Shape::new([tokens, width]), DType::F32);
-    let client = rows.client.clone();
-    // Devices have no more cubes along an axis.
-    let along = tokens.min(usize::from(u16::MAX));
-    let count = CubeCount::Static(
-        along as u32,
-        tokens.div_ceil(along.max(1)) as u32,
-        (vectors as u32).div_ceil(COLUMNS),
+/// - `ids`: the token of each row
+/// - `rows`: `[ids, width]`, the gradients by what was looked up
+/// - returns `[vocab_size, width]`
+///
+/// # Panics
+/// Where [`gathers`] says no, if there are not as many rows as ids, and if the vocabulary lacks one.
+pub fn embedding_gradient(ids: &[i32], rows: Tensor<2>, vocab_size: usize) -> Tensor<2> {
+    let [count, _] = rows.dims();
+    assert_eq!(ids.len(), count, "ids and rows");
+    let known = 0..vocab_size as i32;
+    assert!(
+        ids.iter().all(|id| known.contains(id)),
+        "a token is none of the vocabulary's {vocab_size}"
     );
-    gradient_kernel::launch(
-        &client,
-        count,
-        CubeDim::new_2d(COLUMNS, SHARES),
-        VECTOR,
-        rows.into_buffer_arg(),
-        order.into_buffer_arg(),
-        starts.into_buffer_arg(),
-        sums.clone().into_buffer_arg(),
-        tokens,
-        vectors,
-    );
-    sums
-}
-
-#[cube(launch)]
-fn gradient_kernel<N: Size>(
-    rows: &[Vector<f32, N>],
-    order: &[i32],
-    starts: &[i32],
-    sums: &mut [Vector<f32, N>],
-    tokens: usize,
-    #[comptime] vectors: usize,
-) {
-    let token = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) as usize;
-    if token >= tokens {
-        terminate!();
+    let mut order: Vec<i32> = (0..count as i32).collect();
+    // invariant: places are ids' own.
+    order.sort_by_key(|place| ids[*place as usize]);
+    let mut starts = vec![0; vocab_size + 1];
+    for id in ids {
+        starts[*id as usize + 1] += 1;
     }
-    let column = (CUBE_POS_Z * COLUMNS + UNIT_POS_X) as usize;
-    let end = starts[token + 1] as usize;
-    let mut sum = Vector::<f32, N>::new(0.0);
-    if column < vectors {
-        let mut at = starts[token] as usize + UNIT_POS_Y as usize;
-        while at < end {
-            sum += rows[order[at] as usize * vectors + column];
-            at += SHARES as usize;
-        }
+    for at in 0..vocab_size {
+        starts[at + 1] += starts[at];
     }
-    let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!((COLUMNS * SHARES) as usize));
-    shared[UNIT_POS as usize] = sum;
-    sync_cube();
-    if UNIT_POS_Y == 0 {
-        if column < vectors {
-            let mut sum = Vector::<f32, N>::new(0.0);
-            #[unroll]
-            for share in 0..SHARES {
-                sum += shared[(share * COLUMNS + UNIT_POS_X) as usize];
-            }
-            sums[token * vectors + column] = sum;
-        }
-    }
+    let device = rows.device();
+    let there = |numbers: Vec<i32>| {
+        let length = [numbers.len()];
+        let data = TensorData::new(numbers, length);
+        Tensor::<1, Int>::from_data(data, (&device, DType::I32)).into_dispatch()
+    };
+    let (order, starts) = (there(order), there(starts));
+    Tensor::from_dispatch(Dispatch::clip_embedding_gradient(
+        rows.into_dispatch(),
+        order,
+        starts,
+    ))
 }

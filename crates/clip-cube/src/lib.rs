@@ -4,6 +4,9 @@
 //! of Burn's backends by CubeCL, fused or not, without a graph: passes that know their own gradients call them. Each has a
 //! function that says where it computes; elsewhere callers compose Burn's operations.
 //!
+//! `kernels/` holds what is compiled for a GPU, `backend.rs` makes operations of it that Burn's fusion queues, and the other
+//! files are what callers see.
+//!
 //! Without the feature `gpu` the crate is empty.
 
 // Of what the macro `cube` makes of a kernel; and a condition that is known when a kernel is compiled stands alone.
@@ -16,19 +19,24 @@ mod adamw;
 #[cfg(feature = "gpu")]
 mod attention;
 #[cfg(feature = "gpu")]
+mod backend;
+#[cfg(feature = "gpu")]
 mod embedding;
 #[cfg(feature = "gpu")]
-mod matrix_units;
-#[cfg(feature = "gpu")]
-mod memory;
+mod kernels;
 #[cfg(feature = "gpu")]
 mod norm;
-#[cfg(feature = "gpu")]
-mod operations;
 #[cfg(feature = "gpu")]
 mod product;
 #[cfg(all(test, feature = "gpu"))]
 mod tests;
 
 #[cfg(feature = "gpu")]
-pub use {activation::Activation, adamw::AdamWStep, operations::*};
+pub use {
+    activation::{Activation, activation_back},
+    adamw::{AdamWStep, adamw, steps},
+    attention::{attends, attention, attention_back},
+    embedding::{embedding_gradient, gathers},
+    norm::{norm, norm_back, norm_sums, norms, sums},
+    product::{multiplies, product, product_activated, weight_gradient},
+};

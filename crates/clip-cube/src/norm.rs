@@ -1,352 +1,109 @@
-//! A layer norm of each token, forward and back, and sums over tokens.
-//!
-//! A row is one token's, and one plane's: threads that pass numbers to each other without memory. What is a sum over all
-//! rows is taken in parts, each by one cube; their sum is left to Burn.
+//! Layer norms, and sums over tokens.
 
 use burn::{
-    backend::cubecl::dtype_to_storage_type,
-    cubecl::{self, calculate_cube_count_elemwise, client::Client, features::Plane, prelude::*},
-    tensor::{DType, Shape},
+    backend::{Dispatch, DispatchTensor},
+    tensor::{DType, Device, Tensor},
 };
-use burn_cubecl::tensor::CubeTensor;
 
-use crate::memory::empty;
+use crate::{
+    backend::{Kernels, client},
+    kernels,
+};
 
-/// Planes of a cube.
-const PLANES: u32 = 8;
-/// Parts that sums over rows are taken in, enough to fill a large GPU.
-const PARTS: usize = 128;
-
-/// Whether these kernels compute rows of `width` numbers on a device.
-pub(crate) fn fits(client: &Client, dtype: DType, width: usize) -> bool {
-    let properties = client.properties();
-    let hardware = &properties.hardware;
-    matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
-        && width.is_multiple_of(vector(dtype))
-        && properties.features.plane.contains(Plane::Ops)
-        && hardware.plane_size_min == hardware.plane_size_max
-        && hardware.plane_size_max * PLANES <= hardware.max_units_per_cube
+/// Whether [`norm`], [`norm_back`], [`norm_sums`] and [`sums`] compute on this device rows of `width` numbers.
+pub fn norms(device: &Device, dtype: DType, width: usize) -> bool {
+    client(device).is_some_and(|client| kernels::norm::fits(&client, dtype, width))
 }
 
-/// Numbers of 16 bytes.
-fn vector(dtype: DType) -> usize {
-    16 / dtype.size()
-}
-
-/// How many parts a sum of so many rows is taken in.
-pub(crate) fn parts(rows: usize) -> usize {
-    PARTS.min(rows.div_ceil(PLANES as usize))
-}
-
-/// Threads of a plane.
-fn lanes(client: &Client) -> u32 {
-    client.properties().hardware.plane_size_max
-}
-
-/// Cubes for so many rows, one a plane.
-fn count(client: &Client, rows: usize, lanes: u32) -> CubeCount {
-    calculate_cube_count_elemwise(
-        client,
-        rows * lanes as usize,
-        CubeDim::new_2d(lanes, PLANES),
+/// A layer norm of each token, in f32 whatever `x` is in.
+///
+/// # Shapes
+/// - `x`: `[batch, tokens, width]`, without a graph
+/// - `gamma`, `beta`: `[width]`, in f32
+/// - returns the result, like `x`; and mean and one over the standard deviation of each token, `[batch, tokens, 1]`, in f32
+///
+/// # Panics
+/// Where [`norms`] says no.
+pub fn norm(
+    x: Tensor<3>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
+    let (normed, mean, scale) = Dispatch::clip_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        epsilon as f32,
+    );
+    (
+        Tensor::from_dispatch(normed),
+        Tensor::from_dispatch(mean),
+        Tensor::from_dispatch(scale),
     )
 }
 
-/// Rows, vectors of a row, and how many numbers a vector has.
-fn layout(x: &CubeTensor) -> (usize, usize, usize) {
-    let shape = x.meta.shape();
-    let width = shape[shape.num_dims() - 1];
-    let n = vector(x.dtype);
-    (shape.num_elements() / width, width / n, n)
-}
-
-/// A tensor of one number for each row of `x`, in f32.
-fn of_rows(x: &CubeTensor) -> CubeTensor {
-    let mut shape = x.meta.shape().clone();
-    let last = shape.num_dims() - 1;
-    shape[last] = 1;
-    empty(x, shape, DType::F32)
-}
-
-/// # Shapes
-/// - `x`: `[.., width]`; `gamma` and `beta`: `[width]`, in f32
-/// - returns the normed rows like `x`, and mean and one over the standard deviation of each, `[.., 1]`, in f32
-pub(crate) fn forward(
-    x: CubeTensor,
-    gamma: CubeTensor,
-    beta: CubeTensor,
-    epsilon: f32,
-) -> (CubeTensor, CubeTensor, CubeTensor) {
-    let (rows, vectors, n) = layout(&x);
-    let normed = empty(&x, x.meta.shape().clone(), x.dtype);
-    let (mean, scale) = (of_rows(&x), of_rows(&x));
-    let client = x.client.clone();
-    let lanes = lanes(&client);
-    let dtype = dtype_to_storage_type(x.dtype);
-    forward_kernel::launch(
-        &client,
-        count(&client, rows, lanes),
-        CubeDim::new_2d(lanes, PLANES),
-        n,
-        x.into_buffer_arg(),
-        gamma.into_buffer_arg(),
-        beta.into_buffer_arg(),
-        normed.clone().into_buffer_arg(),
-        mean.clone().into_buffer_arg(),
-        scale.clone().into_buffer_arg(),
-        rows,
-        epsilon,
-        vectors,
-        dtype,
-    );
-    (normed, mean, scale)
-}
-
-/// # Shapes
-/// - `x`, `mean`, `scale`, `gamma`: as [`forward`] got and gave them
-/// - `by_y`: the gradient by what it gave, like `x`, and so is `added`, which is added to the result
-pub(crate) fn back(
-    x: CubeTensor,
-    [mean, scale]: [CubeTensor; 2],
-    by_y: CubeTensor,
-    gamma: CubeTensor,
-    added: CubeTensor,
-) -> CubeTensor {
-    let (rows, vectors, n) = layout(&x);
-    let by_x = empty(&x, x.meta.shape().clone(), x.dtype);
-    let client = x.client.clone();
-    let lanes = lanes(&client);
-    let dtype = dtype_to_storage_type(x.dtype);
-    back_kernel::launch(
-        &client,
-        count(&client, rows, lanes),
-        CubeDim::new_2d(lanes, PLANES),
-        n,
-        x.into_buffer_arg(),
-        mean.into_buffer_arg(),
-        scale.into_buffer_arg(),
-        by_y.into_buffer_arg(),
-        gamma.into_buffer_arg(),
-        added.into_buffer_arg(),
-        by_x.clone().into_buffer_arg(),
-        rows,
-        vectors,
-        dtype,
-    );
-    by_x
-}
-
-/// Sums over rows of `y`, and of `y` times a norm of `x`, in parts.
+/// The gradient by what [`norm`] got, and `added` to it.
 ///
 /// # Shapes
-/// - `y`: `[.., width]`, and so is `x`; `mean` and `scale`: as [`forward`] gave them
-/// - returns `[parts, width]` each, in f32
-pub(crate) fn sums(
-    y: CubeTensor,
-    normed: Option<(CubeTensor, [CubeTensor; 2])>,
-) -> (CubeTensor, CubeTensor) {
-    let (rows, vectors, n) = layout(&y);
-    let client = y.client.clone();
-    let lanes = lanes(&client);
-    let parts = parts(rows);
-    let part = rows.div_ceil(parts);
-    let shape = Shape::new([parts, vectors * n]);
-    let plain = empty(&y, shape.clone(), DType::F32);
-    let with_norm = normed.is_some();
-    let (of_norm, x, mean, scale) = match normed {
-        Some((x, [mean, scale])) => (empty(&y, shape, DType::F32), x, mean, scale),
-        // Not read or written.
-        None => (plain.clone(), y.clone(), plain.clone(), plain.clone()),
-    };
-    let dtype = dtype_to_storage_type(y.dtype);
-    sums_kernel::launch(
-        &client,
-        CubeCount::Static((vectors as u32).div_ceil(lanes), parts as u32, 1),
-        CubeDim::new_2d(lanes, PLANES),
-        n,
-        y.into_buffer_arg(),
-        x.into_buffer_arg(),
-        mean.into_buffer_arg(),
-        scale.into_buffer_arg(),
-        plain.clone().into_buffer_arg(),
-        of_norm.clone().into_buffer_arg(),
-        rows,
-        part,
-        vectors,
-        lanes,
-        with_norm,
-        dtype,
+/// - `x`, `mean`, `scale`, `gamma`: as [`norm`] got and gave them
+/// - `by_y`: the gradient by the result, like `x`, and so is `added`
+///
+/// # Panics
+/// As [`norm`].
+pub fn norm_back(
+    x: Tensor<3>,
+    [mean, scale]: [Tensor<3>; 2],
+    by_y: Tensor<3>,
+    gamma: Tensor<1>,
+    added: Tensor<3>,
+) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::clip_norm_back(
+        x.into_dispatch(),
+        mean.into_dispatch(),
+        scale.into_dispatch(),
+        by_y.into_dispatch(),
+        gamma.into_dispatch(),
+        added.into_dispatch(),
+    ))
+}
+
+/// The gradients by `gamma` and `beta` of [`norm`], in f32.
+///
+/// # Shapes
+/// As [`norm_back`]; returns `[width]` each
+///
+/// # Panics
+/// As [`norm`].
+pub fn norm_sums(
+    x: Tensor<3>,
+    [mean, scale]: [Tensor<3>; 2],
+    by_y: Tensor<3>,
+) -> (Tensor<1>, Tensor<1>) {
+    let (beta, gamma) = Dispatch::clip_norm_sums(
+        by_y.into_dispatch(),
+        x.into_dispatch(),
+        mean.into_dispatch(),
+        scale.into_dispatch(),
     );
-    (plain, of_norm)
+    (whole(gamma), whole(beta))
 }
 
-/// The sum of a vector's numbers in each thread of a plane.
-#[cube]
-fn plane_total<N: Size>(vector: Vector<f32, N>) -> f32 {
-    let mut total = 0.0f32;
-    #[unroll]
-    for i in 0..N::value() {
-        total += vector.extract(i);
-    }
-    plane_sum(total)
+/// The sum of all tokens, in f32.
+///
+/// # Shapes
+/// - `y`: `[batch, tokens, width]`, without a graph
+/// - returns `[width]`
+///
+/// # Panics
+/// As [`norm`].
+pub fn sums(y: Tensor<3>) -> Tensor<1> {
+    whole(Dispatch::clip_sums(y.into_dispatch()))
 }
 
-#[cube(launch)]
-fn forward_kernel<E: Float, N: Size>(
-    x: &[Vector<E, N>],
-    gamma: &[Vector<f32, N>],
-    beta: &[Vector<f32, N>],
-    normed: &mut [Vector<E, N>],
-    means: &mut [f32],
-    scales: &mut [f32],
-    rows: usize,
-    epsilon: f32,
-    #[comptime] vectors: usize,
-    #[define(E)] _dtype: ElemType,
-) {
-    let row = CUBE_POS * PLANES as usize + UNIT_POS_Y as usize;
-    if row >= rows {
-        terminate!();
-    }
-    let first = row * vectors;
-    let width = (vectors * N::value()) as f32;
-    let lane = UNIT_POS_X as usize;
-
-    let mut sum = Vector::<f32, N>::new(0.0);
-    let mut at = lane;
-    while at < vectors {
-        sum += Vector::<f32, N>::cast_from(x[first + at]);
-        at += CUBE_DIM_X as usize;
-    }
-    let mean = plane_total::<N>(sum) / width;
-
-    let mut squares = Vector::<f32, N>::new(0.0);
-    let mut at = lane;
-    while at < vectors {
-        let centred = Vector::<f32, N>::cast_from(x[first + at]) - Vector::new(mean);
-        squares += centred * centred;
-        at += CUBE_DIM_X as usize;
-    }
-    let variance = plane_total::<N>(squares) / width;
-    let scale = 1.0 / (variance + epsilon).sqrt();
-
-    let mut at = lane;
-    while at < vectors {
-        let centred = Vector::<f32, N>::cast_from(x[first + at]) - Vector::new(mean);
-        let y = centred * Vector::new(scale) * gamma[at] + beta[at];
-        normed[first + at] = Vector::cast_from(y);
-        at += CUBE_DIM_X as usize;
-    }
-    if lane == 0 {
-        means[row] = mean;
-        scales[row] = scale;
-    }
-}
-
-#[cube(launch)]
-fn back_kernel<E: Float, N: Size>(
-    x: &[Vector<E, N>],
-    means: &[f32],
-    scales: &[f32],
-    by_y: &[Vector<E, N>],
-    gamma: &[Vector<f32, N>],
-    added: &[Vector<E, N>],
-    by_x: &mut [Vector<E, N>],
-    rows: usize,
-    #[comptime] vectors: usize,
-    #[define(E)] _dtype: ElemType,
-) {
-    let row = CUBE_POS * PLANES as usize + UNIT_POS_Y as usize;
-    if row >= rows {
-        terminate!();
-    }
-    let first = row * vectors;
-    let width = (vectors * N::value()) as f32;
-    let lane = UNIT_POS_X as usize;
-    let (mean, scale) = (Vector::new(means[row]), Vector::new(scales[row]));
-
-    let mut plain = Vector::<f32, N>::new(0.0);
-    let mut along = Vector::<f32, N>::new(0.0);
-    let mut at = lane;
-    while at < vectors {
-        let normed = (Vector::<f32, N>::cast_from(x[first + at]) - mean) * scale;
-        let by_normed = Vector::<f32, N>::cast_from(by_y[first + at]) * gamma[at];
-        plain += by_normed;
-        along += by_normed * normed;
-        at += CUBE_DIM_X as usize;
-    }
-    let plain = Vector::new(plane_total::<N>(plain) / width);
-    let along = Vector::new(plane_total::<N>(along) / width);
-
-    let mut at = lane;
-    while at < vectors {
-        let normed = (Vector::<f32, N>::cast_from(x[first + at]) - mean) * scale;
-        let by_normed = Vector::<f32, N>::cast_from(by_y[first + at]) * gamma[at];
-        let by_this = (by_normed - plain - normed * along) * scale;
-        let sum = by_this + Vector::<f32, N>::cast_from(added[first + at]);
-        by_x[first + at] = Vector::cast_from(sum);
-        at += CUBE_DIM_X as usize;
-    }
-}
-
-#[cube(launch)]
-fn sums_kernel<E: Float, N: Size>(
-    y: &[Vector<E, N>],
-    x: &[Vector<E, N>],
-    means: &[f32],
-    scales: &[f32],
-    plain_sums: &mut [Vector<f32, N>],
-    norm_sums: &mut [Vector<f32, N>],
-    rows: usize,
-    part: usize,
-    #[comptime] vectors: usize,
-    #[comptime] lanes: u32,
-    #[comptime] with_norm: bool,
-    #[define(E)] _dtype: ElemType,
-) {
-    let column = (CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X) as usize;
-    let first = CUBE_POS_Y as usize * part;
-    let end = min(first + part, rows);
-    let mut plain = Vector::<f32, N>::new(0.0);
-    let mut along = Vector::<f32, N>::new(0.0);
-    if column < vectors {
-        let mut row = first + UNIT_POS_Y as usize;
-        while row < end {
-            let numbers = Vector::<f32, N>::cast_from(y[row * vectors + column]);
-            plain += numbers;
-            if comptime!(with_norm) {
-                let x = Vector::<f32, N>::cast_from(x[row * vectors + column]);
-                along += numbers * (x - Vector::new(means[row])) * Vector::new(scales[row]);
-            }
-            row += PLANES as usize;
-        }
-    }
-    let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!((lanes * PLANES) as usize));
-    shared[UNIT_POS as usize] = plain;
-    sync_cube();
-    if UNIT_POS_Y == 0 {
-        if column < vectors {
-            let mut sum = Vector::<f32, N>::new(0.0);
-            #[unroll]
-            for plane in 0..PLANES {
-                sum += shared[(plane * lanes + UNIT_POS_X) as usize];
-            }
-            plain_sums[CUBE_POS_Y as usize * vectors + column] = sum;
-        }
-    }
-    if comptime!(with_norm) {
-        sync_cube();
-        shared[UNIT_POS as usize] = along;
-        sync_cube();
-        if UNIT_POS_Y == 0 {
-            if column < vectors {
-                let mut sum = Vector::<f32, N>::new(0.0);
-                #[unroll]
-                for plane in 0..PLANES {
-                    sum += shared[(plane * lanes + UNIT_POS_X) as usize];
-                }
-                norm_sums[CUBE_POS_Y as usize * vectors + column] = sum;
-            }
-        }
-    }
+/// The sum of parts.
+fn whole(parts: DispatchTensor) -> Tensor<1> {
+    let parts: Tensor<2> = Tensor::from_dispatch(parts);
+    let [_, width] = parts.dims();
+    parts.sum_dim(0).reshape([width])
 }
