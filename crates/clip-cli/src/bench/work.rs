@@ -241,10 +241,7 @@ pub(super) fn all() -> Vec<Benchmark> {
         image_size,
         batch: 64,
     };
-    let run = Work::Run {
-        preset: nano(),
-        batch: 128,
-    };
+    let run = |preset, batch| Work::Run { preset, batch };
     let all = [
         ("matmul", Work::MatMul),
         ("memory", Work::Copy),
@@ -254,7 +251,8 @@ pub(super) fn all() -> Vec<Benchmark> {
         ("train-b-32", train("ViT-B-32", 32)),
         ("train-b-16", train("ViT-B-16", 16)),
         ("train-rn50", train("RN50", 16)),
-        ("run-nano", run),
+        ("run-nano", run(nano(), 128)),
+        ("run-mini", run(mini(), 256)),
         ("image-b-32", images("ViT-B-32")),
         ("image-rn50", images("RN50")),
         ("text-b-32", texts),

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Place, Task};
 use crate::memory;
 
-/// Steps that are waited for at once.
-const STEPS: usize = 16;
+/// Images of the steps that are waited for at once.
+const IMAGES: usize = 2_048;
 /// How often it is looked whether they are done.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -124,8 +124,9 @@ impl Task for Run {
     }
 
     fn run(&mut self) -> Result<u64> {
-        self.wait_for(STEPS)?;
-        Ok((STEPS * self.batch) as u64)
+        let steps = IMAGES.div_ceil(self.batch);
+        self.wait_for(steps)?;
+        Ok((steps * self.batch) as u64)
     }
 }
 
