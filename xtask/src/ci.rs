@@ -21,22 +21,27 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     )?;
     layers::run(&[])?;
     dependency_policy()?;
-    step(
-        "lints",
-        &mut cargo::command([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--release",
-            "--locked",
-            "--",
-            "-D",
-            "warnings",
-        ]),
+    lint("lints", &["--workspace", "--all-targets"])?;
+    // What no test here is built with: the code of GPUs and of other machines' devices, in a build as users have it.
+    lint(
+        "lints of a GPU's build",
+        &[
+            "-p",
+            "clip-cli",
+            "--no-default-features",
+            "--features",
+            "wgpu,sources,remote",
+        ],
     )?;
     let mut doc = cargo::command(["doc", "--workspace", "--no-deps", "--release", "--locked"]);
     step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     test::run(&["--locked".to_owned()])
+}
+
+fn lint(name: &str, what: &[&str]) -> Result<()> {
+    let clippy = ["clippy", "--release", "--locked"].iter().chain(what);
+    let args = clippy.chain(&["--", "-D", "warnings"]);
+    step(name, &mut cargo::command(args.copied()))
 }
 
 /// Licences, sources and bans by cargo-deny, which `.ci/run` installs; known vulnerabilities too, where their list can be fetched.

@@ -23,6 +23,7 @@ use super::{
     matrix_units::{self, PLANE, TILE},
     memory::empty,
 };
+use crate::Activation;
 
 /// Tiles of a plane's rectangle, down and across.
 const TILES: usize = 4;

@@ -80,24 +80,29 @@ impl ShardSet {
         for text in list.split("::") {
             let pattern = Pattern::parse(text)?;
             let first = set.shards.len();
-            if let Some(urls) = pattern.urls()? {
+            match pattern.urls()? {
                 #[cfg(not(feature = "object-store"))]
-                return Err(pattern.bad(&format!(
-                    "this program was built without the feature `object-store`, so it can't read {}; \
-                     build it with `cargo xtask clip`",
-                    urls.join(", ")
-                )));
-                #[cfg(feature = "object-store")]
-                for url in urls {
-                    let object = remote.object(&url).map_err(|reason| pattern.bad(&reason))?;
-                    set.add_file(Location::Remote(object), &pattern)?;
+                Some(urls) => {
+                    return Err(pattern.bad(&format!(
+                        "this program was built without the feature `object-store`, so it can't read {}; \
+                         build it with `cargo xtask clip`",
+                        urls.join(", ")
+                    )));
                 }
-            } else {
-                for path in pattern.paths()? {
-                    if path.is_dir() {
-                        set.add_folder(&path, &pattern)?;
-                    } else {
-                        set.add_file(Location::Local(path), &pattern)?;
+                #[cfg(feature = "object-store")]
+                Some(urls) => {
+                    for url in urls {
+                        let object = remote.object(&url).map_err(|reason| pattern.bad(&reason))?;
+                        set.add_file(Location::Remote(object), &pattern)?;
+                    }
+                }
+                None => {
+                    for path in pattern.paths()? {
+                        if path.is_dir() {
+                            set.add_folder(&path, &pattern)?;
+                        } else {
+                            set.add_file(Location::Local(path), &pattern)?;
+                        }
                     }
                 }
             }

@@ -84,6 +84,7 @@ impl SigLip {
 
 /// Equal numbers for rows that match, of all the batch.
 struct Ids {
+    #[cfg(feature = "cpu")]
     numbers: Vec<i32>,
     tensor: Tensor<1, Int>,
 }
@@ -96,6 +97,7 @@ impl Ids {
         };
         Self {
             tensor: Tensor::from_ints(numbers.as_slice(), &batch.image.device()),
+            #[cfg(feature = "cpu")]
             numbers,
         }
     }

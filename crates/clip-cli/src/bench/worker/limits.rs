@@ -4,6 +4,7 @@ use std::{fs::File, hint::black_box, io::Write, path::PathBuf, thread, time::Ins
 
 use anyhow::{Context, Result};
 use burn::tensor::{Distribution, Tensor};
+#[cfg(feature = "cpu")]
 use clip_model::Precision;
 
 use super::{Place, Task, noise};

@@ -65,6 +65,10 @@ pub(super) struct Attention {
 
 /// What attention came from.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one a block, in what a step keeps of it"
+)]
 pub(super) enum Attended {
     /// Of its parts a head of a sequence is a matrix of its own: there are `batch * heads`.
     Composed {
