@@ -10,7 +10,9 @@ mod gpu;
 mod hub;
 #[cfg(all(unix, feature = "remote"))]
 mod machines;
+mod mirror;
 mod mistakes;
+mod object_store;
 mod pretrain;
 mod process;
 #[cfg(all(unix, feature = "remote"))]

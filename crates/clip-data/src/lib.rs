@@ -46,6 +46,6 @@ pub use loader::{EvalBatch, EvalLoader, EvalNeeds, ImageTextBatch, LoaderConfig,
 pub use order::Cursor;
 pub use output::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardLayout, ShardRecord};
 pub use pack::{PackConfig, Packed, pack};
-pub use source::{RawSample, ShardCount, ShardItem, ShardReader, ShardSet};
+pub use source::{RawSample, RemoteFolder, ShardCount, ShardItem, ShardReader, ShardSet};
 pub use tokenizer::{Encoded, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};
 pub use transform::{CropBox, CropDraws, ImageResizer, RandomResizedCrop, Resize};

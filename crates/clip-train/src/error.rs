@@ -44,6 +44,14 @@ pub enum TrainError {
         /// The run's directory.
         path: PathBuf,
     },
+    /// The mirror holds another run already, or this one, which isn't resumed.
+    #[error(
+        "{place}, the `checkpoint.mirror`, already holds a run; go on with it by `--resume auto`, or name another place"
+    )]
+    MirrorTaken {
+        /// The mirror.
+        place: String,
+    },
     /// There is no run to continue.
     #[error("{path} holds no run to resume ({missing} is missing); check the path, or start a run")]
     NoRun {

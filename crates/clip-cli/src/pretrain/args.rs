@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clip_train::{
     RunDir,
+    checkpoint::Mirror,
     config::{ConfigLayers, RunConfig},
 };
 
@@ -39,7 +40,7 @@ pub(crate) struct PretrainArgs {
     set: Vec<String>,
     /// Where everything goes [default: runs/PRESET-NUMBER]
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Decides weights, order, crops and captions
     #[arg(long)]
     seed: Option<u64>,
@@ -72,9 +73,10 @@ pub(crate) struct PretrainArgs {
     /// Steps from one checkpoint to the next
     #[arg(long, value_name = "N")]
     checkpoint_steps: Option<u64>,
-    /// Go on with the run in DIR; `auto`: with the run in --out if there is one, else start it
-    #[arg(long, value_name = "auto|DIR")]
-    resume: Option<String>,
+    /// Go on with the run in DIR; `auto`: with the run in --out if there is one, else with the one in its `checkpoint.mirror`,
+    /// else start it; an address: with the one in that mirror, brought to --out
+    #[arg(long, value_name = "auto|DIR|ADDRESS")]
+    pub(super) resume: Option<String>,
     /// Lines instead of the dashboard, on a terminal too
     #[arg(long)]
     pub(crate) plain: bool,
@@ -135,6 +137,14 @@ impl PretrainArgs {
                 let resume = RunDir::holds_run(&out);
                 Ok((out, resume))
             }
+            Some(address) if Mirror::is_address(address) => {
+                let out = self.out.clone().with_context(|| {
+                    format!(
+                        "`--resume {address}` needs `--out DIR`, the directory to bring the run to"
+                    )
+                })?;
+                Ok((out, true))
+            }
             Some(dir) => {
                 let dir = PathBuf::from(dir);
                 if let Some(out) = self.out.as_ref().filter(|out| **out != dir) {
@@ -150,7 +160,7 @@ impl PretrainArgs {
         }
     }
 
-    fn lay(&self, mut layers: ConfigLayers) -> Result<ConfigLayers> {
+    pub(super) fn lay(&self, mut layers: ConfigLayers) -> Result<ConfigLayers> {
         if let Some(path) = &self.config {
             layers = layers.file(path)?;
         }

@@ -3,6 +3,7 @@
 mod args;
 mod devices;
 mod memory;
+mod mirror;
 mod prepare;
 mod report;
 mod summary;
@@ -35,6 +36,7 @@ const SHAPES_RECIPE: &str = include_str!("../../../../datasets/shapes/recipe.tom
 
 /// Trains as the flags say, and leaves a model directory and a report.
 pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
+    mirror::bring(args)?;
     let choice = args.choose(SHAPES_RECIPE)?;
     let mut config = args::resolved(&choice.layers)?;
     let resumed = choice.resume.then(|| RunDir::open(&choice.out));
@@ -62,6 +64,9 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     if let Some(weights) = &initial {
         config.preprocess.get_or_insert(weights.preprocess);
     }
+    if args.resume.is_none() {
+        mirror::open(&config, false)?;
+    }
     let run = match resumed {
         Some(run) => run,
         None => RunDir::create(&choice.out)?,
@@ -79,10 +84,12 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
         .context("validation data")?;
     config.validate_best(&validation.keys())?;
+    let mirror = mirror::open(&config, args.resume.is_some())?;
     run.save_preset(&preset)?;
     for change in run.save_config(&config)?.harmless {
         log::info!("changed since the run began: {change}");
     }
+    let copier = mirror::start(mirror, &run, &config)?;
     summary::announce(&config, &model, &run, &devices.described(), &loader);
 
     let latest = validation.latest();
@@ -98,6 +105,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         devices: devices.named(),
         elastic: args.elastic,
         run: &run,
+        copier: copier.clone(),
         loader,
         evaluator: Some(Box::new(validation)),
         display: if args.plain {
@@ -117,14 +125,19 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
             trained.total_steps,
             run.path().display()
         );
+        if let Err(error) = mirror::finish(copier, &[]) {
+            log::error!("{error:#}");
+        }
         return Err(Interrupted.into());
     }
     let save = |clip, dir: &Path| {
         ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), preprocess)?.save(dir)
     };
     save(&trained.model, &run.model())?;
+    let mut models = vec![run.model()];
     if let Some(ema) = &trained.ema {
         save(ema, &run.ema_model())?;
+        models.push(run.ema_model());
     }
     let found = latest.get();
     let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,7 +148,8 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         trained: &trained,
         images_per_s: report.facts.images_per_s,
     };
-    summary::tell(&end, &found, args.json)
+    summary::tell(&end, &found, args.json)?;
+    mirror::finish(copier, &models)
 }
 
 /// A run that reached its last step.

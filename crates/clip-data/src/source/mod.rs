@@ -5,6 +5,8 @@ mod columns;
 mod folder;
 mod input;
 mod location;
+#[cfg(not(feature = "object-store"))]
+mod no_remote;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pattern;
@@ -20,6 +22,10 @@ mod tests;
 
 use input::Input;
 use location::Location;
+#[cfg(not(feature = "object-store"))]
+pub use no_remote::RemoteFolder;
+#[cfg(feature = "object-store")]
+pub use remote::RemoteFolder;
 pub use sample::RawSample;
 pub(crate) use set::Source;
 pub use set::{ShardCount, ShardSet};

@@ -11,7 +11,7 @@ use crate::{TrainError, progress::sync_folder};
 
 const PREFIX: &str = "step-";
 /// Being written.
-const PARTIAL: &str = "partial";
+pub(super) const PARTIAL: &str = "partial";
 /// Being removed.
 const DISCARDED: &str = "discarded";
 
@@ -106,14 +106,13 @@ impl Checkpoints {
 
     /// Where the checkpoint after `step` is, if it was kept.
     pub fn path(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("{PREFIX}{step:08}"))
+        self.folder.join(name(step))
     }
 
     /// Steps with a checkpoint, rising.
     fn steps(&self) -> Result<Vec<u64>, TrainError> {
         let names = self.names()?;
-        let steps = names.iter().filter_map(|name| name.strip_prefix(PREFIX));
-        let mut steps: Vec<u64> = steps.filter_map(|step| step.parse().ok()).collect();
+        let mut steps: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
         steps.sort_unstable();
         Ok(steps)
     }
@@ -146,6 +145,16 @@ impl Checkpoints {
     }
 }
 
+/// The folder of the checkpoint after `step`.
+pub(super) fn name(step: u64) -> String {
+    format!("{PREFIX}{step:08}")
+}
+
+/// The step whose checkpoint is in the folder of that name.
+pub(super) fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
 /// Removes a checkpoint under another name: a process killed meanwhile leaves no half of one.
 fn discard(checkpoint: &Path) -> Result<(), TrainError> {
     set_aside(checkpoint)?.map_or(Ok(()), |discarded| remove(&discarded))
@@ -161,7 +170,7 @@ fn set_aside(checkpoint: &Path) -> Result<Option<PathBuf>, TrainError> {
     }
 }
 
-fn remove(folder: &Path) -> Result<(), TrainError> {
+pub(super) fn remove(folder: &Path) -> Result<(), TrainError> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(TrainError::io("remove", folder)(error))

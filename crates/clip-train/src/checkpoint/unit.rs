@@ -19,7 +19,7 @@ use crate::{
 
 /// Raised when a reader of the old form would misunderstand the new one.
 const FORMAT: u32 = 2;
-const STATE: &str = "state.json";
+pub(super) const STATE: &str = "state.json";
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.bpk";
 const EMA: &str = "ema.safetensors";

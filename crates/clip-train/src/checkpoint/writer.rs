@@ -1,19 +1,21 @@
-use std::{fs::File, path::PathBuf, thread};
+use std::{fs::File, path::PathBuf, sync::Arc, thread};
 
-use super::{Checkpoints, Contents, RunState};
+use super::{Checkpoints, Contents, Copier, RunState};
 use crate::TrainError;
 
 /// Writes checkpoints on a thread of its own, one at a time: a step waits for the copy, not for the disk.
 #[derive(Debug)]
 pub(crate) struct Writer {
     checkpoints: Checkpoints,
+    copier: Option<Arc<Copier>>,
     writing: Option<thread::JoinHandle<Result<PathBuf, TrainError>>>,
 }
 
 impl Writer {
-    pub(crate) fn new(checkpoints: Checkpoints) -> Self {
+    pub(crate) fn new(checkpoints: Checkpoints, copier: Option<Arc<Copier>>) -> Self {
         Self {
             checkpoints,
+            copier,
             writing: None,
         }
     }
@@ -30,10 +32,14 @@ impl Writer {
         metrics: File,
     ) -> Result<(), TrainError> {
         self.finish()?;
-        let checkpoints = self.checkpoints.clone();
+        let (checkpoints, copier) = (self.checkpoints.clone(), self.copier.clone());
         self.writing = Some(thread::spawn(move || {
             metrics.sync_data()?;
-            checkpoints.save(&state, contents)
+            let path = checkpoints.save(&state, contents)?;
+            if let Some(copier) = copier {
+                copier.offer(&path, &state)?;
+            }
+            Ok(path)
         }));
         Ok(())
     }
@@ -110,7 +116,7 @@ mod tests {
     fn every_checkpoint_begun_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::new(dir.path().join("checkpoints"), 9);
-        let mut writer = Writer::new(checkpoints.clone());
+        let mut writer = Writer::new(checkpoints.clone(), None);
         for step in 1..5 {
             writer
                 .begin(state(step), contents(), metrics(&dir))
@@ -124,7 +130,7 @@ mod tests {
     fn a_failure_is_told_and_the_earlier_checkpoint_stands() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("checkpoints");
-        let mut writer = Writer::new(Checkpoints::new(folder.clone(), 2));
+        let mut writer = Writer::new(Checkpoints::new(folder.clone(), 2), None);
         writer.begin(state(1), contents(), metrics(&dir)).unwrap();
         writer.finish().unwrap();
         // A file where the next one's folder would be can't be removed as a folder.

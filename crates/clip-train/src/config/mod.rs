@@ -161,6 +161,10 @@ pub struct CheckpointConfig {
     /// Minutes after which a checkpoint is due whatever the steps. None by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minutes: Option<f64>,
+    /// A folder, or an address at `s3://`, `gs://` or `az://`, where checkpoints and all that a run goes on with are kept a second
+    /// time. None by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
     /// Newest checkpoints kept. 2: the second is there when the newest turns out damaged.
     pub keep: usize,
     /// The key of an evaluation, such as `i2t_r1`: the checkpoint at which it was highest is kept too.
@@ -240,6 +244,7 @@ impl Default for CheckpointConfig {
         Self {
             steps: 0,
             minutes: None,
+            mirror: None,
             keep: 2,
             best: None,
             rollbacks: 0,

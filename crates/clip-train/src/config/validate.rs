@@ -70,6 +70,11 @@ impl RunConfig {
                 "must be above 0, and no more than a million",
             ),
             (
+                "checkpoint.mirror",
+                self.checkpoint.mirror.as_deref() != Some(""),
+                "must name a folder, or an address at s3://, gs:// or az://",
+            ),
+            (
                 "checkpoint.keep",
                 self.checkpoint.keep > 0,
                 "must be at least 1",

@@ -7,12 +7,13 @@ use clip_model::ClipConfig;
 
 use crate::{
     TrainError,
-    checkpoint::Checkpoints,
+    checkpoint::{CHECKPOINTS, Checkpoints},
     config::{Changes, ConfigLayers, RunConfig, differences},
     progress::replace_file,
 };
 
-const CONFIG: &str = "config.toml";
+/// The settings, by which a directory is a run's.
+pub(crate) const CONFIG: &str = "config.toml";
 const PRESET: &str = "preset.json";
 
 /// The directory of a run, held by this process alone.
@@ -184,7 +185,7 @@ impl RunDir {
 
     /// Its checkpoints, `keep` of which stay.
     pub fn checkpoints(&self, keep: usize) -> Checkpoints {
-        Checkpoints::new(self.path.join("checkpoints"), keep)
+        Checkpoints::new(self.path.join(CHECKPOINTS), keep)
     }
 }
 

@@ -12,6 +12,7 @@ mod tell;
 mod train;
 mod unlogged;
 
+pub(crate) use dir::CONFIG;
 pub use dir::RunDir;
 pub use learner::{ContrastiveLearner, NamedDevice};
 pub use train::{Evaluate, EvaluateError, NotFinite, Trained, Training};

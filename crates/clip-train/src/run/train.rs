@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     ContrastiveStep, Ema, Optimizer, PatchDropout, TrainError,
-    checkpoint::{Checkpoints, RunState, Writer},
+    checkpoint::{Checkpoints, Copier, RunState, Writer},
     config::RunConfig,
     guard::Guards,
     progress::{
@@ -82,6 +82,8 @@ pub struct Training<'a> {
     pub elastic: bool,
     /// Where everything goes.
     pub run: &'a RunDir,
+    /// Copies its checkpoints, if they are to be elsewhere too.
+    pub copier: Option<Arc<Copier>>,
     /// The training data, at its beginning.
     pub loader: TrainLoader,
     /// What is tried during the run, if anything.
@@ -183,7 +185,7 @@ impl Training<'_> {
                 optimizer: resumed.optimizer,
                 ema: resumed.ema,
                 evaluator: self.evaluator,
-                writer: Writer::new(checkpoints),
+                writer: Writer::new(checkpoints, self.copier.take()),
                 guards: Guards::new(schedule.warmup_steps, self.config.loss),
                 records,
             })),

@@ -225,15 +225,24 @@ fn changed() -> Stop {
 }
 
 fn stop(error: object_store::Error) -> Stop {
+    if let object_store::Error::Precondition { .. } = error {
+        return changed();
+    }
+    match kind(&error) {
+        Some(kind) => Stop::Failed(Error::new(kind, error.to_string())),
+        None => Stop::Broken(error.to_string()),
+    }
+}
+
+/// What is wrong that trying again would not help.
+pub(super) fn kind(error: &object_store::Error) -> Option<ErrorKind> {
     use object_store::Error as E;
-    let kind = match &error {
-        E::NotFound { .. } => ErrorKind::NotFound,
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::PermissionDenied,
-        E::Precondition { .. } => return changed(),
+    match error {
+        E::NotFound { .. } => Some(ErrorKind::NotFound),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => Some(ErrorKind::PermissionDenied),
         E::InvalidPath { .. } | E::NotSupported { .. } | E::NotImplemented { .. } => {
-            ErrorKind::Unsupported
+            Some(ErrorKind::Unsupported)
         }
-        _ => return Stop::Broken(error.to_string()),
-    };
-    Stop::Failed(Error::new(kind, error.to_string()))
+        _ => None,
+    }
 }

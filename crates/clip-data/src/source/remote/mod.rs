@@ -3,6 +3,7 @@
 #[cfg(feature = "parquet")]
 mod blocks;
 mod fetch;
+mod folder;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,8 @@ use tokio::{
 
 #[cfg(feature = "parquet")]
 pub(in crate::source) use blocks::Blocks;
-use fetch::{Fetch, Patience, Piece, Version};
+use fetch::{Fetch, Patience, Piece, Version, kind};
+pub use folder::RemoteFolder;
 
 /// Pieces that wait for the reader: some 16 to 64 KiB each, so that a slow moment of the server doesn't show.
 const PIECES_AHEAD: usize = 64;
@@ -40,7 +42,8 @@ pub(in crate::source) struct Remote {
     client: Mutex<Option<Arc<Client>>>,
 }
 
-/// The connections of a list of shards, driven by a thread of its own.
+/// Connections, driven by a thread of their own.
+#[derive(Debug)]
 struct Client {
     /// `None` once it ends.
     runtime: Option<Runtime>,
@@ -126,48 +129,59 @@ impl Client {
         if let Some(store) = stores.get(base) {
             return Ok(Arc::clone(store));
         }
-        let patience = Patience::default();
         let options = ClientOptions::new()
             // Whole transfers may take hours; silence is timed by the fetch.
-            .with_timeout_disabled()
-            .with_connect_timeout(patience.silence)
-            .with_allow_http(true);
+            .with_timeout_disabled();
         // The fetch tries again itself, from the byte where it broke.
         let retry = RetryConfig {
             max_retries: 0,
             ..RetryConfig::default()
         };
-        let scheme = base.split("://").next().unwrap_or_default();
-        let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
-            "s3" => AmazonS3Builder::from_env()
-                .with_url(base)
-                .with_client_options(options)
-                .with_retry(retry)
-                .build()
-                .map(|store| Arc::new(store) as _),
-            "gs" => GoogleCloudStorageBuilder::from_env()
-                .with_url(base)
-                .with_client_options(options)
-                .with_retry(retry)
-                .build()
-                .map(|store| Arc::new(store) as _),
-            "az" => MicrosoftAzureBuilder::from_env()
-                .with_url(base)
-                .with_client_options(options)
-                .with_retry(retry)
-                .build()
-                .map(|store| Arc::new(store) as _),
-            _ => HttpBuilder::new()
-                .with_url(base)
-                .with_client_options(options)
-                .with_retry(retry)
-                .build()
-                .map(|store| Arc::new(store) as _),
-        };
-        let store = store.map_err(|error| error.to_string())?;
+        let store = store(base, options, retry)?;
         stores.insert(base.to_owned(), Arc::clone(&store));
         Ok(store)
     }
+}
+
+/// The store of a scheme and host or bucket; nothing is asked of it yet.
+fn store(
+    base: &str,
+    options: ClientOptions,
+    retry: RetryConfig,
+) -> std::result::Result<Arc<dyn ObjectStore>, String> {
+    let options = options
+        .with_connect_timeout(Patience::default().silence)
+        .with_allow_http(true);
+    let scheme = base.split("://").next().unwrap_or_default();
+    let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
+        "s3" => AmazonS3Builder::from_env()
+            .with_url(base)
+            // Not every store that speaks S3 removes several at once.
+            .with_disable_bulk_delete(true)
+            .with_client_options(options)
+            .with_retry(retry)
+            .build()
+            .map(|store| Arc::new(store) as _),
+        "gs" => GoogleCloudStorageBuilder::from_env()
+            .with_url(base)
+            .with_client_options(options)
+            .with_retry(retry)
+            .build()
+            .map(|store| Arc::new(store) as _),
+        "az" => MicrosoftAzureBuilder::from_env()
+            .with_url(base)
+            .with_client_options(options)
+            .with_retry(retry)
+            .build()
+            .map(|store| Arc::new(store) as _),
+        _ => HttpBuilder::new()
+            .with_url(base)
+            .with_client_options(options)
+            .with_retry(retry)
+            .build()
+            .map(|store| Arc::new(store) as _),
+    };
+    store.map_err(|error| error.to_string())
 }
 
 impl RemoteObject {

@@ -1,0 +1,94 @@
+//! A run's copy elsewhere: brought here to go on with, and kept up to date.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use clip_train::{
+    RunDir, TrainError,
+    checkpoint::{Copier, Mirror},
+    config::{Changes, ConfigLayers, RunConfig},
+};
+
+use super::Args;
+
+/// Brings the run that the flags resume from its mirror, where its directory isn't here.
+pub(super) fn bring(args: &Args) -> Result<()> {
+    let Some(resume) = args.resume.as_deref() else {
+        return Ok(());
+    };
+    let Some(out) = args.out.as_ref().filter(|out| !RunDir::holds_run(out)) else {
+        return Ok(());
+    };
+    let place = if Mirror::is_address(resume) {
+        Some(resume.to_owned())
+    } else if resume == "auto" {
+        args.lay(ConfigLayers::default())?
+            .resolve()?
+            .checkpoint
+            .mirror
+    } else {
+        None
+    };
+    let Some(place) = place else {
+        return Ok(());
+    };
+    let mirror = Mirror::open(&place)?;
+    let found = mirror
+        .restore(out)
+        .with_context(|| format!("cannot bring the run from {mirror}"))?;
+    let Some((step, damaged)) = found else {
+        if Mirror::is_address(resume) {
+            bail!("{mirror} holds no run with a checkpoint; check the address");
+        }
+        return Ok(());
+    };
+    for error in damaged {
+        log::warn!("{error}; using the one before");
+    }
+    log::info!(
+        "brought the run from {mirror} to {}, as it was after step {step}",
+        out.display()
+    );
+    Ok(())
+}
+
+/// The mirror that the settings name. One that holds another run is refused, and so is one that holds this run where it
+/// is to begin anew.
+pub(super) fn open(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> {
+    let Some(place) = &config.checkpoint.mirror else {
+        return Ok(None);
+    };
+    let mirror = Mirror::open(place)?;
+    if let Some(layers) = mirror.config_layers()? {
+        let ours = |there: &RunConfig| Changes::between(there, config).corrupting.is_empty();
+        if !resumes || !layers.resolve().is_ok_and(|there| ours(&there)) {
+            return Err(TrainError::MirrorTaken {
+                place: mirror.to_string(),
+            }
+            .into());
+        }
+    }
+    Ok(Some(mirror))
+}
+
+/// Begins to copy the run into its mirror, if it has one.
+pub(super) fn start(
+    mirror: Option<Mirror>,
+    run: &RunDir,
+    config: &RunConfig,
+) -> Result<Option<Arc<Copier>>> {
+    let copier = mirror.map(|mirror| Copier::start(mirror, run.path(), config.checkpoint.keep));
+    Ok(copier
+        .transpose()
+        .context("cannot keep a copy of the run")?
+        .map(Arc::new))
+}
+
+/// Waits for the copy of the last checkpoint, and of folders that the run has made.
+pub(super) fn finish(copier: Option<Arc<Copier>>, folders: &[PathBuf]) -> Result<()> {
+    let finished = copier.map(|copier| copier.finish(folders));
+    finished
+        .transpose()
+        .context("the run is whole here, and its copy isn't")?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+use std::{
+    mem,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use super::{Mirror, RunState, mirror::Opened};
+use crate::TrainError;
+
+/// Copies a run's checkpoints into its mirror on a thread of its own. If they come faster than they can be copied, the
+/// newest is copied next.
+///
+/// A copy that fails is said and costs the run nothing: the next checkpoint's is the next try.
+#[derive(Debug)]
+pub struct Copier {
+    mirror: Mirror,
+    run: PathBuf,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    due: Mutex<Due>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Due {
+    next: Option<Opened>,
+    /// No other will come.
+    ended: bool,
+    /// Why the last one isn't there.
+    failed: Option<TrainError>,
+}
+
+impl std::fmt::Debug for Due {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Due")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn due(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next checkpoint, when there is one; `None` when none will come.
+    fn next(&self) -> Option<Opened> {
+        let due = self
+            .changed
+            .wait_while(self.due(), |due| due.next.is_none() && !due.ended);
+        due.unwrap_or_else(PoisonError::into_inner).next.take()
+    }
+}
+
+impl Copier {
+    /// Copies the settings and records of the run in `run`, and from now on its checkpoints, of which `keep` stay.
+    ///
+    /// # Errors
+    /// Where the mirror can't be written: a run must not find that out with its first checkpoint.
+    pub fn start(mirror: Mirror, run: &Path, keep: usize) -> Result<Self, TrainError> {
+        mirror.check_is_apart(run)?;
+        mirror.save_records(run)?;
+        let shared = Arc::<Shared>::default();
+        let thread = std::thread::spawn({
+            let (mirror, run, shared) = (mirror.clone(), run.to_owned(), Arc::clone(&shared));
+            move || {
+                while let Some(mut checkpoint) = shared.next() {
+                    let copied = mirror
+                        .save_records(&run)
+                        .and_then(|()| mirror.save(&mut checkpoint, keep));
+                    if let Err(error) = &copied {
+                        log::warn!(
+                            "the checkpoint of step {} isn't in {mirror}: {error}",
+                            checkpoint.step
+                        );
+                    }
+                    shared.due().failed = copied.err();
+                }
+            }
+        });
+        Ok(Self {
+            mirror,
+            run: run.to_owned(),
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Takes a checkpoint that is on the disk as the next to copy.
+    pub(super) fn offer(&self, checkpoint: &Path, state: &RunState) -> Result<(), TrainError> {
+        let best = state.best.as_ref().map(|best| best.step);
+        let opened = Opened::of(checkpoint, state.step, best)?;
+        let passed_over = self.shared.due().next.replace(opened);
+        drop(passed_over);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits for the last checkpoint's copy, and copies the records again, and folders of what the run came to.
+    ///
+    /// # Errors
+    /// Where one of these couldn't be read here or written there.
+    pub fn finish(&self, folders: &[PathBuf]) -> Result<(), TrainError> {
+        self.wait();
+        if let Some(error) = self.shared.due().failed.take() {
+            return Err(error);
+        }
+        self.mirror.save_records(&self.run)?;
+        folders
+            .iter()
+            .try_for_each(|folder| self.mirror.save_folder(folder))
+    }
+
+    fn wait(&self) {
+        self.shared.due().ended = true;
+        self.shared.changed.notify_one();
+        let thread = mem::take(&mut *self.thread.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(thread) = thread {
+            if !thread.is_finished() {
+                log::info!("waiting for the last checkpoint's copy in {}", self.mirror);
+            }
+            if thread.join().is_err() {
+                log::error!(
+                    "copying into {} ended in a panic; please report this",
+                    self.mirror
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Copier {
+    /// A run that fails must not lose the copy of its last checkpoint.
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
