@@ -7,6 +7,9 @@ use crate::DataError;
 /// Samples after which the share of bad ones is judged: fewer are too few to tell a broken set from bad luck.
 const JUDGED_FROM: u64 = 200;
 
+/// Keys of bad samples that are kept, of each shard.
+const EXAMPLES: usize = 3;
+
 /// Of each kind, the first fault of so many shards is logged,
 const SHARDS_LOGGED: u64 = 20;
 
@@ -77,6 +80,9 @@ pub struct FaultReport {
     pub epochs: u64,
     /// Bad samples, per shard (by its path) and kind.
     pub shards: BTreeMap<String, BTreeMap<FaultKind, u64>>,
+    /// The keys of the first few, per shard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub examples: BTreeMap<String, Vec<String>>,
 }
 
 impl FaultReport {
@@ -105,6 +111,11 @@ impl FaultReport {
                 *own.entry(*kind).or_default() += count;
             }
         }
+        for (shard, keys) in &other.examples {
+            for key in keys {
+                self.example(shard, key);
+            }
+        }
     }
 
     /// What was counted after `earlier`, a report of the same loader.
@@ -114,6 +125,7 @@ impl FaultReport {
             truncated_captions: self.truncated_captions - earlier.truncated_captions,
             epochs: self.epochs - earlier.epochs,
             shards: self.shards.clone(),
+            examples: self.examples.clone(),
         };
         for (shard, kinds) in &earlier.shards {
             let Some(own) = fresh.shards.get_mut(shard) else {
@@ -127,6 +139,8 @@ impl FaultReport {
             own.retain(|_, count| *count > 0);
         }
         fresh.shards.retain(|_, kinds| !kinds.is_empty());
+        let bad = &fresh.shards;
+        fresh.examples.retain(|shard, _| bad.contains_key(shard));
         fresh
     }
 
@@ -147,6 +161,17 @@ impl FaultReport {
         };
         let worst: Vec<String> = shards.iter().take(count).map(describe).collect();
         worst.join("; ")
+    }
+
+    /// Keeps the key of a bad sample, if it is one of the first of its shard.
+    fn example(&mut self, shard: &str, key: &str) {
+        if key.is_empty() {
+            return;
+        }
+        let keys = self.examples.entry(shard.to_owned()).or_default();
+        if keys.len() < EXAMPLES && !keys.iter().any(|kept| kept == key) {
+            keys.push(key.to_owned());
+        }
     }
 
     /// Counts a bad sample; returns how many of the kind there are in the shard.
@@ -214,6 +239,8 @@ impl FaultLog {
         key: &str,
     ) -> Result<(), DataError> {
         self.fresh.fault(shard, kind);
+        self.fresh.example(shard, key);
+        self.total.example(shard, key);
         let count = self.total.fault(shard, kind);
         let logged = self.logged.entry(kind).or_default();
         logged.faults += 1;

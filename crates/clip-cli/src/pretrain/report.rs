@@ -194,7 +194,7 @@ fn bad_shards(faults: &FaultReport) -> Vec<BadShard> {
             .iter()
             .map(|(kind, count)| (kind.to_string(), *count))
             .collect(),
-        examples: Vec::new(),
+        examples: faults.examples.get(shard).cloned().unwrap_or_default(),
     });
     shards.collect()
 }
