@@ -56,6 +56,13 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
             differences.join("; ")
         );
     }
+    if tokenizer::differ(&from, &to)? {
+        bail!(
+            "{} and {} have different tokenizers: their token embeddings don't mean the same words",
+            args.from.display(),
+            args.to.display()
+        );
+    }
     let tokenizer = tokenizer::of(&to)?;
     let between = clip_model::interpolate(&from.model(&device), to.model(&device), args.share);
     create_directory(&args.out, |folder| {

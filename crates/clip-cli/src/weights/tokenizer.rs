@@ -30,6 +30,23 @@ pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
     Ok(None)
 }
 
+/// Whether the files beside two models' weights name other words. Of CLIP's own vocabulary there need be none.
+pub(super) fn differ(a: &Checkpoint, b: &Checkpoint) -> Result<bool> {
+    let read = |checkpoint: &Checkpoint| -> Result<Option<Value>> {
+        let path = checkpoint.path.with_file_name(TOKENIZER_FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        let json: Value = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no JSON", path.display()))?;
+        Ok(Some(json["model"].clone()))
+    };
+    let (a, b) = (read(a)?, read(b)?);
+    Ok(a.is_some() && b.is_some() && a != b)
+}
+
 /// Lets OpenCLIP find a tokenizer that isn't CLIP's own.
 pub(super) fn name_it(config: &mut ClipConfig, tokenizer: Option<&Tokenizer>) {
     let Some(tokenizer) = tokenizer else { return };

@@ -286,7 +286,9 @@ impl Chart {
             .map(|row| steps[row * (steps.len() - 1) / (count - 1).max(1)])
             .map(|step| {
                 let values = self.lines.iter().map(|line| {
-                    let value = line.points.iter().rfind(|(at, _)| *at <= step);
+                    let reached = line.points.last().is_some_and(|(last, _)| *last >= step);
+                    let mut points = line.points.iter();
+                    let value = points.rfind(|(at, _)| reached && *at <= step);
                     value.map_or("–".to_string(), |(_, value)| {
                         format!("{}{}", significant(*value, 4), self.unit)
                     })
@@ -361,6 +363,22 @@ mod tests {
             assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");
         }
         assert_eq!(chart(Vec::new()).html(), "");
+    }
+
+    #[test]
+    fn a_line_has_no_value_beyond_its_end() {
+        let mut chart = chart(vec![(1.0, 5.0), (2.0, 4.0)]);
+        chart.lines.push(Line {
+            label: "longer".into(),
+            points: vec![(1.0, 5.0), (3.0, 3.0)],
+        });
+        let html = chart.html();
+        let row = |step: u32, values: [&str; 2]| {
+            let [a, b] = values.map(|value| format!("<td>{value}</td>"));
+            format!("<th scope=\"row\">{step}</th>{a}{b}")
+        };
+        assert!(html.contains(&row(2, ["4.000", "5.000"])), "{html}");
+        assert!(html.contains(&row(3, ["–", "3.000"])), "{html}");
     }
 
     #[test]

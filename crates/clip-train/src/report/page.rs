@@ -79,7 +79,11 @@ fn headline(report: &Report) -> String {
     if let Some(loss) = final_loss(&report.curves) {
         let chance = report.facts.loss_of_guessing();
         let chance = chance.map_or(String::new(), |loss| format!("chance {loss:.2}"));
-        cards.push((significant(loss, 3), "training loss".into(), chance));
+        cards.push((
+            significant(loss, 3),
+            "training loss, last tenth".into(),
+            chance,
+        ));
     }
     if cards.is_empty() {
         return String::new();
