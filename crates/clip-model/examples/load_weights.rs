@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .next()
             .map(|preset| ClipConfig::load(&preset))
             .transpose()?,
-        image_size: None,
+        ..ReadOptions::default()
     };
     let device = Device::flex();
     let checkpoint = Checkpoint::read(Path::new(&file), &options, &device)?;

@@ -154,15 +154,25 @@ fn mismatch(
     unexpected: &[String],
     misshapen: &[(String, Vec<usize>, Vec<usize>)],
 ) -> String {
-    let mut parts = Vec::new();
-    if !missing.is_empty() {
-        parts.push(format!("missing {}", missing.join(", ")));
-    }
-    if !unexpected.is_empty() {
-        parts.push(format!("unexpected {}", unexpected.join(", ")));
-    }
-    for (name, expected, got) in misshapen {
-        parts.push(format!("{name} has shape {got:?}, expected {expected:?}"));
-    }
-    parts.join("; ")
+    // Of another architecture's weights there are hundreds, and they all say the same.
+    const NAMED: usize = 3;
+    let few = |what: &str, names: &[String]| {
+        let more = match names.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let named = names.iter().take(NAMED).map(String::as_str);
+        let named = named.collect::<Vec<_>>().join(", ");
+        (!names.is_empty()).then(|| format!("{what}{named}{more}"))
+    };
+    let misshapen: Vec<String> = misshapen
+        .iter()
+        .map(|(name, expected, got)| format!("{name} has shape {got:?}, expected {expected:?}"))
+        .collect();
+    let parts = [
+        few("missing ", missing),
+        few("unexpected ", unexpected),
+        few("", &misshapen),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -27,6 +27,7 @@ pub(super) fn initial(source: &str, model: &ClipConfig, device: &Device) -> Resu
     let options = ReadOptions {
         config: Some(model.clone()),
         image_size: None,
+        any_objective: true,
     };
     let weights = weights::locate(source)
         .and_then(|path| Ok(Checkpoint::read(&path, &options, device)?))

@@ -39,6 +39,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let options = ReadOptions {
         config: preset.transpose()?,
         image_size: args.image_size.map(usize::from),
+        any_objective: false,
     };
     let device = device::open(device)?.device;
     let mut checkpoint = Checkpoint::read(&locate(&args.source)?, &options, &device)?;

@@ -12,7 +12,10 @@ pub use self::{
     text::{ActKwargs, Approximate, NormKwargs, ProjType, TextConfig, TextPool},
     vision::{Layers, VisionConfig, VisionPool},
 };
-use crate::{Clip, Init, ModelError, presets};
+use crate::{
+    Clip, Init, ModelError, presets,
+    weights::{CONFIG_FILE, ModelDir},
+};
 
 /// A CLIP model's architecture, in the keys of OpenCLIP's model configurations.
 ///
@@ -65,7 +68,7 @@ fn is_implemented(key: &str, value: &Value) -> bool {
 }
 
 impl ClipConfig {
-    /// The configuration of a preset, or of a JSON file when `name` is a path to one.
+    /// The configuration of a preset, or of a JSON file or a model directory when `name` is a path to one.
     ///
     /// # Errors
     /// [`ModelError::UnknownPreset`], or what [`from_json`](Self::from_json) refuses.
@@ -74,6 +77,14 @@ impl ClipConfig {
             return Self::from_json(json, &format!("preset {name}"));
         }
         let path = Path::new(name);
+        if path.join(CONFIG_FILE).is_file() {
+            return Ok(ModelDir::open(path)?.config);
+        }
+        if path.file_name().is_some_and(|name| name == CONFIG_FILE)
+            && let Some(folder) = path.parent()
+        {
+            return Ok(ModelDir::open(folder)?.config);
+        }
         if !path.is_file() {
             return Err(ModelError::UnknownPreset {
                 name: name.to_owned(),

@@ -27,6 +27,8 @@ pub struct Checkpoint {
     pub preprocess: Preprocess,
     /// The file that was read, or the index of those that were.
     pub path: PathBuf,
+    /// The architecture by the files beside the weights, if they tell.
+    pub told: Option<ClipConfig>,
     /// What was recognised, assumed and changed, a sentence each, for whoever started the import.
     pub notes: Vec<String>,
     /// OpenCLIP's names and the model's shapes; floats of any width.
@@ -40,6 +42,9 @@ pub struct ReadOptions {
     pub config: Option<ClipConfig>,
     /// Side of the square input in pixels, if other than the weights'. Positional embeddings are resized.
     pub image_size: Option<usize>,
+    /// Whether the weights may be another objective's: what SigLIP's has beside CLIP's, `logit_bias`, then begins as the
+    /// configuration says where they lack it, and is left out where the model has none.
+    pub any_objective: bool,
 }
 
 impl Checkpoint {
@@ -65,11 +70,13 @@ impl Checkpoint {
             state
         };
         let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
-        let (beside, preprocess) = beside(&path, is_hugging_face)?;
-        let is_told = options.config.is_none() && beside.is_some();
-        let mut config = match (&options.config, beside) {
-            (Some(config), _) => config.clone(),
-            (None, Some(config)) => config,
+        let (told, preprocess) = beside(&path, is_hugging_face)?;
+        let is_told = told.as_ref().is_some_and(|told| {
+            let config = options.config.as_ref();
+            config.is_none_or(|config| config.quick_gelu == told.quick_gelu)
+        });
+        let mut config = match (&options.config, &told) {
+            (Some(config), _) | (None, Some(config)) => config.clone(),
             (None, None) => {
                 let shapes = state
                     .iter()
@@ -88,11 +95,17 @@ impl Checkpoint {
         notes.push(activation_note(config.quick_gelu, is_openai, is_told));
         refuse_absurd(&config, &state, &path)?;
         let expected = parameter_shapes(&config.init_blank(device));
+        let state = if options.any_objective {
+            fit::to_objective(state, config.init_logit_bias, &mut notes)
+        } else {
+            state
+        };
         let state = fit::fit(state, &expected, &path, &mut notes)?;
         Ok(Self {
             config,
             preprocess,
             path,
+            told,
             notes,
             state,
         })

@@ -23,6 +23,29 @@ pub(super) fn is_ignored(name: &str) -> bool {
     NAMES.contains(&name) || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
+/// The tensors with the bias that the objective has, at `init` where it is new, or without it.
+pub(super) fn to_objective(
+    mut state: StateDict,
+    init: Option<f64>,
+    notes: &mut Vec<String>,
+) -> StateDict {
+    const BIAS: &str = "logit_bias";
+    match init {
+        Some(init) if !state.contains_key(BIAS) => {
+            notes.push(format!("they have no {BIAS}: it begins at {init}"));
+            state.insert(
+                BIAS.to_owned(),
+                HostTensor::from_f32(Vec::new(), &[init as f32]),
+            );
+        }
+        None if state.remove(BIAS).is_some() => {
+            notes.push(format!("their {BIAS} is left out: the objective has none"));
+        }
+        _ => {}
+    }
+    state
+}
+
 /// The tensors under the model's names and in its shapes, with positional embeddings resized where theirs differ.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ fn config() -> ClipConfig {
 fn options() -> ReadOptions {
     ReadOptions {
         config: Some(config()),
-        image_size: None,
+        ..ReadOptions::default()
     }
 }
 
@@ -208,7 +208,7 @@ fn a_mismatch_names_every_difference() {
     other.vision_cfg.layers = crate::Layers::Blocks(1);
     let options = ReadOptions {
         config: Some(other),
-        image_size: None,
+        ..ReadOptions::default()
     };
     let error = Checkpoint::read(&fixture("checkpoint.pt"), &options, &Device::flex()).unwrap_err();
     let ModelError::WeightsMismatch {
@@ -250,6 +250,7 @@ fn another_image_size_resizes_the_positions_and_says_so() {
     let options = ReadOptions {
         config: Some(config()),
         image_size: Some(16),
+        ..ReadOptions::default()
     };
     let read = Checkpoint::read(&fixture("state_dict.pt"), &options, &Device::flex()).unwrap();
     assert_eq!(read.config.vision_cfg.image_size, 16);
