@@ -17,6 +17,7 @@ mod pretrain;
 mod process;
 #[cfg(all(unix, feature = "remote"))]
 mod remote;
+mod resumption;
 mod runs;
 mod search;
 mod support;

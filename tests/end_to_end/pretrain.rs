@@ -263,3 +263,59 @@ fn a_run_may_begin_with_a_models_weights() {
     let ran = folder.clip(&["pretrain", "--resume", "second", "--steps", "2"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
 }
+
+#[test]
+fn a_run_begins_with_what_its_weights_are_of() {
+    let folder = folder();
+    let first = folder.clip(&pretrain("first", &["--steps", "2"]));
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let tune = |out, more: &[&str]| {
+        let args = [
+            "pretrain",
+            "--train",
+            "train-{0..1}.tar",
+            "--batch",
+            "8",
+            "--steps",
+            "2",
+        ];
+        folder.clip(&[&args[..], &["--init", "first/model", "--out", out], more].concat())
+    };
+    // Its own architecture needs no name.
+    let tuned = tune("tuned", &[]);
+    assert_eq!(tuned.code, Some(0), "{tuned:?}");
+    // CLIP's weights become SigLIP's, and back.
+    let siglip = tune("siglip", &["--set", "loss=siglip"]);
+    assert_eq!(siglip.code, Some(0), "{siglip:?}");
+    assert!(
+        siglip.err.contains("logit_bias: it begins at -10"),
+        "{siglip:?}"
+    );
+    let back = folder.clip(&pretrain(
+        "back",
+        &["--init", "siglip/model", "--steps", "2"],
+    ));
+    assert_eq!(back.code, Some(0), "{back:?}");
+    assert!(back.err.contains("logit_bias is left out"), "{back:?}");
+
+    // As many weights of the same shapes, and another model.
+    let other = PRESET.replace("\"heads\": 2", "\"heads\": 4");
+    folder.write(
+        "other.json",
+        other.replacen('{', "{\"quick_gelu\": true, ", 1).as_bytes(),
+    );
+    let other = tune("other", &["--preset", "other.json"]);
+    assert_eq!(other.code, Some(1), "{other:?}");
+    for words in [
+        "`quick_gelu` is false there and true here",
+        "`text_cfg.heads` is 2 there and 4 here",
+    ] {
+        assert!(other.err.contains(words), "{words}: {other:?}");
+    }
+    let large = tune("large", &["--preset", "ViT-Mini-16-96"]);
+    assert_eq!(large.code, Some(1), "{large:?}");
+    assert!(
+        large.err.len() < 1_500 && large.err.contains("more"),
+        "{large:?}"
+    );
+}

@@ -95,6 +95,16 @@ pub enum TrainError {
         /// What is wrong with each.
         damaged: String,
     },
+    /// The checkpoints of a run are gone.
+    #[error(
+        "{path} tells of {steps} steps, and its checkpoints are gone; bring them back, or start a new run in another directory"
+    )]
+    LostCheckpoints {
+        /// The run's directory.
+        path: PathBuf,
+        /// Steps that its metrics tell of.
+        steps: u64,
+    },
     /// An optimizer's saved state can't be written or taken up.
     #[error("optimizer state: {reason}; resume from another checkpoint, or start a new run")]
     OptimizerState {

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clip_model::weights::CONFIG_FILE;
 use clip_train::{
     RunDir,
     checkpoint::Mirror,
@@ -107,13 +108,17 @@ impl PretrainArgs {
                 own_data: true,
             });
         }
-        let layers = self.lay(ConfigLayers::default())?;
-        let own_data = !layers.resolve()?.data.train.is_empty();
-        let layers = if own_data {
-            layers
+        let own = self.lay(ConfigLayers::default())?;
+        let (preset, config) = (preset_of_init(&own)?, own.resolve()?);
+        let own_data = !config.data.train.is_empty();
+        let mut layers = if own_data {
+            own
         } else {
             self.lay(ConfigLayers::default().text(recipe, "the recipe of the shapes")?)?
         };
+        if let Some(preset) = preset {
+            layers = layers.value("preset", preset, "--init")?;
+        }
         let out = match &self.out {
             Some(out) => out.clone(),
             None => next_free(&layers.resolve()?.preset)?,
@@ -181,19 +186,23 @@ impl PretrainArgs {
                 layers = layers.value(key, value.clone(), flag)?;
             }
         }
-        let whole = |value: Option<u64>| value.map(|value| value as i64);
+        // TOML has no larger numbers.
+        let whole = |flag: &str, value: Option<u64>| {
+            let value = value.map(i64::try_from).transpose();
+            value.with_context(|| format!("{flag} is too large: at most {}", i64::MAX))
+        };
         let numbers = [
-            ("seed", "--seed", whole(self.seed)),
-            ("steps", "--steps", whole(self.steps)),
+            ("seed", "--seed", whole("--seed", self.seed)?),
+            ("steps", "--steps", whole("--steps", self.steps)?),
             (
                 "batch",
                 "--batch",
-                whole(self.batch.map(|batch| batch as u64)),
+                whole("--batch", self.batch.map(|batch| batch as u64))?,
             ),
             (
                 "checkpoint.steps",
                 "--checkpoint-steps",
-                whole(self.checkpoint_steps),
+                whole("--checkpoint-steps", self.checkpoint_steps)?,
             ),
         ];
         for (key, flag, value) in numbers {
@@ -210,9 +219,31 @@ impl PretrainArgs {
     }
 }
 
+/// The model directory that a run begins with, whose architecture is the run's where no preset is named.
+fn preset_of_init(layers: &ConfigLayers) -> Result<Option<String>> {
+    let init = layers.resolve()?.init;
+    let Some(init) = init.filter(|_| !layers.sets("preset")) else {
+        return Ok(None);
+    };
+    let path = Path::new(&init);
+    let folder = if path.is_dir() {
+        Some(path)
+    } else {
+        path.parent()
+    };
+    let folder = folder.filter(|folder| folder.join(CONFIG_FILE).is_file());
+    Ok(folder.map(|folder| folder.join(CONFIG_FILE).display().to_string()))
+}
+
 /// `runs/PRESET-0001`, or the first number after it that is free.
 fn next_free(preset: &str) -> Result<PathBuf> {
-    let name = Path::new(preset).file_stem().unwrap_or_default();
+    let path = Path::new(preset);
+    // Of a model directory's file, what the directory is called.
+    let name = match path.parent() {
+        Some(folder) if path.ends_with(CONFIG_FILE) => folder.file_name(),
+        _ => path.file_stem(),
+    };
+    let name = name.unwrap_or_default();
     let name = name.to_string_lossy();
     (1..10_000)
         .map(|number| Path::new("runs").join(format!("{name}-{number:04}")))
@@ -267,6 +298,23 @@ mod tests {
         let config = resolved(&choose(&["--epochs", "2"]).unwrap().layers).unwrap();
         assert!((config.epochs - 2.0).abs() < 1e-12);
         assert_eq!(config.steps, None);
+    }
+
+    #[test]
+    fn a_run_has_the_architecture_of_the_directory_it_begins_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("tuned");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(model.join(CONFIG_FILE), "{}").unwrap();
+        let init = model.to_str().unwrap();
+        for more in [&[][..], &["--train", "a.tar"]] {
+            let choice = choose(&[&["--init", init], more].concat()).unwrap();
+            let config = choice.layers.resolve().unwrap();
+            assert_eq!(Path::new(&config.preset), model.join(CONFIG_FILE));
+            assert!(choice.out.ends_with("tuned-0001"), "{:?}", choice.out);
+            let named = choose(&[&["--init", init, "--preset", "RN50"], more].concat());
+            assert_eq!(named.unwrap().layers.resolve().unwrap().preset, "RN50");
+        }
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl Devices {
         }
         let main = match main {
             Some(main) => main,
+            None if list.is_empty() => device::open(one)?,
             None => device::open(one)
                 .context("the model stays on this machine, which needs a device for it")?,
         };

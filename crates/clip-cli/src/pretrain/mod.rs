@@ -10,15 +10,16 @@ mod summary;
 mod validation;
 
 use std::{
-    path::Path,
+    iter,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
-use clip_model::ClipConfig;
-use clip_train::{Evaluate, RunDir, Trained, Training, config::RunConfig, progress::Display};
-use clip_zeroshot::ClipEncoders;
+use clip_model::{Clip, ClipConfig};
+use clip_train::{Evaluate, RunDir, Trained, Training, checkpoint::Copier, progress::Display};
+use clip_zeroshot::{ClipEncoders, ZeroShotError};
 
 use crate::{
     device::DeviceName,
@@ -53,10 +54,11 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let devices = Devices::open(&args.devices, name, &args.token)?;
     devices.divide(&mut config, &model);
     // A checkpoint has all that a run goes on with.
-    let begins = match &resumed {
-        Some(run) => run.checkpoints(config.checkpoint.keep).is_empty()?,
-        None => true,
+    let done = match &resumed {
+        Some(run) => run.checkpoints(config.checkpoint.keep).newest()?,
+        None => None,
     };
+    let begins = done.is_none();
     let initial = match &config.init {
         Some(source) if begins => Some(prepare::initial(source, &model, &devices.main.device)?),
         _ => None,
@@ -67,28 +69,31 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     if args.resume.is_none() {
         mirror::open(&config, false)?;
     }
-    let run = match resumed {
-        Some(run) => run,
-        None => RunDir::create(&choice.out)?,
-    };
     if !choice.own_data {
         prepare::shapes(&mut config, &model)?;
     }
     let shards = ShardSet::parse(&config.data.train).context("training data")?;
-    let tokenizer = prepare::tokenizer(&run, &model, initial.as_ref(), &shards)?;
+    let tokenizer = prepare::tokenizer(resumed.as_ref(), &model, initial.as_ref(), &shards)?;
     let preprocess = config.preprocess.unwrap_or_default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
     let total_steps = config.total_steps(loader.samples_per_epoch());
+    prepare::goes_on(resumed.as_ref(), done, &config, total_steps)?;
+    let begun = resumed.is_some();
+    let run = match resumed {
+        Some(run) => run,
+        None => RunDir::create(&choice.out)?,
+    };
     let page = Page::new(&run, &config, &model, total_steps, devices.described());
     let page = Arc::new(Mutex::new(page));
     let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
         .context("validation data")?;
     config.validate_best(&validation.keys())?;
     let mirror = mirror::open(&config, args.resume.is_some())?;
-    run.save_preset(&preset)?;
-    for change in run.save_config(&config)?.harmless {
-        log::info!("changed since the run began: {change}");
+    if !begun || !run.tokenizer().exists() {
+        tokenizer.save_dir(run.path())?;
     }
+    run.save_preset(&preset)?;
+    prepare::save_config(&run, &config)?;
     let copier = mirror::start(mirror, &run, &config)?;
     summary::announce(&config, &model, &run, &devices.described(), &loader);
 
@@ -119,43 +124,58 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     interrupt::training_ended();
     let trained = trained?;
     if trained.interrupted {
-        log::info!(
-            "stopped after step {} of {}; go on with: clip pretrain --resume {}",
-            trained.state.step,
-            trained.total_steps,
-            run.path().display()
-        );
-        if let Err(error) = mirror::finish(copier, &[]) {
-            log::error!("{error:#}");
-        }
-        return Err(Interrupted.into());
+        return Err(stopped(&trained, &run, copier));
     }
-    let save = |clip, dir: &Path| {
-        ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), preprocess)?.save(dir)
-    };
-    save(&trained.model, &run.model())?;
-    let mut models = vec![run.model()];
-    if let Some(ema) = &trained.ema {
-        save(ema, &run.ema_model())?;
-        models.push(run.ema_model());
-    }
+    let models = save_models(&trained, &run, |clip| {
+        ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), preprocess)
+    })?;
     let found = latest.get();
     let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
     let report = page.write(&trained.state, &found, retrieval_loader.as_ref())?;
     let end = Ended {
-        config: &config,
         run: &run,
         trained: &trained,
         images_per_s: report.facts.images_per_s,
+        shapes: !choice.own_data,
     };
     summary::tell(&end, &found, args.json)?;
     mirror::finish(copier, &models)
 }
 
+/// Says where a run stands that was asked to stop.
+fn stopped(trained: &Trained, run: &RunDir, copier: Option<Arc<Copier>>) -> anyhow::Error {
+    log::info!(
+        "stopped after step {} of {}; go on with: clip pretrain --resume {}",
+        trained.state.step,
+        trained.total_steps,
+        run.path().display()
+    );
+    if let Err(error) = mirror::finish(copier, &[]) {
+        log::error!("{error:#}");
+    }
+    Interrupted.into()
+}
+
+/// Writes what the run came to, with the encoders of its weights; returns the directories.
+fn save_models(
+    trained: &Trained,
+    run: &RunDir,
+    encoders: impl Fn(&Clip) -> Result<ClipEncoders, ZeroShotError>,
+) -> Result<Vec<PathBuf>> {
+    let averaged = trained.ema.iter().map(|ema| (ema, run.ema_model()));
+    let models = iter::once((&trained.model, run.model())).chain(averaged);
+    let saved = models.map(|(model, dir)| {
+        encoders(model)?.save(&dir)?;
+        Ok(dir)
+    });
+    saved.collect()
+}
+
 /// A run that reached its last step.
 struct Ended<'a> {
-    config: &'a RunConfig,
     run: &'a RunDir,
     trained: &'a Trained,
     images_per_s: Option<f64>,
+    /// Whether it learned from the self-made dataset.
+    shapes: bool,
 }

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use clip_data::{
     ShardItem, ShardSet, Tokenizer,
@@ -31,39 +31,114 @@ pub(super) fn initial(source: &str, model: &ClipConfig, device: &Device) -> Resu
     };
     let weights = weights::locate(source)
         .and_then(|path| Ok(Checkpoint::read(&path, &options, device)?))
-        .with_context(|| format!("cannot begin with the weights of {source}"))?;
+        .with_context(|| {
+            format!(
+                "cannot begin with the weights of {source}: the preset must be of their architecture (without `--preset`, that of a model \
+                 directory is taken)"
+            )
+        })?;
+    if let Some(told) = &weights.told {
+        let off = differences(told, model);
+        ensure!(
+            off.is_empty(),
+            "{source} is another model than the preset: {}; name the preset that it was trained with, or none",
+            off.join("; ")
+        );
+    }
     for note in &weights.notes {
         log::info!("{note}");
     }
     Ok(weights)
 }
 
+/// `key is VALUE there and VALUE here`, of what the shapes of weights don't tell and training would silently get wrong.
+fn differences(there: &ClipConfig, here: &ClipConfig) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut compare = |key: &str, there: String, here: String| {
+        if there != here {
+            found.push(format!("`{key}` is {there} there and {here} here"));
+        }
+    };
+    let flag = |flag: bool| flag.to_string();
+    compare("quick_gelu", flag(there.quick_gelu), flag(here.quick_gelu));
+    let (text, own) = (&there.text_cfg, &here.text_cfg);
+    compare(
+        "text_cfg.heads",
+        text.heads.to_string(),
+        own.heads.to_string(),
+    );
+    compare(
+        "text_cfg.no_causal_mask",
+        flag(text.no_causal_mask),
+        flag(own.no_causal_mask),
+    );
+    let heads = |config: &ClipConfig| config.vision_cfg.head_width.to_string();
+    if there.vision_cfg.timm_model_name.is_none() {
+        compare("vision_cfg.head_width", heads(there), heads(here));
+    }
+    found
+}
+
+/// Refuses to go on with a run that has done more than is wanted, or whose checkpoints are gone; `done` is the step of the
+/// newest.
+pub(super) fn goes_on(
+    resumed: Option<&RunDir>,
+    done: Option<u64>,
+    config: &RunConfig,
+    total_steps: u64,
+) -> Result<()> {
+    let Some(run) = resumed else {
+        return Ok(());
+    };
+    let path = run.path().display();
+    let Some(done) = done else {
+        run.refuse_lost_checkpoints(config.checkpoint_every(total_steps))?;
+        log::info!("{path} has no checkpoint yet: it begins with its first step");
+        return Ok(());
+    };
+    ensure!(
+        done <= total_steps,
+        "{path} has done {done} steps already, and is to end after {total_steps}: give it more, or use its model as it is"
+    );
+    Ok(())
+}
+
+/// Writes the settings, and says which of a resumed run changed.
+pub(super) fn save_config(run: &RunDir, config: &RunConfig) -> Result<()> {
+    for change in run.save_config(config)?.harmless {
+        log::info!("changed since the run began: {change}");
+    }
+    Ok(())
+}
+
 /// The run's tokenizer: the one it began with, that of its first weights, CLIP's own for models of its vocabulary, or
 /// one learned from the training captions.
 pub(super) fn tokenizer(
-    run: &RunDir,
+    resumed: Option<&RunDir>,
     model: &ClipConfig,
     initial: Option<&Checkpoint>,
     shards: &ShardSet,
 ) -> Result<Arc<Tokenizer>> {
-    let path = run.tokenizer();
     let text = &model.text_cfg;
-    if path.exists() {
-        let kwargs = text.tokenizer_kwargs.as_ref();
-        return Ok(Arc::new(Tokenizer::load_with(&path, kwargs)?));
-    }
     let vocab_size = text.vocab_size;
-    let tokenizer = match initial {
-        Some(weights) => weights::tokenizer::of(weights)?.with_context(|| {
+    // What else lies in the directory of a run that hasn't begun is another's.
+    let begun_with = resumed.map(RunDir::tokenizer).filter(|path| path.exists());
+    let tokenizer = match (begun_with, initial) {
+        (Some(path), _) => Tokenizer::load_with(&path, text.tokenizer_kwargs.as_ref())?,
+        (None, Some(weights)) => weights::tokenizer::of(weights)?.with_context(|| {
             format!(
                 "put the tokenizer.json of {} beside it",
                 weights.path.display()
             )
         })?,
-        None if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip(),
-        None => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?,
+        (None, None) if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip(),
+        (None, None) => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?,
     };
-    tokenizer.save_dir(run.path())?;
+    ensure!(
+        tokenizer.fits(vocab_size),
+        "the tokenizer has {} tokens, but the model's `text_cfg.vocab_size` is {vocab_size}",
+        tokenizer.vocab_size()
+    );
     Ok(Arc::new(tokenizer))
 }
 

@@ -36,6 +36,8 @@ pub(super) fn announce(
 pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
     let state = &end.trained.state;
     let output = found.output();
+    let averaged = end.trained.evaluation.as_ref();
+    let averaged = averaged.map_or(&[][..], |found| &found.averaged);
     let peak = memory::peak_bytes();
     if json {
         let object = |values: &[(String, f64)]| {
@@ -52,6 +54,8 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
             "peak_rss_mb": peak.map(|bytes| bytes as f64 / 1e6),
             "retrieval": object(&output.retrieval),
             "zeroshot": object(&output.zeroshot),
+            "ema": object(averaged),
+            "report": end.run.report(),
         });
         return output::line(&line.to_string());
     }
@@ -92,15 +96,22 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
             set.classes
         ))?;
     }
+    if !averaged.is_empty() {
+        let numbers = averaged.iter().filter(|(key, _)| !key.contains("rank"));
+        let numbers: Vec<String> = numbers
+            .map(|(key, value)| format!("{key} {}", percent(*value)))
+            .collect();
+        output::line(&format!("averaged weights: {}", numbers.join(", ")))?;
+    }
     let model = end.run.model();
     output::line(&format!("model   {}", model.display()))?;
     output::line(&format!("report  {}", end.run.report().display()))?;
     output::line(&format!(
         "use it  clip classify IMAGE --labels \"{}\" --model {}",
-        if end.config.data.zeroshot.is_empty() {
-            "a dog,a cat"
-        } else {
+        if end.shapes {
             "red circle,blue star"
+        } else {
+            "a dog,a cat"
         },
         model.display()
     ))

@@ -96,12 +96,12 @@ impl Checkpoints {
         })
     }
 
-    /// Whether there is none, not even a damaged one.
+    /// The step of the newest, whole or not; `None` if there is none.
     ///
     /// # Errors
     /// [`TrainError::Io`] if the folder can't be read.
-    pub fn is_empty(&self) -> Result<bool, TrainError> {
-        Ok(self.steps()?.is_empty())
+    pub fn newest(&self) -> Result<Option<u64>, TrainError> {
+        Ok(self.steps()?.pop())
     }
 
     /// Where the checkpoint after `step` is, if it was kept.

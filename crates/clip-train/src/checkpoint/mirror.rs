@@ -21,6 +21,9 @@ use crate::{
     run::CONFIG,
 };
 
+/// What a file is called at the end that isn't whole yet.
+const TEMPORARY: &str = "tmp";
+
 /// The folder of checkpoints, in a run's directory and in its mirror.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
@@ -357,7 +360,8 @@ fn files_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if path.is_file() && !name.starts_with('.') && !name.ends_with(".tmp") {
+        let is_temporary = path.extension().is_some_and(|kind| kind == TEMPORARY);
+        if path.is_file() && !name.starts_with('.') && !is_temporary {
             files.push((name, path));
         }
     }
@@ -390,7 +394,8 @@ fn copy_synced(from: &mut File, to: &Path) -> io::Result<()> {
     let folder = to.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut name = to.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
+    name.push(".");
+    name.push(TEMPORARY);
     let beside = to.with_file_name(name);
     let mut file = File::create(&beside)?;
     io::copy(from, &mut file)?;

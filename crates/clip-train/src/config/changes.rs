@@ -11,8 +11,9 @@ pub struct Changes {
     pub corrupting: Vec<String>,
 }
 
-/// Keys that decide which samples a position means, or what the weights are.
-const FIXED: [&str; 15] = [
+/// Keys that decide which samples a position means, or what the weights are. Not where the data are, which may have moved: a
+/// position knows its data.
+const FIXED: [&str; 14] = [
     "preset",
     "init",
     "preprocess",
@@ -20,7 +21,6 @@ const FIXED: [&str; 15] = [
     "optimizer.kind",
     "seed",
     "batch",
-    "data.train",
     "data.shuffle_buffer",
     "data.crop_scale",
     "data.with_replacement",

@@ -81,6 +81,11 @@ impl ConfigLayers {
         Ok(self)
     }
 
+    /// Whether something was set under a top-level key.
+    pub fn sets(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Forgets what was set under a top-level key.
     pub fn without(mut self, key: &str) -> Self {
         self.0.remove(key);

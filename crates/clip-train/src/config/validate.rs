@@ -1,6 +1,8 @@
 //! What a configuration may not say.
 
-use super::RunConfig;
+use std::collections::BTreeSet;
+
+use super::{LabelledSet, RunConfig};
 use crate::{Decay, TrainError, progress::is_share};
 
 /// Beyond what any machine has cores for.
@@ -63,23 +65,6 @@ impl RunConfig {
                 "must be in [0, 1)",
             ),
             (
-                "checkpoint.minutes",
-                self.checkpoint
-                    .minutes
-                    .is_none_or(|minutes| positive(minutes) && minutes <= MOST_MINUTES),
-                "must be above 0, and no more than a million",
-            ),
-            (
-                "checkpoint.mirror",
-                self.checkpoint.mirror.as_deref() != Some(""),
-                "must name a folder, or an address at s3://, gs:// or az://",
-            ),
-            (
-                "checkpoint.keep",
-                self.checkpoint.keep > 0,
-                "must be at least 1",
-            ),
-            (
                 "optimizer.beta_1",
                 share(optimizer.beta_1),
                 "must be in [0, 1)",
@@ -112,13 +97,62 @@ impl RunConfig {
                 "must be in (0, 1]",
             ),
         ];
-        match checks.into_iter().find(|(_, good, _)| !good) {
+        let mut checks = checks
+            .into_iter()
+            .chain(self.checkpoints())
+            .chain(self.labelled_sets());
+        match checks.find(|(_, good, _)| !good) {
             Some((key, _, reason)) => Err(TrainError::Config {
                 origin: "the configuration".to_owned(),
                 reason: format!("`{key}` {reason}"),
             }),
             None => Ok(()),
         }
+    }
+
+    /// What must hold of when and where the run is saved.
+    fn checkpoints(&self) -> [(&'static str, bool, &'static str); 3] {
+        [
+            (
+                "checkpoint.minutes",
+                self.checkpoint
+                    .minutes
+                    .is_none_or(|minutes| minutes > 0.0 && minutes <= MOST_MINUTES),
+                "must be above 0, and no more than a million",
+            ),
+            (
+                "checkpoint.mirror",
+                self.checkpoint.mirror.as_deref() != Some(""),
+                "must name a folder, or an address at s3://, gs:// or az://",
+            ),
+            (
+                "checkpoint.keep",
+                self.checkpoint.keep > 0,
+                "must be at least 1",
+            ),
+        ]
+    }
+
+    /// What must hold of the sets that are classified by name.
+    fn labelled_sets(&self) -> [(&'static str, bool, &'static str); 2] {
+        let sets = &self.data.zeroshot;
+        let is_whole = |set: &LabelledSet| {
+            let files = [&set.classes, &set.templates];
+            !set.shards.is_empty() && files.iter().all(|file| !file.as_os_str().is_empty())
+        };
+        let names: BTreeSet<&str> = sets.iter().map(|set| set.name.as_str()).collect();
+        [
+            (
+                "data.zeroshot",
+                sets.iter().all(is_whole),
+                "needs `shards`, `classes` and `templates` in each set",
+            ),
+            (
+                "data.zeroshot",
+                names.len() == sets.len(),
+                "has two sets of one `name`, of which one accuracy would hide the other",
+            ),
+        ]
     }
 
     /// Checks that `checkpoint.best` is one of `keys`, which an evaluation gives, and a share: of those the highest is the
@@ -156,6 +190,27 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labelled_sets_are_whole_and_have_names_of_their_own() {
+        let set = |name: &str, templates: &str| LabelledSet {
+            name: name.to_owned(),
+            shards: "a.tar".to_owned(),
+            classes: "names.txt".into(),
+            templates: templates.into(),
+        };
+        let refused = |sets: Vec<LabelledSet>| {
+            let mut config = RunConfig::default();
+            config.data.zeroshot = sets;
+            config.validate().err().map(|error| error.to_string())
+        };
+        let whole = set("pets", "t.txt");
+        assert_eq!(refused(vec![whole.clone(), set("cars", "t.txt")]), None);
+        let twice = refused(vec![whole.clone(), whole]).unwrap();
+        assert!(twice.contains("two sets of one `name`"), "{twice}");
+        let torn = refused(vec![set("pets", "")]).unwrap();
+        assert!(torn.contains("`templates` in each set"), "{torn}");
+    }
 
     #[test]
     fn a_number_out_of_range_is_named() {

@@ -28,6 +28,8 @@ pub struct Resumed {
     pub rewound: usize,
     /// Lines that were no JSON object: the one being written when the earlier run was killed.
     pub torn: usize,
+    /// The last step of the lines kept that has an evaluation.
+    pub evaluated: Option<u64>,
 }
 
 impl MetricsLog {
@@ -50,11 +52,14 @@ impl MetricsLog {
         };
         let mut kept = Vec::with_capacity(old.len());
         for line in old.split_inclusive(|byte| *byte == b'\n') {
-            match step_of(line) {
+            match read(line) {
                 None => resumed.torn += 1,
-                Some(step) if step > resume_step.unwrap_or(u64::MAX) => resumed.rewound += 1,
-                Some(_) => {
+                Some(line) if line.step > resume_step.unwrap_or(u64::MAX) => resumed.rewound += 1,
+                Some(Line { step, trained }) => {
                     resumed.kept += 1;
+                    if !trained {
+                        resumed.evaluated = Some(step);
+                    }
                     kept.extend_from_slice(line);
                 }
             }
@@ -146,11 +151,35 @@ fn position(step: u64, samples: u64, epoch: f64) -> Map<String, Value> {
     ])
 }
 
-/// The step of a whole line, `None` of a torn one. A line without a step belongs to the start.
-fn step_of(line: &[u8]) -> Option<u64> {
+/// What a line tells of.
+struct Line {
+    /// A line without a step belongs to the start.
+    step: u64,
+    /// A training step, and no evaluation after one.
+    trained: bool,
+}
+
+/// A whole line; `None` of a torn one.
+fn read(line: &[u8]) -> Option<Line> {
     let line = line.strip_suffix(b"\n")?;
     let object: Map<String, Value> = serde_json::from_slice(line).ok()?;
-    Some(object.get("step").and_then(Value::as_u64).unwrap_or(0))
+    Some(Line {
+        step: object.get("step").and_then(Value::as_u64).unwrap_or(0),
+        trained: object.contains_key("loss"),
+    })
+}
+
+/// The last step that the metrics at `path` tell of; 0 if there are none.
+///
+/// # Errors
+/// The file is there and can't be read; the message names it.
+pub(crate) fn last_step(path: &Path) -> io::Result<u64> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        text => text.map_err(|error| at("read", path, &error))?,
+    };
+    let steps = text.split_inclusive(|byte| *byte == b'\n').filter_map(read);
+    Ok(steps.map(|line| line.step).max().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -176,7 +205,7 @@ mod tests {
     fn steps(path: &Path) -> Vec<u64> {
         let text = fs::read_to_string(path).unwrap();
         text.lines()
-            .map(|line| step_of(format!("{line}\n").as_bytes()).unwrap())
+            .map(|line| read(format!("{line}\n").as_bytes()).unwrap().step)
             .collect()
     }
 
@@ -186,6 +215,10 @@ mod tests {
         let (mut log, _) = MetricsLog::open(&path, None).unwrap();
         for step in 1..=6 {
             log.append_step(step, 256 * step, 0.1, &STEP).unwrap();
+            if step % 3 == 0 {
+                let found = EvalOutput::default();
+                log.append_eval(step, 256 * step, 0.1, &found).unwrap();
+            }
         }
         // Killed in the middle of a line, after the checkpoint of step 4.
         log.file.write_all(br#"{"step": 7, "lo"#).unwrap();
@@ -193,13 +226,15 @@ mod tests {
 
         let (mut log, resumed) = MetricsLog::open(&path, Some(4)).unwrap();
         let expected = Resumed {
-            kept: 4,
-            rewound: 2,
+            kept: 5,
+            rewound: 3,
             torn: 1,
+            evaluated: Some(3),
         };
         assert_eq!(resumed, expected);
         log.append_step(5, 1280, 0.1, &STEP).unwrap();
-        assert_eq!(steps(&path), [1, 2, 3, 4, 5]);
+        assert_eq!(steps(&path), [1, 2, 3, 3, 4, 5]);
+        assert_eq!(last_step(&path).unwrap(), 5);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub use metrics::{
     LogitScaleMetric, NamedMetric, NamedValues, Quantity, QuantityMetric, Reading, quantity,
 };
 pub(crate) use metrics::{is_share, label_of};
+pub(crate) use metrics_log::last_step;
 pub use metrics_log::{MetricsLog, Resumed};
 pub use output::{EvalOutput, StepOutput};
 pub use plain::PlainRenderer;

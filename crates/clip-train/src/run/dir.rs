@@ -9,7 +9,7 @@ use crate::{
     TrainError,
     checkpoint::{CHECKPOINTS, Checkpoints},
     config::{Changes, ConfigLayers, RunConfig, differences},
-    progress::replace_file,
+    progress::{last_step, replace_file},
 };
 
 /// The settings, by which a directory is a run's.
@@ -151,6 +151,21 @@ impl RunDir {
         }
         replace_file(&self.path.join(CONFIG), config.to_toml()?.as_bytes())?;
         Ok(changes)
+    }
+
+    /// Refuses to begin again what went on beyond its first checkpoint, `interval` steps after its beginning, and has none.
+    ///
+    /// # Errors
+    /// [`TrainError::LostCheckpoints`], [`TrainError::Record`] if the metrics can't be read.
+    pub fn refuse_lost_checkpoints(&self, interval: u64) -> Result<(), TrainError> {
+        let steps = last_step(&self.metrics())?;
+        if steps > interval {
+            return Err(TrainError::LostCheckpoints {
+                path: self.path.clone(),
+                steps,
+            });
+        }
+        Ok(())
     }
 
     /// The directory.

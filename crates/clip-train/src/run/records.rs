@@ -9,6 +9,8 @@ pub(super) struct Records {
     path: PathBuf,
     pub(super) metrics: MetricsLog,
     pub(super) events: EventWriter,
+    /// The last step that was evaluated.
+    pub(super) evaluated: Option<u64>,
 }
 
 impl Records {
@@ -18,13 +20,14 @@ impl Records {
         path: PathBuf,
         resume_step: Option<u64>,
     ) -> Result<Self, TrainError> {
-        let (metrics, _) = MetricsLog::open(&path, resume_step)?;
+        let (metrics, resumed) = MetricsLog::open(&path, resume_step)?;
         let events = EventWriter::create(&folder, resume_step)?;
         Ok(Self {
             folder,
             path,
             metrics,
             events,
+            evaluated: resumed.evaluated,
         })
     }
 

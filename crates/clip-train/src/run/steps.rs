@@ -83,6 +83,7 @@ impl Steps<'_> {
         let batches = model.batches(loader, self.plan.batch as usize);
         let mut batches = batches.map_err(|error| TrainError::Learner(error.to_string()))?;
         self.start_split();
+        self.evaluate_what_is_owed(model)?;
         self.ready = Instant::now();
         let mut stop = false;
         while !stop && !self.plan.is_done(self.begun_step()) {
@@ -125,8 +126,8 @@ impl Steps<'_> {
                 .say(format!("stopped; checkpoint {}", path.display()));
         }
         if self.evaluation.is_none() && !interrupted {
-            // Everything was trained before this start.
-            self.evaluate(model)?;
+            // Everything was trained before this start, and told.
+            self.evaluation = self.found(model)?;
         }
         Ok(interrupted)
     }
@@ -270,19 +271,24 @@ impl Steps<'_> {
         }
     }
 
-    /// Tries the model; whether its checkpoint must be kept as the best so far.
-    fn evaluate(&mut self, model: &ContrastiveLearner) -> Result<bool, TrainError> {
+    /// Evaluates after the step that the run goes on from if that is due and didn't happen: who asked to stop didn't wait
+    /// for it.
+    fn evaluate_what_is_owed(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
+        let step = self.work.state.step;
+        let is_due = step > 0 && self.plan.is_due(self.plan.eval_every, step);
+        if is_due && self.work.records.evaluated != Some(step) && self.evaluate(model)? {
+            self.save(model)?;
+        }
+        Ok(())
+    }
+
+    /// What the model gives.
+    fn found(&mut self, model: &ContrastiveLearner) -> Result<Option<EvalOutput>, TrainError> {
         let Some(evaluator) = &mut self.work.evaluator else {
-            return Ok(false);
+            return Ok(None);
         };
-        let RunState { step, samples, .. } = self.work.state;
-        let failed = |source: EvaluateError| {
-            if source.is::<NotFinite>() {
-                let (what, value) = ("evaluation", f64::NAN);
-                return TrainError::Diverged { what, step, value };
-            }
-            TrainError::Evaluation { step, source }
-        };
+        let step = self.work.state.step;
+        let failed = |source| evaluation_failed(step, source);
         // The averaged weights first: what the evaluator keeps of its last call is the model's own.
         let averaged = match &self.work.ema {
             Some(ema) => Some(evaluator.evaluate(ema.model()).map_err(failed)?),
@@ -292,17 +298,28 @@ impl Steps<'_> {
         if let Some(averaged) = averaged {
             found.averaged = averaged.named().collect();
         }
+        Ok(Some(found))
+    }
+
+    /// Tries the model; whether its checkpoint must be kept as the best so far.
+    fn evaluate(&mut self, model: &ContrastiveLearner) -> Result<bool, TrainError> {
+        let Some(found) = self.found(model)? else {
+            return Ok(false);
+        };
+        let RunState { step, samples, .. } = self.work.state;
         let is_best = self.is_best(step, &found)?;
         if found.named().next().is_some() {
             let epochs = self.epochs();
             let records = &mut self.work.records;
             records.metrics.append_eval(step, samples, epochs, &found)?;
             records.events.eval(step, &found)?;
+            records.evaluated = Some(step);
             self.show(step, &found);
         }
         self.bring_up_to_date();
         if let Some(evaluator) = &mut self.work.evaluator {
-            evaluator.recorded(&self.work.state).map_err(failed)?;
+            let recorded = evaluator.recorded(&self.work.state);
+            recorded.map_err(|source| evaluation_failed(step, source))?;
         }
         self.evaluation = Some(found);
         Ok(is_best)
@@ -337,4 +354,12 @@ impl Steps<'_> {
         });
         Ok(true)
     }
+}
+
+fn evaluation_failed(step: u64, source: EvaluateError) -> TrainError {
+    if source.is::<NotFinite>() {
+        let (what, value) = ("evaluation", f64::NAN);
+        return TrainError::Diverged { what, step, value };
+    }
+    TrainError::Evaluation { step, source }
 }

@@ -23,7 +23,7 @@ const PART: usize = if cfg!(test) { 5 << 20 } else { 16 << 20 };
 const PARTS_AHEAD: usize = 2;
 
 /// How long a part may take: 27 KB/s.
-const PART_TIMEOUT: Duration = Duration::from_secs(600);
+const PART_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A folder of an object store, to keep files in.
 #[derive(Clone, Debug)]
@@ -169,7 +169,8 @@ impl RemoteFolder {
     }
 
     fn path(&self, name: &str) -> Path {
-        Path::from_iter(self.path.parts().chain(name.split('/').map(Into::into)))
+        let inside = name.split('/').map(Into::into);
+        self.path.parts().chain(inside).collect()
     }
 
     fn url(&self, name: &str) -> String {

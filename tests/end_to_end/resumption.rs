@@ -1,0 +1,151 @@
+//! What a run may be resumed with, and what is told of it then.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::runs::{checkpoints, folder, metrics, pretrain, weights};
+
+/// An evaluation after every second step.
+const EVALUATED: [&str; 4] = ["--val", "a.tar", "--set", "eval.steps=2"];
+
+#[test]
+fn a_run_that_is_done_is_told_once_however_often_it_is_resumed() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &EVALUATED));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let told = fs::read(folder.path("run/metrics.jsonl")).unwrap();
+    let json: Value = folder
+        .clip(&["pretrain", "--resume", "run", "--json"])
+        .json();
+    assert!(json["retrieval"]["i2t_r1"].is_number(), "{json}");
+    assert!(fs::read(folder.path("run/metrics.jsonl")).unwrap() == told);
+}
+
+#[test]
+fn an_evaluation_that_a_stop_left_out_is_made_up_for() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &EVALUATED));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let keys = |line: &Value| {
+        line.as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let expected: Vec<_> = metrics(&folder, "run").iter().map(keys).collect();
+    // As a run leaves them that is asked to stop in its eighth step.
+    let newest = checkpoints(&folder, "run").pop().unwrap();
+    fs::remove_dir_all(newest).unwrap();
+    let path = folder.path("run/metrics.jsonl");
+    let lines = fs::read_to_string(&path).unwrap();
+    let kept = lines
+        .lines()
+        .filter(|line| !(line.contains("\"step\":8,") && line.contains("i2t_r1")));
+    fs::write(
+        &path,
+        kept.map(|line| format!("{line}\n")).collect::<String>(),
+    )
+    .unwrap();
+    assert_eq!(metrics(&folder, "run").len() + 1, expected.len());
+
+    let resumed = folder.clip(&["pretrain", "--resume", "run"]);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_eq!(
+        metrics(&folder, "run").iter().map(keys).collect::<Vec<_>>(),
+        expected
+    );
+}
+
+#[test]
+fn a_run_whose_checkpoints_are_gone_does_not_begin_again_unasked() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &[]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let told = fs::read(folder.path("run/metrics.jsonl")).unwrap();
+    fs::remove_dir_all(folder.path("run/checkpoints")).unwrap();
+    let resumed = folder.clip(&["pretrain", "--resume", "run"]);
+    assert_eq!(resumed.code, Some(1), "{resumed:?}");
+    assert!(
+        resumed
+            .err
+            .contains("tells of 10 steps, and its checkpoints are gone"),
+        "{resumed:?}"
+    );
+    assert!(fs::read(folder.path("run/metrics.jsonl")).unwrap() == told);
+}
+
+#[test]
+fn a_run_cannot_be_made_shorter_than_it_is() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &[]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let settings = fs::read(folder.path("run/config.toml")).unwrap();
+    let resumed = folder.clip(&["pretrain", "--resume", "run", "--steps", "4"]);
+    assert_eq!(resumed.code, Some(1), "{resumed:?}");
+    assert!(
+        resumed.err.contains("has done 10 steps already"),
+        "{resumed:?}"
+    );
+    assert!(fs::read(folder.path("run/config.toml")).unwrap() == settings);
+}
+
+#[test]
+fn data_may_have_moved_and_may_not_be_others() {
+    let folder = folder();
+    let more = [
+        "--steps",
+        "12",
+        "--set",
+        "schedule.kind=constant",
+        "--set",
+        "warmup_steps=1",
+    ];
+    let straight = folder.clip(&pretrain("straight", &more));
+    assert_eq!(straight.code, Some(0), "{straight:?}");
+    let run = folder.clip(&pretrain("run", &[&["--steps", "6"], &more[2..]].concat()));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    fs::create_dir(folder.path("moved")).unwrap();
+    for shard in ["train-0.tar", "train-1.tar"] {
+        fs::rename(folder.path(shard), folder.path("moved").join(shard)).unwrap();
+    }
+    let resume = ["pretrain", "--resume", "run", "--steps", "12", "--train"];
+    let others = folder.clip(&[&resume[..], &["moved/train-1.tar::a.tar"]].concat());
+    assert_eq!(others.code, Some(1), "{others:?}");
+    assert!(others.err.contains("samples"), "{others:?}");
+    let moved = folder.clip(&[&resume[..], &["moved/train-{0..1}.tar"]].concat());
+    assert_eq!(moved.code, Some(0), "{moved:?}");
+    assert!(
+        moved
+            .err
+            .contains("changed since the run began: data.train"),
+        "{moved:?}"
+    );
+    assert!(
+        weights(&folder, "run") == weights(&folder, "straight"),
+        "weights differ"
+    );
+}
+
+#[test]
+fn a_refused_start_leaves_nothing_to_the_next_run() {
+    let folder = folder();
+    // CLIP's own, as a run of another preset would leave it.
+    fs::create_dir(folder.path("run")).unwrap();
+    fs::copy(
+        folder.path("model/tokenizer.json"),
+        folder.path("run/tokenizer.json"),
+    )
+    .unwrap();
+    let refused = folder.clip(&pretrain("refused", &["--val", "nosuch.tar"]));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(!folder.path("refused/tokenizer.json").exists());
+    for out in ["run", "refused", "fresh"] {
+        let run = folder.clip(&pretrain(out, &[]));
+        assert_eq!(run.code, Some(0), "{run:?}");
+    }
+    for out in ["run", "refused"] {
+        assert!(weights(&folder, out) == weights(&folder, "fresh"), "{out}");
+    }
+}
