@@ -188,9 +188,17 @@ fn a_mirror_that_cannot_be_used_is_refused_before_anything_is_computed() {
     store.refuse(false);
     let begun = clip(&folder, &store, &mirrored("first", &setting, &[]));
     assert_eq!(begun.code, Some(0), "{begun:?}");
-    for more in [&[][..], &["--resume", "auto", "--seed", "9"]] {
+    let cases = [
+        (&[][..], "already holds a run"),
+        (
+            &["--resume", "auto", "--seed", "9"],
+            "holds another run (seed",
+        ),
+    ];
+    for (more, words) in cases {
         let second = clip(&folder, &store, &mirrored("second", &setting, more));
         assert_eq!(second.code, Some(1), "{second:?}");
+        assert!(second.err.contains(words), "{words}: {second:?}");
         fs::remove_dir_all(folder.path("second")).ok();
     }
     let nothing = clip(

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clip_train::{
     RunDir, TrainError,
     checkpoint::{Copier, Mirror},
@@ -59,15 +59,19 @@ pub(super) fn open(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> 
         return Ok(None);
     };
     let mirror = Mirror::open(place)?;
-    if let Some(layers) = mirror.config_layers()? {
-        let ours = |there: &RunConfig| Changes::between(there, config).corrupting.is_empty();
-        if !resumes || !layers.resolve().is_ok_and(|there| ours(&there)) {
-            return Err(TrainError::MirrorTaken {
-                place: mirror.to_string(),
-            }
-            .into());
-        }
+    let Some(layers) = mirror.config_layers()? else {
+        return Ok(Some(mirror));
+    };
+    if !resumes {
+        let place = mirror.to_string();
+        return Err(TrainError::MirrorTaken { place }.into());
     }
+    let changes = Changes::between(&layers.resolve()?, config).corrupting;
+    ensure!(
+        changes.is_empty(),
+        "{mirror}, the `checkpoint.mirror`, holds another run ({}): name another place",
+        changes.join(", ")
+    );
     Ok(Some(mirror))
 }
 

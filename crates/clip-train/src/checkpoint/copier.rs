@@ -48,6 +48,11 @@ impl Shared {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn fail(&self, mirror: &Mirror, step: u64, error: TrainError) {
+        log::warn!("the checkpoint of step {step} isn't in {mirror}: {error}");
+        self.due().failed = Some(error);
+    }
+
     /// The next checkpoint, when there is one; `None` when none will come.
     fn next(&self) -> Option<Opened> {
         let due = self
@@ -73,13 +78,10 @@ impl Copier {
                     let copied = mirror
                         .save_records(&run)
                         .and_then(|()| mirror.save(&mut checkpoint, keep));
-                    if let Err(error) = &copied {
-                        log::warn!(
-                            "the checkpoint of step {} isn't in {mirror}: {error}",
-                            checkpoint.step
-                        );
+                    match copied {
+                        Ok(()) => shared.due().failed = None,
+                        Err(error) => shared.fail(&mirror, checkpoint.step, error),
                     }
-                    shared.due().failed = copied.err();
                 }
             }
         });
@@ -92,13 +94,16 @@ impl Copier {
     }
 
     /// Takes a checkpoint that is on the disk as the next to copy.
-    pub(super) fn offer(&self, checkpoint: &Path, state: &RunState) -> Result<(), TrainError> {
+    pub(super) fn offer(&self, checkpoint: &Path, state: &RunState) {
         let best = state.best.as_ref().map(|best| best.step);
-        let opened = Opened::of(checkpoint, state.step, best)?;
-        let passed_over = self.shared.due().next.replace(opened);
+        let opened = Opened::of(checkpoint, state.step, best);
+        let passed_over = match opened {
+            Ok(opened) => self.shared.due().next.replace(opened),
+            Err(error) => return self.shared.fail(&self.mirror, state.step, error),
+        };
+        // Its files are closed when nobody waits for the lock.
         drop(passed_over);
         self.shared.changed.notify_one();
-        Ok(())
     }
 
     /// Waits for the last checkpoint's copy, and copies the records again, and folders of what the run came to.

@@ -37,7 +37,7 @@ impl Writer {
             metrics.sync_data()?;
             let path = checkpoints.save(&state, contents)?;
             if let Some(copier) = copier {
-                copier.offer(&path, &state)?;
+                copier.offer(&path, &state);
             }
             Ok(path)
         }));
