@@ -187,8 +187,8 @@ pub enum DataError {
     },
     /// Two samples of a new shard would have the same key, and a reader would take only the first.
     #[error(
-        "the key `{key}` comes twice within a shard: the sources use the same keys; \
-         `--renumber` (`ShardLayout::renumber`) numbers the samples anew"
+        "the key `{key}` comes twice within a shard: two samples have the same key, or names that become one; \
+         `--renumber` numbers the samples anew"
     )]
     DuplicateKey {
         /// The key.

@@ -323,6 +323,58 @@ mod tests {
     }
 
     #[test]
+    fn a_table_without_keys_becomes_shards_that_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut table = "filepath,title\n".to_owned();
+        for (number, name) in ["plain.png", "a.b.png", "a.c.png", "far.png"]
+            .iter()
+            .enumerate()
+        {
+            let path = write(&dir, name, &png(number as u8));
+            let path = path.display().to_string();
+            let named = if number == 3 { &path } else { *name };
+            table.extend([named, ",caption ", &number.to_string(), "\n"]);
+        }
+        let table = write(&dir, "t.csv", table.as_bytes());
+        let set = ShardSet::parse(&table.display().to_string()).unwrap();
+        let out = dir.path().join("out");
+        pack(&set, &PackConfig::default(), &out).unwrap();
+        let again = ShardSet::from_paths(vec![out.join("shard-000000.tar")]);
+        assert!(
+            Chunks::new(&again)
+                .flat_map(Result::unwrap)
+                .all(|(_, item)| matches!(item, ShardItem::Sample(_)))
+        );
+        let (read, packed) = (samples(&set), samples(&again));
+        let told = |samples: &[RawSample]| -> Vec<_> {
+            let told = samples
+                .iter()
+                .map(|sample| (sample.captions.clone(), sample.image.clone()));
+            told.collect()
+        };
+        assert_eq!(told(&packed), told(&read));
+        let keys: Vec<&str> = packed.iter().map(|sample| sample.key.as_str()).collect();
+        assert_eq!(keys[..3], ["plain", "a_b", "a_c"]);
+        assert!(
+            keys[3].ends_with("/far") && !keys[3].starts_with('/'),
+            "{keys:?}"
+        );
+
+        // Two names that become one key are told, as those that are one are.
+        write(&dir, "a_b.png", &png(9));
+        let table = write(&dir, "u.csv", b"filepath,title\na.b.png,one\na_b.png,two\n");
+        let set = ShardSet::parse(&table.display().to_string()).unwrap();
+        let twice = dir.path().join("twice");
+        let error = pack(&set, &PackConfig::default(), &twice)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`a_b` comes twice") && error.contains("`--renumber`"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn what_cannot_be_packed_is_refused_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let set = ShardSet::from_paths(vec![write(&dir, "empty.tar", b"")]);

@@ -1,10 +1,10 @@
 use std::{
     collections::HashSet,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::{ShardFile, ShardIndex, ShardRecord};
-use crate::{DataError, RawSample, ShardSet};
+use crate::{DataError, RawSample, ShardSet, source::is_image_extension};
 
 /// A member's header, and what a body is padded to.
 const TAR_BLOCK: u64 = 512;
@@ -94,11 +94,11 @@ impl SampleWriter {
 
     /// # Errors
     /// [`DataError::DuplicateKey`] if the key stands in the shard already, [`DataError::Io`].
-    pub(crate) fn write(&mut self, mut sample: RawSample) -> Result<(), DataError> {
+    pub(crate) fn write(&mut self, sample: RawSample) -> Result<(), DataError> {
         let key = if self.layout.renumber {
             format!("{:09}", self.written)
         } else {
-            std::mem::take(&mut sample.key)
+            member_key(&sample.key)
         };
         let members = members(sample);
         let bytes = members
@@ -169,6 +169,29 @@ impl SampleWriter {
     }
 }
 
+/// The key under which a reader finds a sample again; a key that was read from a tar is one already.
+///
+/// Tables and folders have paths for keys, and a reader takes a name up to its first dot for the key. So a file name loses an
+/// image's extension and its other dots, and a path what would lead out of the folder that a tar is unpacked into.
+fn member_key(key: &str) -> String {
+    let mut parts = Vec::new();
+    for part in Path::new(key).components() {
+        match part {
+            Component::Normal(part) => parts.push(part.to_string_lossy()),
+            Component::ParentDir => parts.push("_".into()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    let name = parts.pop().unwrap_or_default();
+    let stem = match name.rsplit_once('.') {
+        Some((stem, extension)) if is_image_extension(extension) => stem,
+        _ => &name,
+    };
+    let stem = if stem.is_empty() { "_" } else { stem };
+    parts.push(stem.replace('.', "_").into());
+    parts.join("/")
+}
+
 /// Extensions and bodies of a sample's files.
 fn members(sample: RawSample) -> Vec<(&'static str, Vec<u8>)> {
     let extension = image_extension(&sample.image).unwrap_or("jpg");
@@ -200,6 +223,25 @@ pub(crate) fn image_extension(bytes: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_becomes_a_key_that_is_read_as_it_was_written() {
+        for (path, key) in [
+            ("k0", "k0"),
+            ("d.x/a", "d.x/a"),
+            ("img/plain.jpg", "img/plain"),
+            ("/data/img/a.JPEG", "data/img/a"),
+            ("./a.b.jpg", "a_b"),
+            ("v1.0 pic", "v1_0 pic"),
+            ("../up/a.png", "_/up/a"),
+            (".hidden.png", "_hidden"),
+            ("http://host/a.jpg", "http:/host/a"),
+            ("", "_"),
+            ("..", "_"),
+        ] {
+            assert_eq!(member_key(path), key, "{path}");
+        }
+    }
 
     #[test]
     fn several_sources_that_keep_their_keys_are_warned_of() {

@@ -8,7 +8,7 @@ use std::{
 use super::{
     ShardItem,
     location::read_file,
-    sample::{Group, Part, split_key},
+    sample::{Group, Part},
     shard::{Bodies, Items, SAMPLES_A_SHARD},
 };
 use crate::{DataError, FaultKind};
@@ -42,6 +42,14 @@ impl Folder {
 
     pub(super) fn name(&self) -> String {
         self.root.display().to_string()
+    }
+
+    /// Whether any of its files is an image. A folder of shards has JSON files alone.
+    pub(super) fn has_images(&self) -> bool {
+        let part = |file: &String| Part::of(key_and_extension(file).1);
+        self.files
+            .iter()
+            .any(|file| part(file) == Some(Part::Image))
     }
 
     pub(super) fn parts(&self) -> usize {
@@ -81,7 +89,8 @@ fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
         let listed = entry.file_type().and_then(|kind| {
             if kind.is_dir() {
                 list(root, &path, files)?;
-            } else if split_key(&path).is_some_and(|(_, extension)| Part::of(extension).is_some()) {
+            } else if split_name(&path).is_some_and(|(_, extension)| Part::of(extension).is_some())
+            {
                 files.push(path);
             }
             Ok(())
@@ -95,7 +104,18 @@ fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
 
 /// Of a file that is listed, which has both.
 fn key_and_extension(file: &str) -> (&str, &str) {
-    split_key(file).unwrap_or((file, ""))
+    split_name(file).unwrap_or((file, ""))
+}
+
+/// At the last dot of the file name: in a folder, names have dots that part nothing, as `v1.0 photo.jpg` has. `None` for
+/// hidden files, such as macOS's `._a.jpg`, and where there is no dot.
+fn split_name(path: &str) -> Option<(&str, &str)> {
+    let file = path.rfind('/').map_or(0, |slash| slash + 1);
+    if path[file..].starts_with('.') {
+        return None;
+    }
+    let dot = file + path[file..].rfind('.')?;
+    Some((&path[..dot], &path[dot + 1..]))
 }
 
 /// Some samples of a folder.
@@ -130,5 +150,19 @@ impl Items for Files {
 
     fn read_bodies(&mut self, bodies: Bodies) {
         self.bodies = bodies;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_split_at_its_last_dot() {
+        assert_eq!(split_name("d.x/a.b.jpg"), Some(("d.x/a.b", "jpg")));
+        assert_eq!(split_name("v1.0 pic.jpg"), Some(("v1.0 pic", "jpg")));
+        for none in ["d.x/readme", ".hidden", "d/._a.jpg"] {
+            assert_eq!(split_name(none), None, "{none}");
+        }
     }
 }

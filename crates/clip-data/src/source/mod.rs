@@ -27,6 +27,7 @@ pub use no_remote::RemoteFolder;
 #[cfg(feature = "object-store")]
 pub use remote::RemoteFolder;
 pub use sample::RawSample;
+pub(crate) use sample::is_image_extension;
 pub(crate) use set::Source;
 pub use set::{ShardCount, ShardSet};
 pub(crate) use shard::Bodies;

@@ -7,7 +7,8 @@ use super::{ShardItem, shard::Bodies};
 pub struct RawSample {
     /// Index of the shard in its [`ShardSet`](super::ShardSet).
     pub shard: usize,
-    /// The member's path up to the first dot of its file name.
+    /// Of a tar, the member's path up to the first dot of its file name; of a folder, up to the last. Of a table, what its key
+    /// column says, or else the image's path.
     pub key: String,
     /// The encoded image.
     pub image: Vec<u8>,
@@ -27,6 +28,14 @@ impl RawSample {
     }
 }
 
+/// Whether files with this extension are images.
+pub(crate) fn is_image_extension(extension: &str) -> bool {
+    let known = ["jpg", "jpeg", "png", "webp"];
+    known
+        .iter()
+        .any(|name| extension.eq_ignore_ascii_case(name))
+}
+
 /// What a member is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
@@ -39,7 +48,7 @@ pub(super) enum Part {
 impl Part {
     pub(super) fn of(extension: &str) -> Option<Self> {
         let is = |name: &str| extension.eq_ignore_ascii_case(name);
-        if ["jpg", "jpeg", "png", "webp"].iter().any(|name| is(name)) {
+        if is_image_extension(extension) {
             Some(Self::Image)
         } else if is("txt") {
             Some(Self::Text)

@@ -153,7 +153,7 @@ impl ShardSet {
 
     fn add_folder(&mut self, path: &Path, pattern: &Pattern<'_>) -> Result<(), DataError> {
         let folder = Arc::new(Folder::open(path)?);
-        if folder.parts() == 0 {
+        if !folder.has_images() {
             return Err(pattern.bad(
                 "the folder holds no image with a caption; for the tars in it, end the name with `/*.tar`",
             ));

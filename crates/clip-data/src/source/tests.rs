@@ -122,9 +122,23 @@ fn rows_and_files_are_read_a_hundred_at_a_time() {
 }
 
 #[test]
+fn files_of_a_folder_may_have_dots_in_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    for (number, name) in ["a", "a.b", "a.c", "v1.0 pic"].iter().enumerate() {
+        write(&dir, &format!("{name}.png"), &png(number as u8));
+        write(&dir, &format!("{name}.txt"), name.as_bytes());
+    }
+    write(&dir, "._a.b.png", b"of a file system");
+    let found = described(&items(&dir.path().display().to_string()));
+    assert_eq!(found, ["a=a", "a.b=a.b", "a.c=a.c", "v1.0 pic=v1.0 pic"]);
+}
+
+#[test]
 fn a_folder_without_samples_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, "a.tar", b"");
+    // As `clip data pack` and `index` write them beside shards.
+    write(&dir, "sizes.json", b"{}");
     let error = ShardSet::parse(&dir.path().display().to_string()).unwrap_err();
     assert!(error.to_string().contains("`/*.tar`"), "{error}");
 }
