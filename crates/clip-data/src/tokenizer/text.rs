@@ -118,15 +118,20 @@ impl Tokenizer {
     ///
     /// Of a text that is longer than any context needs, 64 KiB or 64 bytes a token of the context, the beginning is encoded.
     pub fn encode(&self, text: &str, context_length: usize) -> Encoded {
-        // The white space around a text is none of its tokens.
-        let text = text.trim();
         let needed = context_length.saturating_mul(BYTES_A_TOKEN).max(MIN_BYTES);
-        let beginning = &text[..text.floor_char_boundary(needed)];
+        // White space counts until mojibake is repaired: it may be half of a letter, as `à` becomes `Ã` and a space that
+        // doesn't break. Only where a text is cut anyway must none fill the part that is encoded.
+        let text = if text.len() > needed {
+            text.trim_ascii_start()
+        } else {
+            text
+        };
+        let (beginning, rest) = text.split_at(text.floor_char_boundary(needed));
         let mut encoded = match &self.kind {
             Kind::Clip(clip) => clip.encode(beginning, context_length),
             Kind::HuggingFace(other) => other.encode(beginning, context_length),
         };
-        encoded.truncated |= beginning.len() < text.len();
+        encoded.truncated |= !rest.trim().is_empty();
         encoded
     }
 
