@@ -15,9 +15,13 @@ use crate::{DataError, FaultKind, jpeg};
 /// Most pixels an image may have; the reference's loader has the same limit for photographs off the web.
 pub const MAX_PIXELS: u64 = 25_000_000;
 
+/// Most pixels of an image that is named by hand, beyond which Pillow takes an image for an attack: twice its
+/// `MAX_IMAGE_PIXELS`. Such an image takes 3 GB while it is decoded, and one is decoded at a time.
+pub const MAX_NAMED_PIXELS: u64 = 178_956_970;
+
 /// Longest side an image may have, which is a JPEG's limit. Resizing brings one side to the model's size before the other,
 /// so that the memory it takes grows by the longer side, however narrow the image is.
-const MAX_SIDE: usize = 65_535;
+pub(crate) const MAX_SIDE: usize = 65_535;
 
 /// An image of 8-bit red, green and blue, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,19 +34,19 @@ pub struct RgbImage {
     pub pixels: Vec<u8>,
 }
 
-/// Reads and decodes an image file.
+/// Reads and decodes an image file of at most [`MAX_NAMED_PIXELS`].
 ///
 /// # Errors
 /// [`DataError::Io`] if it can't be read, [`DataError::BadImage`] if it is no usable image.
 pub fn read_image(path: &Path) -> Result<RgbImage, DataError> {
     let bytes = std::fs::read(path).map_err(DataError::io("read", path))?;
-    decode(&bytes).map_err(|kind| DataError::BadImage {
+    decode_within(&bytes, MAX_NAMED_PIXELS).map_err(|kind| DataError::BadImage {
         path: path.to_owned(),
         kind,
     })
 }
 
-/// Decodes a JPEG, PNG or WebP: transparency on white, grey and palettes to colour, 16 bits to 8.
+/// Decodes a JPEG, PNG or WebP of at most [`MAX_PIXELS`]: transparency on white, grey and palettes to colour, 16 bits to 8.
 ///
 /// EXIF orientation is ignored, as `Image.convert` of Pillow does. A JPEG is decoded whole: its halves, which libjpeg
 /// decodes faster, give other pictures than training elsewhere sees (`docs/benchmarks.md`).
@@ -51,13 +55,21 @@ pub fn read_image(path: &Path) -> Result<RgbImage, DataError> {
 /// [`FaultKind::TooLarge`] by the header's size, before any pixel is allocated;
 /// [`FaultKind::Undecodable`] otherwise, for a file that is cut off too.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
+    decode_within(bytes, MAX_PIXELS)
+}
+
+/// As [`decode`], of an image of at most `max_pixels`.
+///
+/// # Errors
+/// As there.
+pub fn decode_within(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, FaultKind> {
     // A decoder that panics on hostile bytes costs that sample, not the run.
     let decoded = catch_unwind(AssertUnwindSafe(|| {
         let format = image::guess_format(bytes).map_err(undecodable)?;
         if format == ImageFormat::Jpeg {
-            decode_jpeg(bytes)
+            decode_jpeg(bytes, max_pixels)
         } else {
-            decode_other(bytes, format)
+            decode_other(bytes, format, max_pixels)
         }
     }));
     decoded.unwrap_or(Err(FaultKind::Undecodable))
@@ -65,12 +77,12 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
 
 /// By the decoder behind `image`, which would copy the file, read its header and make its tables twice, and return grey
 /// that is to become colour.
-fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
+fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, FaultKind> {
     if !jpeg::is_whole(bytes) {
         return Err(FaultKind::Undecodable);
     }
     // Its own limit, 16,384, would refuse a long panorama. What counts is the product, below.
-    let side = MAX_PIXELS as usize;
+    let side = max_pixels as usize;
     let options = DecoderOptions::default()
         .jpeg_set_out_colorspace(ColorSpace::RGB)
         .set_strict_mode(false)
@@ -79,7 +91,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(undecodable)?;
     let (width, height) = decoder.dimensions().ok_or(FaultKind::Undecodable)?;
-    check_size(width, height)?;
+    check_size(width, height, max_pixels)?;
     let mut pixels = vec![0; width * height * 3];
     decoder.decode_into(&mut pixels).map_err(undecodable)?;
     Ok(RgbImage {
@@ -89,14 +101,16 @@ fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     })
 }
 
-fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, FaultKind> {
+fn decode_other(bytes: &[u8], format: ImageFormat, max_pixels: u64) -> Result<RgbImage, FaultKind> {
     let reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
-    check_size(width, height)?;
+    check_size(width, height, max_pixels)?;
     let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS * 16);
+    // Of a large image by its own size, so that its metadata can't ask for what the largest may.
+    let pixels = (width as u64 * height as u64).max(MAX_PIXELS);
+    limits.max_alloc = Some(pixels * 16);
     decoder.set_limits(limits).map_err(undecodable)?;
     let image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     Ok(RgbImage {
@@ -106,8 +120,8 @@ fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, FaultKind
     })
 }
 
-fn check_size(width: usize, height: usize) -> Result<(), FaultKind> {
-    if width as u64 * height as u64 > MAX_PIXELS || width.max(height) > MAX_SIDE {
+fn check_size(width: usize, height: usize, max_pixels: u64) -> Result<(), FaultKind> {
+    if width as u64 * height as u64 > max_pixels || width.max(height) > MAX_SIDE {
         return Err(FaultKind::TooLarge);
     }
     if width == 0 || height == 0 {
@@ -248,6 +262,21 @@ mod tests {
         }
         let panorama = encoded(GrayImage::new(65_535, 2), ImageFormat::Png);
         assert_eq!(decode(&panorama).unwrap().width, 65_535);
+    }
+
+    #[test]
+    fn a_named_image_may_be_larger_than_one_of_a_shard() {
+        let large = encoded(GrayImage::new(5_001, 5_000), ImageFormat::Png);
+        assert_eq!(decode(&large), Err(FaultKind::TooLarge));
+        let dir = tempfile::tempdir().unwrap();
+        let path = crate::testing::write(&dir, "large.png", &large);
+        assert_eq!(read_image(&path).unwrap().width, 5_001);
+        let path = crate::testing::write(&dir, "huge.png", &claiming(13_400, 13_400));
+        let error = read_image(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("178956970 pixels") && error.contains("reduce it"),
+            "{error}"
+        );
     }
 
     /// A PNG whose header claims so many pixels, its checksum right.

@@ -1,6 +1,9 @@
 use std::path::PathBuf;
 
-use crate::FaultKind;
+use crate::{
+    FaultKind,
+    decode::{MAX_NAMED_PIXELS, MAX_SIDE},
+};
 
 /// What can go wrong between shard names and batches.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +63,7 @@ pub enum DataError {
         counted: u64,
     },
     /// A file that should be an image isn't one that can be read.
-    #[error("{path} is not a usable image: {kind}; give a jpg, png or webp file")]
+    #[error("{path} is not a usable image: {kind}; {}", image_remedy(*kind))]
     BadImage {
         /// The file.
         path: PathBuf,
@@ -226,6 +229,16 @@ pub enum DataError {
         /// The panic's message.
         message: String,
     },
+}
+
+/// What to give in place of an image that can't be used.
+fn image_remedy(kind: FaultKind) -> String {
+    match kind {
+        FaultKind::TooLarge => format!(
+            "an image has at most {MAX_NAMED_PIXELS} pixels, and {MAX_SIDE} a side: reduce it"
+        ),
+        _ => "give a jpg, png or webp file".to_owned(),
+    }
 }
 
 impl DataError {

@@ -35,7 +35,7 @@ pub use curate::{
     Corpus, CurateConfig, Curated, Queries, QueryConfig, QueryList, TABLE_FILE, build_queries,
     curate,
 };
-pub use decode::{MAX_PIXELS, RgbImage, decode, read_image};
+pub use decode::{MAX_NAMED_PIXELS, MAX_PIXELS, RgbImage, decode, decode_within, read_image};
 pub use doctor::{
     BadSample, CaptionReport, Diagnosis, DoctorConfig, DuplicateReport, ImageReport, Summary, Twin,
     examine,

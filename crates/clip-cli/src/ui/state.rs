@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use clip_data::{FaultKind, decode};
+use clip_data::{FaultKind, MAX_NAMED_PIXELS, decode_within};
 use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, Templates};
 use serde_json::{Value, json};
 
@@ -161,9 +161,11 @@ impl State {
 
 impl Engine {
     fn pixels(&mut self, image: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let decoded = decode(image).map_err(|kind| {
+        let decoded = decode_within(image, MAX_NAMED_PIXELS).map_err(|kind| {
             Refusal::Request(match kind {
-                FaultKind::TooLarge => "the image has too many pixels".to_owned(),
+                FaultKind::TooLarge => format!(
+                    "the image is too large: reduce it to at most {MAX_NAMED_PIXELS} pixels"
+                ),
                 _ => "this is no image that can be read: give a jpg, png or webp".to_owned(),
             })
         })?;
