@@ -181,6 +181,7 @@ fn inputs_of_embed_are_checked_before_anything_is_written() {
                 &["note.jpg is not a usable image"],
             ),
             (&embed("--images", "gone.jpg"), &["cannot read gone.jpg"]),
+            (&embed("--images", "*.webp"), &["no file matches"]),
             (&embed("--texts", "gone.txt"), &["cannot read gone.txt"]),
             (&embed("--texts", "none.txt"), &["none.txt holds no text"]),
         ],

@@ -1,3 +1,5 @@
+use std::{io::Write, process::Stdio};
+
 use clip_zeroshot::TextEncoder;
 use serde_json::Value;
 
@@ -31,7 +33,6 @@ fn classify_prints_probabilities_of_own_labels() {
 
 #[test]
 fn images_are_named_by_folder_by_glob_or_on_stdin() {
-    use std::{io::Write, process::Stdio};
     let folder = Folder::new();
     std::fs::create_dir_all(folder.path("album/deep")).unwrap();
     folder.write("album/b.PNG", &picture(1));
@@ -154,6 +155,45 @@ fn embed_writes_normalised_features() {
         left.into_iter()
             .all(|entry| !partial(&entry.unwrap().file_name()))
     );
+}
+
+#[test]
+fn embed_takes_folders_and_stdin_and_says_whose_rows_there_are() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path("album/deep")).unwrap();
+    folder.write("album/deep/a.png", &picture(1));
+    folder.write("album/b.png", b"no image");
+    let args = ["embed", "--model", "model", "--out", "x.safetensors"];
+    let ran = folder.clip(&[&args[..], &["--images", "album", "?.png"]].concat());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(ran.out, "image_features [4, 16]\n");
+    assert!(
+        ran.err.contains("error: album/b.png is not a usable"),
+        "{ran:?}"
+    );
+    assert!(
+        ran.err.contains("1 of 5 images could not be read"),
+        "{ran:?}"
+    );
+    let bytes = std::fs::read(folder.path("x.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let paths = tensors.tensor("image_paths").unwrap();
+    let paths: Vec<String> = serde_json::from_slice(paths.data()).unwrap();
+    assert_eq!(paths, ["album/deep/a.png", "0.png", "1.png", "2.png"]);
+
+    let mut command = folder.command(&[&args[..], &["--texts", "-"]].concat());
+    let piped = Stdio::piped;
+    let mut clip = command.stdin(piped()).stdout(piped()).spawn().unwrap();
+    clip.stdin
+        .take()
+        .unwrap()
+        .write_all(b"red\nblue\n")
+        .unwrap();
+    let output = clip.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"text_features [2, 16]\n");
+    let both = [&args[..], &["--texts", "-", "--images", "-"]].concat();
+    let ran = folder.clip(&both);
+    assert!(ran.err.contains("both read stdin"), "{ran:?}");
 }
 
 #[test]

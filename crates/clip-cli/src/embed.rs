@@ -1,8 +1,12 @@
 //! `clip embed`: features to a file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Tensor;
 use clip_model::{
     l2_normalize,
@@ -16,7 +20,7 @@ use crate::{
     device::DeviceName,
     model::EncoderArgs,
     output,
-    pictures::{BATCH, Pictures},
+    pictures::{self, BATCH, Pictures},
 };
 
 #[derive(clap::Args)]
@@ -24,10 +28,11 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     model: EncoderArgs,
-    /// Image files: jpg, png or webp. Their features become `image_features`, `[images, embed_dim]`.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    /// Images (jpg, png or webp): files, folders, globs, or `-` for a list on stdin, a path a line. Their features become
+    /// `image_features`, `[images, embed_dim]`, and their paths `image_paths`, a JSON list as bytes.
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
     images: Vec<PathBuf>,
-    /// A file with one text a line. Their features become `text_features`, `[lines, embed_dim]`.
+    /// A file with one text a line, or `-` for stdin. Their features become `text_features`, `[lines, embed_dim]`.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// The safetensors file to write: L2-normalised features as f32.
@@ -41,22 +46,31 @@ pub(crate) struct Args {
 /// Texts whose features are tensors at once. Those of similar length among them are encoded together.
 const TEXTS: usize = 64 * PROMPT_BATCH;
 
-/// A tensor of the file. Those of millions of images are gigabytes: they are held once.
+/// How often it is said how far the images are.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Features as they stand in the file. Those of millions of images are gigabytes: they are held once.
 struct Features {
     name: &'static str,
-    shape: [usize; 2],
+    width: usize,
     bytes: Vec<u8>,
 }
 
 impl Features {
     /// Room for so many rows.
     fn new(name: &'static str, rows: usize, encoders: &ClipEncoders) -> Self {
-        let shape = [rows, encoders.config().embed_dim];
+        let width = encoders.config().embed_dim;
         Self {
             name,
-            shape,
-            bytes: Vec::with_capacity(shape[0] * shape[1] * size_of::<f32>()),
+            width,
+            bytes: Vec::with_capacity(rows * width * size_of::<f32>()),
         }
+    }
+
+    /// `[rows, embed_dim]`.
+    fn shape(&self) -> [usize; 2] {
+        let rows = self.bytes.len() / (self.width * size_of::<f32>());
+        [rows, self.width]
     }
 
     /// Takes the next rows, normalised.
@@ -74,48 +88,92 @@ impl Features {
 }
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
+    let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+    ensure!(
+        !(args.texts.as_ref().is_some_and(is_stdin) && args.images.iter().any(is_stdin)),
+        "--images and --texts both read stdin: give a file for one of them"
+    );
     let texts = args.texts.as_deref().map(read_lines).transpose()?;
+    let images = match args.images.as_slice() {
+        [] => Vec::new(),
+        named => pictures::find(named)?,
+    };
     let encoders = args.model.load(device)?;
     let mut tensors = Vec::new();
-    if !args.images.is_empty() {
-        tensors.push(encode_images(&encoders, &args.images)?);
+    let mut read = Vec::new();
+    if !images.is_empty() {
+        let (features, paths) = encode_images(&encoders, &images)?;
+        ensure!(
+            !paths.is_empty(),
+            "none of the images could be read, so nothing is written"
+        );
+        tensors.push(features);
+        read = paths;
     }
     if let Some(texts) = &texts {
-        let truncated = encoders.count_truncated(texts);
-        if truncated > 0 {
-            log::warn!(
-                "{truncated} of {} texts are longer than {} tokens: the model does not see their ends",
-                texts.len(),
-                encoders.context_length()
-            );
-        }
-        let mut features = Features::new("text_features", texts.len(), &encoders);
-        for part in texts.chunks(TEXTS) {
-            features.add(encode_all(&encoders, part, PROMPT_BATCH)?)?;
-        }
-        tensors.push(features);
+        tensors.push(encode_texts(&encoders, texts)?);
     }
-    let views = tensors.iter().map(|tensor| {
-        let view = TensorView::new(Dtype::F32, tensor.shape.to_vec(), &tensor.bytes);
-        // invariant: the bytes were just made from a tensor of that shape.
-        (tensor.name, view.expect("invariant: bytes fit their shape"))
+    write(&args.out, &tensors, &read)?;
+    print(&args.out, &tensors, args.json)?;
+    let bad = images.len() - read.len();
+    if bad > 0 {
+        bail!(
+            "{bad} of {} images could not be read: {} has no rows of them",
+            images.len(),
+            args.out.display()
+        );
+    }
+    Ok(())
+}
+
+fn write(out: &Path, tensors: &[Features], images: &[String]) -> Result<()> {
+    // No metadata, which readers refuse beyond 100 MB: paths of a million images.
+    let paths = json!(images).to_string();
+    let named = (!images.is_empty()).then_some((
+        "image_paths",
+        Dtype::U8,
+        vec![paths.len()],
+        paths.as_bytes(),
+    ));
+    let features = tensors.iter().map(|tensor| {
+        (
+            tensor.name,
+            Dtype::F32,
+            tensor.shape().to_vec(),
+            tensor.bytes.as_slice(),
+        )
     });
-    replace_atomically(&args.out, |partial| write_safetensors(partial, views, []))?;
-    if args.json {
-        let mut shapes = json!({ "out": args.out.display().to_string() });
-        for tensor in &tensors {
-            shapes[tensor.name] = json!(tensor.shape);
+    let views = features.chain(named).map(|(name, dtype, shape, bytes)| {
+        let view = TensorView::new(dtype, shape, bytes);
+        // invariant: the shape was just made from the bytes.
+        (name, view.expect("invariant: bytes fit their shape"))
+    });
+    replace_atomically(out, |partial| write_safetensors(partial, views, []))?;
+    Ok(())
+}
+
+fn print(out: &Path, tensors: &[Features], as_json: bool) -> Result<()> {
+    if as_json {
+        let mut shapes = json!({ "out": out.display().to_string() });
+        for tensor in tensors {
+            shapes[tensor.name] = json!(tensor.shape());
         }
         return output::line(&shapes.to_string());
     }
-    for Features { name, shape, .. } in &tensors {
-        output::line(&format!("{name} {shape:?}"))?;
+    for tensor in tensors {
+        output::line(&format!("{} {:?}", tensor.name, tensor.shape()))?;
     }
     Ok(())
 }
 
 fn read_lines(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| {
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    read.with_context(|| {
         format!(
             "cannot read {}: give a UTF-8 file with one text a line",
             path.display()
@@ -130,15 +188,47 @@ fn read_lines(path: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn encode_images(encoders: &ClipEncoders, paths: &[PathBuf]) -> Result<Features> {
-    let mut pictures = Pictures::new(encoders);
-    let mut features = Features::new("image_features", paths.len(), encoders);
-    for paths in paths.chunks(BATCH) {
-        let mut pixels = Vec::new();
-        for path in paths {
-            pixels.extend(pictures.read(path)?);
-        }
-        features.add(encoders.encode_images(pixels))?;
+fn encode_texts(encoders: &ClipEncoders, texts: &[String]) -> Result<Features> {
+    let truncated = encoders.count_truncated(texts);
+    if truncated > 0 {
+        log::warn!(
+            "{truncated} of {} texts are longer than {} tokens: the model does not see their ends",
+            texts.len(),
+            encoders.context_length()
+        );
+    }
+    let mut features = Features::new("text_features", texts.len(), encoders);
+    for part in texts.chunks(TEXTS) {
+        features.add(encode_all(encoders, part, PROMPT_BATCH)?)?;
     }
     Ok(features)
+}
+
+/// Features of the images that can be read, and their paths. The others are named.
+fn encode_images(encoders: &ClipEncoders, paths: &[PathBuf]) -> Result<(Features, Vec<String>)> {
+    let mut pictures = Pictures::new(encoders);
+    let mut features = Features::new("image_features", paths.len(), encoders);
+    let mut read = Vec::new();
+    let mut told = Instant::now();
+    for (part, batch) in paths.chunks(BATCH).enumerate() {
+        let mut pixels = Vec::new();
+        for path in batch {
+            match pictures.read(path) {
+                Ok(own) => {
+                    pixels.extend(own);
+                    read.push(path.display().to_string());
+                }
+                Err(error) => output::print_error(&error.into()),
+            }
+        }
+        if !pixels.is_empty() {
+            features.add(encoders.encode_images(pixels))?;
+        }
+        if told.elapsed() >= TELL_EVERY {
+            let done = part * BATCH + batch.len();
+            log::info!("{done} of {} images encoded", paths.len());
+            told = Instant::now();
+        }
+    }
+    Ok((features, read))
 }
