@@ -1,3 +1,7 @@
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use crate::ZeroShotError;
 
 /// One class name or template, and where it stands.
@@ -15,7 +19,7 @@ struct List {
     entries: Vec<Entry>,
 }
 
-/// The entries of a file: one a line, or the strings of a Python or JSON list.
+/// The entries of a file: one a line, the strings of a Python or JSON list, or those of a JSON object by their indices.
 ///
 /// Of several lists, as in OpenCLIP's `zero_shot_metadata.py`, the first whose name contains one of
 /// `wanted` is taken.
@@ -25,6 +29,16 @@ pub(super) fn read_entries(
     wanted: &[&str],
 ) -> Result<Vec<Entry>, ZeroShotError> {
     let text = text.trim_start_matches('\u{feff}');
+    if let Some(structure) = other_structure(text) {
+        return by_index(text).map_err(|reason| ZeroShotError::BadLine {
+            origin: origin.to_owned(),
+            line: 1,
+            reason: format!(
+                "this begins as {structure}, but {reason}; write one entry a line, a list of strings, or a JSON object of \
+                 index and name"
+            ),
+        });
+    }
     if !is_list(text) {
         return lines(text, origin);
     }
@@ -70,6 +84,48 @@ fn lines(text: &str, origin: &str) -> Result<Vec<Entry>, ZeroShotError> {
             reason: "the line is empty: remove it".to_owned(),
         }),
         None => Ok(entries),
+    }
+}
+
+/// What text begins as that is neither lines nor a list of strings. A template may begin with `{}`, and a name with a bracket.
+fn other_structure(text: &str) -> Option<&'static str> {
+    let mut chars = text.chars().filter(|c| !c.is_whitespace());
+    match (chars.next()?, chars.next()?) {
+        ('{', '"' | '\'' | '0'..='9') => Some("an object"),
+        ('[', '{' | '[' | '0'..='9') => Some("a list of something else than strings"),
+        _ => None,
+    }
+}
+
+/// The names of `{"0": "tench"}`, or of `{"0": ["n01440764", "tench"]}`, as Keras has `ImageNet`'s.
+fn by_index(text: &str) -> Result<Vec<Entry>, String> {
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| format!("is no JSON ({error})"))?;
+    let object = value.as_object().ok_or("is no JSON object")?;
+    let mut names = BTreeMap::new();
+    for (key, value) in object {
+        let index: usize = key.parse().map_err(|_| format!("`{key}` is no index"))?;
+        let name = value
+            .as_str()
+            .or_else(|| value.as_array()?.last()?.as_str());
+        let name = name
+            .ok_or_else(|| format!("index {key} has no name"))?
+            .trim();
+        if name.is_empty() {
+            return Err(format!("the name of index {key} is empty"));
+        }
+        let before = text.find(&format!("\"{key}\"")).unwrap_or(0);
+        let entry = Entry {
+            line: 1 + text[..before].matches('\n').count(),
+            text: name.to_owned(),
+        };
+        if names.insert(index, entry).is_some() {
+            return Err(format!("index {index} comes twice"));
+        }
+    }
+    match names.keys().enumerate().find(|(at, index)| at != *index) {
+        Some((missing, _)) => Err(format!("index {missing} is missing")),
+        None => Ok(names.into_values().collect()),
     }
 }
 
@@ -292,6 +348,36 @@ mod tests {
             ]
         );
         assert_eq!(texts("[\"a {}\", \"b {}\"]", "template"), ["a {}", "b {}"]);
+    }
+
+    #[test]
+    fn an_object_gives_its_names_in_the_order_of_their_indices() {
+        let plain = r#"{"10": "k", "2": "c", "0": "a", "1": "b", "3": "d", "4": "e", "5": "f", "6": "g", "7": "h",
+            "8": "i", "9": "j"}"#;
+        assert_eq!(texts(plain, "class").concat(), "abcdefghijk");
+        let keras = "{\n\"0\": [\"n01440764\", \"tench\"],\n\"1\": [\"n01443537\", \"goldfish\"]}";
+        let expected = [(2, "tench".to_owned()), (3, "goldfish".to_owned())];
+        assert_eq!(read(keras, "class").unwrap(), expected);
+    }
+
+    #[test]
+    fn json_of_another_form_is_no_list_of_lines() {
+        for (text, reason) in [
+            (r#"{"tench": 0}"#, "`tench` is no index"),
+            (r#"{"0": "a", "2": "b"}"#, "index 1 is missing"),
+            (r#"{"0": 3}"#, "index 0 has no name"),
+            ("{0: 'tench'}", "is no JSON"),
+            ("[\n {\"name\": \"cat\"}]", "is no JSON object"),
+            ("[1, 2]", "is no JSON object"),
+        ] {
+            let error = read(text, "class").unwrap_err();
+            assert!(
+                error.contains(reason) && error.contains("one entry a line"),
+                "{error}"
+            );
+        }
+        // The bare class name, as a template.
+        assert_eq!(texts("{}\na {}", "template"), ["{}", "a {}"]);
     }
 
     #[test]
