@@ -197,6 +197,11 @@ fn a_probe_learns_what_its_features_hold() {
         2
     );
     assert_eq!(found["zero_shot"]["samples"], 30);
+    assert!(!full.err.contains("--shots"), "{full:?}");
+    let beyond = folder.clip(&[&args[..], &["--val", "a.tar", "--shots", "40"]].concat());
+    let few =
+        "--shots 40 asks for more examples than every class has: `class 0` has 20, the fewest";
+    assert!(beyond.err.contains(few), "{beyond:?}");
     let again = folder.clip(&[&args[..], &more].concat());
     assert!(again.err.contains("taken from kept/features"), "{again:?}");
     assert_eq!(again.json(), found);

@@ -193,6 +193,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let few_shot = if few_shot.shots.is_empty() {
         Vec::new()
     } else {
+        warn_of_few(&few_shot, fit_to.iter().map(|&at| pool.labels[at]), &names);
         let (features, labels) = (&pool.features, &pool.labels);
         few_shot.curve(features, labels, &fit_to, &validation, &test_samples)?
     };
@@ -226,6 +227,26 @@ fn labelled(shards: &ShardFeatures, names: &ClassNames, from: LabelsFrom) -> Res
         features: features.context("the pass kept no features before the projection")?,
         labels: shards.labels(names.as_slice(), from.source())?,
     })
+}
+
+/// Says which class has least, where a point of the curve asks for more examples than that.
+fn warn_of_few(few_shot: &FewShot, labels: impl Iterator<Item = u32>, names: &ClassNames) {
+    let mut counts = vec![0; names.len()];
+    for label in labels {
+        counts[label as usize] += 1;
+    }
+    let fewest = names
+        .as_slice()
+        .iter()
+        .zip(counts)
+        .min_by_key(|(_, count)| *count);
+    let most = few_shot.shots.iter().copied().max().unwrap_or(0);
+    if let Some((name, count)) = fewest.filter(|(_, count)| *count < most) {
+        log::warn!(
+            "--shots {most} asks for more examples than every class has: `{name}` has {count}, the fewest. Such a class \
+             gives all it has"
+        );
+    }
 }
 
 /// Classes without names: as many as the highest number asks for.
