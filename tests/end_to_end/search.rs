@@ -112,6 +112,14 @@ fn what_cannot_be_searched_says_why() {
         &[&query[..], &["--model", "ViT-Mini-16-96"]].concat(),
         "was made with another model",
     );
+    refused(
+        &["search", "query", "gone.png", "--dir", "album"],
+        "there is no image gone.png: check its path, or add --text",
+    );
+    let text = folder.clip(&["search", "query", "gone.png", "--text", "--dir", "album"]);
+    assert_eq!(text.out.lines().count(), 3, "{text:?}");
+    let none = folder.clip(&[&query[..], &["--top", "0"]].concat());
+    assert_eq!(none.code, Some(2), "{none:?}");
     folder.write("album/.clip-index.safetensors", b"no index");
     refused(&query, "is not a usable index of images");
     refused(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use clap::builder::RangedU64ValueParser;
 use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, Prediction};
 use serde_json::json;
 
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: EncoderArgs,
     /// Labels shown of each image, the most probable first.
-    #[arg(long, value_name = "K", default_value_t = 5)]
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     top: usize,
     /// Print one JSON object an image.
     #[arg(long)]

@@ -7,6 +7,7 @@ mod opened;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use clap::builder::RangedU64ValueParser;
 use clip_zeroshot::{ClipEncoders, TextEncoder};
 use serde_json::json;
 
@@ -56,9 +57,12 @@ pub(crate) struct IndexArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct QueryArgs {
-    /// A text, or an image: it is an image if a file of that name exists and its name ends as an image's.
+    /// A text, or an image: it is an image if its name ends as an image's.
     #[arg(value_name = "TEXT|IMAGE")]
     query: String,
+    /// The query is a text, whatever it ends in.
+    #[arg(long)]
+    text: bool,
     /// The indexed folder.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
@@ -69,7 +73,7 @@ pub(crate) struct QueryArgs {
     #[arg(long, value_name = "DIR|PRESET")]
     model: Option<String>,
     /// Images shown, the nearest first.
-    #[arg(long, value_name = "K", default_value_t = 10)]
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     top: usize,
     /// Compare all features, of an approximate index too.
     #[arg(long)]
@@ -127,10 +131,16 @@ pub(crate) fn text_feature(encoders: &ClipEncoders, text: &str) -> Result<Vec<f3
 }
 
 fn query(args: &QueryArgs, device: Option<DeviceName>) -> Result<()> {
+    let path = Path::new(&args.query);
+    let is_image = !args.text && pictures::is_image(path);
+    ensure!(
+        !is_image || path.is_file(),
+        "there is no image {}: check its path, or add --text to search for these words",
+        args.query
+    );
     let file = index_file(&args.dir, args.index.as_deref());
     let (index, encoders) = open(&file, args.exact, args.model.as_deref(), device)?;
-    let path = Path::new(&args.query);
-    let feature = if path.is_file() && pictures::is_image(path) {
+    let feature = if is_image {
         let pixels = Pictures::new(&encoders).read(path)?;
         encoders.encode_images(pixels).try_into_vec_as::<f32>()?
     } else {
