@@ -39,7 +39,7 @@ pub struct ImageReport {
     pub height: Option<Summary>,
     /// In pixels: what a crop for training is enlarged from, if it is less than the model's image size.
     pub shorter_side: Option<Summary>,
-    /// Encoded size, in bytes, to the next 100.
+    /// Encoded size, in bytes; the quantiles to the next 100.
     pub bytes: Option<Summary>,
 }
 

@@ -18,7 +18,8 @@ use crate::{
     faults::FaultLog, scan::Chunks,
 };
 
-/// Encoded sizes are counted in steps of so many bytes, so that there are few different ones.
+/// Encoded sizes are counted in steps of so many bytes, so that there are few different ones; the smallest, the largest and
+/// the mean are exact.
 const BYTES_STEP: u64 = 100;
 
 /// Tokens that are counted of a caption at most: a text of a book's length is no caption, whatever its length is.
@@ -115,7 +116,7 @@ impl<'a> Tally<'a> {
             width: Histogram::default(),
             height: Histogram::default(),
             shorter_side: Histogram::default(),
-            bytes: Histogram::default(),
+            bytes: Histogram::in_steps_of(BYTES_STEP),
             tokens: Histogram::default(),
             captions: CaptionReport {
                 context_length: config.context_length,
@@ -133,7 +134,7 @@ impl<'a> Tally<'a> {
         self.width.add(good.width);
         self.height.add(good.height);
         self.shorter_side.add(good.width.min(good.height));
-        self.bytes.add(good.bytes.next_multiple_of(BYTES_STEP));
+        self.bytes.add(good.bytes);
         self.captions.captions += good.tokens.len() as u64;
         for length in good.tokens {
             self.tokens.add(length as u64);

@@ -2,13 +2,24 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// How often each value occurs: exact, and as small as there are different values.
-#[derive(Debug, Default)]
+/// How often each value occurs: as small as there are different values, or steps with a value.
+#[derive(Debug)]
 pub(super) struct Histogram {
+    step: u64,
     counts: BTreeMap<u64, u64>,
+    min: u64,
+    max: u64,
+    sum: u128,
 }
 
-/// A distribution in a few numbers. Each but the mean is a value that occurs.
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::in_steps_of(1)
+    }
+}
+
+/// A distribution in a few numbers. Each but the mean is a value that occurs; of images' bytes, the quantiles are rounded up to
+/// a hundred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
     /// The smallest.
@@ -26,22 +37,32 @@ pub struct Summary {
 }
 
 impl Histogram {
+    /// Values are rounded up to a multiple of `step`, but in what is told of the least, the largest and the mean.
+    pub(super) fn in_steps_of(step: u64) -> Self {
+        Self {
+            step,
+            counts: BTreeMap::new(),
+            min: u64::MAX,
+            max: 0,
+            sum: 0,
+        }
+    }
+
     pub(super) fn add(&mut self, value: u64) {
-        *self.counts.entry(value).or_default() += 1;
+        let rounded = value.next_multiple_of(self.step);
+        *self.counts.entry(rounded).or_default() += 1;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.sum += u128::from(value);
     }
 
     /// `None` where there is no value.
     pub(super) fn summary(&self) -> Option<Summary> {
-        let (min, max) = (
-            *self.counts.keys().next()?,
-            *self.counts.keys().next_back()?,
-        );
+        if self.counts.is_empty() {
+            return None;
+        }
+        let (min, max) = (self.min, self.max);
         let count: u64 = self.counts.values().sum();
-        let sum: u128 = self
-            .counts
-            .iter()
-            .map(|(value, count)| u128::from(*value) * u128::from(*count))
-            .sum();
         let quantile = |hundredths: u64| {
             // The smallest value that so many are at most.
             let rank = (u128::from(count) * u128::from(hundredths)).div_ceil(100) as u64;
@@ -50,7 +71,8 @@ impl Histogram {
                 seen += *count;
                 seen >= rank
             });
-            found.map_or(max, |(value, _)| *value)
+            // The last step ends beyond the largest value.
+            found.map_or(max, |(value, _)| (*value).min(max))
         };
         Some(Summary {
             min,
@@ -58,7 +80,7 @@ impl Histogram {
             median: quantile(50),
             p95: quantile(95),
             max,
-            mean: sum as f64 / count as f64,
+            mean: self.sum as f64 / count as f64,
         })
     }
 }
@@ -66,6 +88,23 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_leave_the_ends_and_the_mean_exact() {
+        let mut histogram = Histogram::in_steps_of(100);
+        for value in [7, 101, 102, 250] {
+            histogram.add(value);
+        }
+        let expected = Summary {
+            min: 7,
+            p5: 100,
+            median: 200,
+            p95: 250,
+            max: 250,
+            mean: 115.0,
+        };
+        assert_eq!(histogram.summary(), Some(expected));
+    }
 
     #[test]
     fn quantiles_are_values_that_occur() {
