@@ -10,15 +10,14 @@ use crate::DataError;
 /// A new folder, written beside its place under a hidden name and renamed when complete.
 ///
 /// What a process that was killed has left under the hidden name is removed by the next; dropping the folder before
-/// [`OutputFolder::publish`] removes it too. The lock stays beside it, an empty hidden file: a process that removed it
-/// might remove one that another has just locked.
+/// [`OutputFolder::publish`] removes it too.
 pub(crate) struct OutputFolder {
     target: PathBuf,
     partial: PathBuf,
     /// Whether dropping it leaves the hidden folder as it is.
     keep: bool,
-    /// Locked until the folder is in its place.
-    _lock: File,
+    /// Held until the folder is in its place.
+    _lock: FolderLock,
 }
 
 impl OutputFolder {
@@ -39,18 +38,7 @@ impl OutputFolder {
         let (partial, lock_path) = (hidden("partial"), hidden("lock"));
         let parent = parent(target);
         fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
-        let lock = File::create(&lock_path).map_err(DataError::io("create", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(DataError::FolderBusy {
-                    path: target.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(DataError::io("lock", &lock_path)(error));
-            }
-        }
+        let lock = FolderLock::take(lock_path, target)?;
         // Again, as another process may have put it there since; and what can't be replaced, such as a mount point, is
         // told now and not after hours of work.
         check_empty(target)?;
@@ -86,6 +74,62 @@ impl OutputFolder {
         sync_folder(parent(&self.target));
         Ok(())
     }
+}
+
+/// An empty hidden file that is locked. Where a file without a name can be told from one with it, it is removed while it
+/// is still locked, so that none stays behind.
+struct FolderLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl FolderLock {
+    fn take(path: PathBuf, target: &Path) -> Result<Self, DataError> {
+        loop {
+            let file = File::create(&path).map_err(DataError::io("create", &path))?;
+            match file.try_lock() {
+                // The process that held it may have removed it after it was opened here. Another one that comes now makes a
+                // file of its own, and would not be kept out.
+                Ok(()) if !is_at(&file, &path) => {}
+                Ok(()) => return Ok(Self { path, _file: file }),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(DataError::FolderBusy {
+                        path: target.to_owned(),
+                    });
+                }
+                Err(TryLockError::Error(error)) => {
+                    return Err(DataError::io("lock", &path)(error));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        if cfg!(unix) {
+            // One that stays is empty, and locked anew by the next process.
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Whether the path still leads to the open file.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let place = |about: fs::Metadata| (about.dev(), about.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(own), Ok(there)) => place(own) == place(there),
+        _ => false,
+    }
+}
+
+/// Nothing removes it here.
+#[cfg(not(unix))]
+fn is_at(_file: &File, _path: &Path) -> bool {
+    true
 }
 
 /// What is fine if it doesn't exist.
@@ -144,6 +188,22 @@ mod tests {
         assert!(error.contains("`a.tar`"), "{error}");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn no_lock_stays_beside_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("set");
+        let lock = root.path().join(".set.lock");
+        let folder = OutputFolder::create(&target).unwrap();
+        assert!(OutputFolder::create(&target).is_err() && lock.exists());
+        drop(folder);
+        assert!(!lock.exists());
+        // A process that was killed leaves one.
+        fs::write(&lock, b"").unwrap();
+        OutputFolder::create(&target).unwrap().publish().unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
     #[test]
     fn of_several_at_once_one_writes() {
         let root = tempfile::tempdir().unwrap();
@@ -164,6 +224,9 @@ mod tests {
                 runs.collect::<Vec<u8>>()
             });
             assert_eq!(fs::read(target.join("a.tar")).unwrap(), written);
+        }
+        if cfg!(unix) {
+            assert_eq!(fs::read_dir(root.path()).unwrap().count(), 20);
         }
     }
 
