@@ -146,7 +146,7 @@ pub enum DataError {
     /// A whole pass over the data gave no sample.
     #[error("no usable sample in the whole data set; worst shards: {worst}")]
     NothingUsable {
-        /// The shards with most bad samples, with their kinds.
+        /// The shards with most bad samples, with their kinds, or the first of all where none holds any.
         worst: String,
     },
     /// A folder that a dataset is to be made in holds something else.

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
+use crate::{DataError, ShardSet};
 
 /// Samples after which the share of bad ones is judged: fewer are too few to tell a broken set from bad luck.
 const JUDGED_FROM: u64 = 200;
@@ -41,6 +41,8 @@ pub enum FaultKind {
     DuplicateKey,
     /// A file that a table names, or that was listed, is missing or can't be read.
     UnreadableFile,
+    /// The file is empty, or doesn't begin as a tar.
+    NoTar,
     /// The archive is cut off or damaged; what follows is lost.
     TruncatedShard,
     /// The operating system could not read on.
@@ -62,6 +64,7 @@ impl fmt::Display for FaultKind {
             Self::BadClass => "bad class",
             Self::DuplicateKey => "duplicate key",
             Self::UnreadableFile => "unreadable file",
+            Self::NoTar => "no tar",
             Self::TruncatedShard => "truncated shard",
             Self::UnreadableShard => "unreadable shard",
             Self::Absent => "not there, though sizes.json counts it",
@@ -248,7 +251,12 @@ impl FaultLog {
         if (count == 1 && logged.shards <= SHARDS_LOGGED) || logged.faults.is_multiple_of(LOG_EVERY)
         {
             let number = logged.faults;
-            log::warn!("{shard}: sample `{key}` skipped: {kind} (number {number} of this kind)");
+            // What a whole shard lacks has no key.
+            let sample = match key {
+                "" => String::new(),
+                key => format!("sample `{key}` "),
+            };
+            log::warn!("{shard}: {sample}skipped: {kind} (number {number} of this kind)");
         }
         if self.total.samples >= JUDGED_FROM {
             self.judge()?;
@@ -256,18 +264,20 @@ impl FaultLog {
         Ok(())
     }
 
-    /// Ends a pass over the data.
+    /// Ends a pass over the data, whose shards are named if none gave anything.
     ///
     /// # Errors
     /// [`DataError::TooManyBad`], [`DataError::NothingUsable`].
-    pub(crate) fn epoch(&mut self) -> Result<(), DataError> {
+    pub(crate) fn epoch(&mut self, shards: &ShardSet) -> Result<(), DataError> {
         self.total.epochs += 1;
         self.fresh.epochs += 1;
         self.judge()?;
         if std::mem::take(&mut self.good_this_epoch) == 0 {
-            return Err(DataError::NothingUsable {
-                worst: self.total.worst_shards(3),
-            });
+            let worst = match self.total.bad() {
+                0 => shards.without_samples(),
+                _ => self.total.worst_shards(3),
+            };
+            return Err(DataError::NothingUsable { worst });
         }
         Ok(())
     }
@@ -300,6 +310,10 @@ impl FaultLog {
 mod tests {
     use super::*;
 
+    fn none() -> ShardSet {
+        ShardSet::from_paths(Vec::new())
+    }
+
     #[test]
     fn the_worst_shards_come_first() {
         let mut report = FaultReport::default();
@@ -330,7 +344,7 @@ mod tests {
         for _ in 0..100 {
             log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
         }
-        let error = log.epoch().unwrap_err().to_string();
+        let error = log.epoch(&none()).unwrap_err().to_string();
         assert!(
             error.contains("100 of 100") && error.contains("a.tar (100 bad json)"),
             "{error}"
@@ -353,14 +367,26 @@ mod tests {
         for _ in 0..300 {
             log.fault("a.tar", FaultKind::Absent, "").unwrap();
         }
-        log.epoch().unwrap();
+        log.epoch(&none()).unwrap();
         assert_eq!(log.take_fresh().bad(), 300);
+    }
+
+    #[test]
+    fn shards_without_a_sample_are_named() {
+        let names = ["a.tar", "b.tar", "c.tar", "d.tar"].map(Into::into);
+        let set = ShardSet::from_paths(names.to_vec());
+        let error = FaultLog::new(1.0).epoch(&set).unwrap_err().to_string();
+        let named = "a.tar, b.tar, c.tar (no sample) and 1 more";
+        assert!(error.ends_with(named), "{error}");
     }
 
     #[test]
     fn a_pass_without_a_usable_sample_ends_even_when_all_may_be_bad() {
         let mut log = FaultLog::new(1.0);
         log.fault("a.tar", FaultKind::NoImage, "k").unwrap();
-        assert!(matches!(log.epoch(), Err(DataError::NothingUsable { .. })));
+        assert!(matches!(
+            log.epoch(&none()),
+            Err(DataError::NothingUsable { .. })
+        ));
     }
 }

@@ -88,7 +88,7 @@ pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed
             }
         }
     }
-    log.epoch()?;
+    log.epoch(shards)?;
     let index = writer.finish()?;
     folder.publish()?;
     Ok(Packed {
@@ -380,7 +380,11 @@ mod tests {
         let set = ShardSet::from_paths(vec![write(&dir, "empty.tar", b"")]);
         let out = dir.path().join("out");
         let refused = |config: &PackConfig| pack(&set, config, &out).unwrap_err().to_string();
-        assert!(refused(&config(1)).contains("no usable sample"));
+        let nothing = refused(&config(1));
+        assert!(
+            nothing.contains("no usable sample") && nothing.contains("empty.tar (1 no tar)"),
+            "{nothing}"
+        );
         assert!(refused(&config(0)).contains("max_samples = 0"));
         let quality = PackConfig {
             jpeg_quality: 0,

@@ -127,7 +127,7 @@ pub fn curate(
         }
         first += read;
     }
-    log.epoch()?;
+    log.epoch(shards)?;
     let index = writer.finish()?;
     write_table(folder.path(), queries, [balance.counts(), &taken, &after])?;
     folder.publish()?;
@@ -175,9 +175,11 @@ fn count(shards: &ShardSet, queries: &Queries) -> Result<(Vec<u64>, u64), DataEr
         }
     }
     if usable == 0 {
-        return Err(DataError::NothingUsable {
-            worst: bad.worst_shards(3),
-        });
+        let worst = match bad.bad() {
+            0 => shards.without_samples(),
+            _ => bad.worst_shards(3),
+        };
+        return Err(DataError::NothingUsable { worst });
     }
     Ok((counts, matched))
 }

@@ -388,10 +388,7 @@ mod tests {
         let paths = files.map(|(name, bytes)| write(&dir, name, &bytes));
         let shards = ShardSet::from_paths(paths.to_vec());
         let found = examine(&shards, &tokenizer(), &DoctorConfig::default()).unwrap();
-        assert_eq!(
-            found.kinds,
-            BTreeMap::from([(FaultKind::TruncatedShard, 2)])
-        );
+        assert_eq!(found.kinds, BTreeMap::from([(FaultKind::NoTar, 2)]));
         assert_eq!(found.shards.len(), 2);
     }
 

@@ -194,7 +194,7 @@ impl Assembler {
                 return;
             }
         }
-        let last = match self.log.epoch() {
+        let last = match self.log.epoch(&self.shards) {
             Err(error) => Some(Err(error)),
             Ok(()) if batch.batch > 0 => Some(Ok(batch)),
             Ok(()) => None,

@@ -42,7 +42,8 @@ impl TrainLoader {
     /// Counts the shards, and checks that they fill a batch.
     ///
     /// # Errors
-    /// [`DataError::Io`], [`DataError::BadSetting`], [`DataError::BatchTooLarge`].
+    /// [`DataError::Io`], [`DataError::BadSetting`], [`DataError::BatchTooLarge`],
+    /// [`DataError::NothingUsable`] if the shards hold no sample at all.
     pub fn new(
         shards: ShardSet,
         tokenizer: Arc<Tokenizer>,
@@ -53,6 +54,11 @@ impl TrainLoader {
         // Without weights: a source that is seen twice an epoch doesn't fill a batch with more samples.
         let samples = plan.samples() / config.world_size as u64;
         let drawn = plan.samples_per_epoch(config.sampling());
+        if plan.samples() == 0 {
+            return Err(DataError::NothingUsable {
+                worst: plan.shards.without_samples(),
+            });
+        }
         if samples.min(drawn) < config.batch as u64 {
             return Err(DataError::BatchTooLarge {
                 batch: config.batch,
@@ -301,7 +307,7 @@ impl Assembler {
                 .fault(&self.shards.name(prepared.shard), kind, &key)?,
         }
         if prepared.after.epoch > prepared.epoch {
-            self.log.epoch()?;
+            self.log.epoch(&self.shards)?;
         }
         Ok((pairs.len() == self.size).then_some(prepared.after))
     }

@@ -135,6 +135,10 @@ impl Items for Archive {
                     self.ended = true;
                     self.finish()
                 }
+                Ok(Next::NoTar) => {
+                    self.stop(FaultKind::NoTar);
+                    None
+                }
                 Ok(Next::Damaged) => {
                     self.stop(FaultKind::TruncatedShard);
                     None
@@ -273,6 +277,14 @@ mod tests {
             bytes
         };
         assert_eq!(keys(&items(&flipped)).last().unwrap(), "a:TruncatedShard");
+    }
+
+    #[test]
+    fn what_does_not_begin_as_a_tar_is_none() {
+        let page = "<html>not found</html>".repeat(100);
+        for bytes in [&b""[..], &page.as_bytes()[..100], page.as_bytes()] {
+            assert_eq!(keys(&items(bytes)), [":NoTar"]);
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::{DataError, FaultKind};
 /// Threads that count shards: most wait for a disk or a server.
 const COUNTING_THREADS: usize = 8;
 
+/// Shards that an error names.
+const NAMED: usize = 3;
+
 /// Samples of each tar of a folder, by file name, as `webdataset` and `OpenCLIP` keep them.
 const SIZES_FILE: &str = "sizes.json";
 
@@ -206,6 +209,19 @@ impl ShardSet {
     /// The name of a shard as reports show it; the parts of a table or folder share one.
     pub fn name(&self, shard: usize) -> String {
         self.shards[shard].name()
+    }
+
+    /// The first shards by name, such as `a.tar (no sample)`, for an error about all of them.
+    pub(crate) fn without_samples(&self) -> String {
+        let mut names: Vec<String> = (0..self.len()).map(|shard| self.name(shard)).collect();
+        // The parts of a table share a name.
+        names.dedup();
+        let more = match names.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        names.truncate(NAMED);
+        format!("{} (no sample){more}", names.join(", "))
     }
 
     /// The paths of the shards, if all are whole tars on this machine.

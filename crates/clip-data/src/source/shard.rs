@@ -24,7 +24,10 @@ impl ShardItem {
     pub(crate) fn ends_its_shard(&self) -> bool {
         matches!(
             self,
-            Self::Fault(FaultKind::TruncatedShard | FaultKind::UnreadableShard, _)
+            Self::Fault(
+                FaultKind::NoTar | FaultKind::TruncatedShard | FaultKind::UnreadableShard,
+                _
+            )
         )
     }
 
@@ -136,7 +139,7 @@ pub(super) trait Items: Send {
 /// Reads a shard from front to back.
 ///
 /// Members of a tar that follow each other and share a key are one sample. A damaged or cut-off archive
-/// yields what stands before the damage, and then [`FaultKind::TruncatedShard`].
+/// yields what stands before the damage, and then [`FaultKind::TruncatedShard`]; what begins as no tar, [`FaultKind::NoTar`].
 pub struct ShardReader {
     items: Box<dyn Items>,
 }

@@ -24,6 +24,8 @@ pub(super) struct Member {
 pub(super) enum Next {
     Member(Member),
     End,
+    /// What stands at the archive's start is no header.
+    NoTar,
     Damaged,
 }
 
@@ -42,22 +44,23 @@ impl Members {
             match self.input.fill(&mut block)? {
                 BLOCK => {}
                 // Not even an end marker: a download that failed, as an empty tar has two blocks.
-                0 if header_at == 0 => return Ok(Next::Damaged),
+                0 if header_at == 0 => return Ok(Next::NoTar),
                 // No end marker: some writers leave it out, but none leaves a block unfinished.
                 0 if header_at.is_multiple_of(BLOCK as u64) => return Ok(Next::End),
+                _ if header_at == 0 => return Ok(Next::NoTar),
                 _ => return Ok(Next::Damaged),
             }
             if block.iter().all(|byte| *byte == 0) {
                 return Ok(Next::End);
             }
             let header = ::tar::Header::from_byte_slice(&block);
-            let (Ok(size), Ok(sum)) = (header.entry_size(), header.cksum()) else {
-                return Ok(Next::Damaged);
+            let sound = header.cksum().is_ok_and(|sum| sum == checksum(&block));
+            let size = match header.entry_size() {
+                // No archive is so large; and sizes can be added without overflow.
+                Ok(size) if sound && size <= i64::MAX as u64 / 2 => size,
+                _ if header_at == 0 => return Ok(Next::NoTar),
+                _ => return Ok(Next::Damaged),
             };
-            // No archive is so large; and sizes can be added without overflow.
-            if sum != checksum(&block) || size > i64::MAX as u64 / 2 {
-                return Ok(Next::Damaged);
-            }
             let kind = header.entry_type();
             if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
                 if size > MAX_NAME_BYTES {
