@@ -146,6 +146,11 @@ fn what_the_data_tools_cannot_do_is_said() {
                 &["names.txt", "line 1"],
             ),
             (&["data", "index", "gone-*.tar"], &["no file matches"]),
+            (&["data", "index", "full"], &["`DIR/*.tar`"]),
+            (
+                &["data", "pack", "a.tar", "--out", "out", "--shard-mb", "0"],
+                &["max_bytes = 0"],
+            ),
             (
                 &["data", "index", "a.tar", "--check"],
                 &["cannot read ./index.json"],

@@ -245,6 +245,13 @@ fn inspect_counts_what_is_there() {
     let dir = found("model");
     assert_eq!(dir["params"], encoders().config().num_params());
     assert_eq!(found("model/open_clip_model.safetensors"), dir);
+    // The only file of weights, beside the index that a search keeps.
+    std::fs::create_dir(folder.path("bare")).unwrap();
+    for name in ["bare/own.safetensors", "bare/.clip-index.safetensors"] {
+        let weights = folder.path("model/open_clip_model.safetensors");
+        std::fs::copy(weights, folder.path(name)).unwrap();
+    }
+    assert_eq!(found("bare"), dir);
     let names: Vec<_> = dir["tensors"]
         .as_array()
         .unwrap()

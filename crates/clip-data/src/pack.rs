@@ -386,6 +386,9 @@ mod tests {
             "{nothing}"
         );
         assert!(refused(&config(0)).contains("max_samples = 0"));
+        let mut empty = config(1);
+        empty.layout.max_bytes = 0;
+        assert!(refused(&empty).contains("max_bytes = 0"));
         let quality = PackConfig {
             jpeg_quality: 0,
             ..config(1)

@@ -46,6 +46,9 @@ impl ShardLayout {
         if self.max_samples == 0 {
             return Err(DataError::setting("max_samples", 0, "must be at least 1"));
         }
+        if self.max_bytes == 0 {
+            return Err(DataError::setting("max_bytes", 0, "must be at least 1"));
+        }
         Ok(())
     }
 

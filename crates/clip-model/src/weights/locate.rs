@@ -42,7 +42,13 @@ pub(super) fn weights_in(folder: &Path) -> Result<PathBuf, ModelError> {
     };
     let entries = std::fs::read_dir(folder).map_err(ModelError::io("read", folder))?;
     let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    // A hidden file is another's, such as the index that `clip search` keeps.
+    let is_hidden = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.as_encoded_bytes().starts_with(b".")
+    };
     let mut found: Vec<PathBuf> = files
+        .filter(|path| !is_hidden(path))
         .filter(|path| path.is_file() && WeightsFile::open(path).is_ok())
         .collect();
     found.sort();
