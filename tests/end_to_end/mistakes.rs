@@ -68,6 +68,17 @@ fn a_model_that_is_not_there_or_not_whole_is_named() {
                 &["empty is no whole model", "open_clip_config.json"],
             ),
             (&eval("half"), &["half", "open_clip_model.safetensors"]),
+            (&eval("."), &["a run's", "whose model is ./model"]),
+            (
+                &eval("model/open_clip_model.safetensors"),
+                &["these are weights", "clip weights import"],
+            ),
+            (
+                &[
+                    "weights", "export", "ViT-B-32", "--format", "hf", "--out", "x",
+                ],
+                &["ViT-B-32 is a preset, which has no weights"],
+            ),
             (
                 &["weights", "inspect", "half"],
                 &["half", "open_clip_model.safetensors"],
@@ -152,7 +163,7 @@ fn names_and_templates_that_do_not_fit_are_named() {
             (&template, &["bad.txt, line 1", "{}"]),
             (
                 &["classify", "0.png", "--model", "model", "--labels", "a,,b"],
-                &["--labels, line 2", "empty"],
+                &["--labels: name 2 is empty"],
             ),
         ],
     );

@@ -40,14 +40,9 @@ fn an_evaluation_that_a_stop_left_out_is_made_up_for() {
     fs::remove_dir_all(newest).unwrap();
     let path = folder.path("run/metrics.jsonl");
     let lines = fs::read_to_string(&path).unwrap();
-    let kept = lines
-        .lines()
-        .filter(|line| !(line.contains("\"step\":8,") && line.contains("i2t_r1")));
-    fs::write(
-        &path,
-        kept.map(|line| format!("{line}\n")).collect::<String>(),
-    )
-    .unwrap();
+    let left_out = |line: &&str| line.contains("\"step\":8,") && line.contains("i2t_r1");
+    let kept: Vec<&str> = lines.lines().filter(|line| !left_out(line)).collect();
+    fs::write(&path, kept.join("\n") + "\n").unwrap();
     assert_eq!(metrics(&folder, "run").len() + 1, expected.len());
 
     let resumed = folder.clip(&["pretrain", "--resume", "run"]);

@@ -23,14 +23,27 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// Whether every number can be used.
-    pub(crate) fn is_valid(&self) -> bool {
-        let probs = [self.color_jitter_prob, self.gray_scale_prob, self.flip_prob];
-        probs
-            .iter()
-            .chain(&self.color_jitter)
-            .all(|share| (0.0..=1.0).contains(share))
-            && self.color_jitter[3] <= 0.5
+    /// The first number that can't be used, and its setting's name in a run.
+    pub(crate) fn out_of_range(&self) -> Option<(&'static str, f32)> {
+        let [brightness, contrast, saturation, hue] = self.color_jitter;
+        let jitter = "data.augment.color_jitter";
+        let shares = [
+            (jitter, brightness, 1.0),
+            (jitter, contrast, 1.0),
+            (jitter, saturation, 1.0),
+            (jitter, hue, 0.5),
+            (
+                "data.augment.color_jitter_prob",
+                self.color_jitter_prob,
+                1.0,
+            ),
+            ("data.augment.gray_scale_prob", self.gray_scale_prob, 1.0),
+            ("data.augment.flip_prob", self.flip_prob, 1.0),
+        ];
+        let wrong = shares
+            .into_iter()
+            .find(|(_, share, most)| !(0.0..=*most).contains(share));
+        wrong.map(|(name, share, _)| (name, share))
     }
 
     /// Changes an image of `side` pixels a row, as the random stream says.

@@ -10,7 +10,10 @@ use crate::{
 #[non_exhaustive]
 pub enum DataError {
     /// What is to be done takes tars on this machine.
-    #[error("{name} is no tar on this machine; `clip data pack` makes tars of it")]
+    #[error(
+        "{name} is no tar on this machine: name the tars of a folder as `DIR/*.tar`; of images and captions, \
+         `clip data pack` makes tars"
+    )]
     NoLocalTar {
         /// Its name.
         name: String,
@@ -120,7 +123,7 @@ pub enum DataError {
     /// A source gives nothing for too long.
     #[error(
         "nothing came from {shard} for {seconds} s; is its disk or server still there? \
-         If it is only slow, raise stall_seconds"
+         If it is only slow, raise `data.stall_seconds` of the run"
     )]
     Stalled {
         /// The shard being read.
@@ -131,7 +134,8 @@ pub enum DataError {
     /// More samples are bad than may be.
     #[error(
         "{bad} of {samples} samples are unusable, more than the allowed share of {allowed}; \
-         worst shards: {worst}. Repair or leave out these shards, or raise max_bad_share"
+         worst shards: {worst}. Repair or leave out these shards, or raise the share: \
+         `data.max_bad_share` of a run, `--max-bad-share` of an evaluation"
     )]
     TooManyBad {
         /// Samples skipped.

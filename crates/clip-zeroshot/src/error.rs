@@ -27,6 +27,14 @@ pub enum ZeroShotError {
         /// What is wrong with it, and the remedy.
         reason: String,
     },
+    /// A class name that was given by hand can't be used.
+    #[error("{origin}: {reason}")]
+    BadName {
+        /// Where it was given.
+        origin: String,
+        /// What is wrong with it, and the remedy.
+        reason: String,
+    },
     /// A class-name or template file holds nothing.
     #[error("{origin} holds no {what}: write one a line")]
     Nothing {
@@ -178,7 +186,7 @@ pub enum ZeroShotError {
         /// The file that it lacks.
         file: &'static str,
         /// Where to get it.
-        remedy: &'static str,
+        remedy: String,
     },
     /// A model and a tokenizer don't belong together.
     #[error(

@@ -13,6 +13,9 @@ use crate::{ClipEncoders, ZeroShotError};
 /// Seed of a preset's random weights.
 const PRESET_SEED: u64 = 0;
 
+/// The model directory within a run's.
+const RUN_MODEL: &str = "model";
+
 impl ClipEncoders {
     /// Loads a model by name: a model directory in OpenCLIP's layout, or a preset or a configuration file, which
     /// then gets random weights and CLIP's own vocabulary.
@@ -38,14 +41,20 @@ impl ClipEncoders {
             file,
             remedy,
         };
+        let own = path.join(RUN_MODEL);
         let has = |file: &str| path.join(file).is_file();
         if !has(CONFIG_FILE) {
-            let remedy = "give a directory that `clip pretrain` wrote, or one in OpenCLIP's layout";
+            let remedy = if own.join(CONFIG_FILE).is_file() {
+                format!("it is a run's, whose model is {}", own.display())
+            } else {
+                "give the `model` of a run of `clip pretrain`, or a directory in OpenCLIP's layout"
+                    .to_owned()
+            };
             return Err(missing(CONFIG_FILE, remedy));
         }
         if !has(WEIGHTS_FILE) {
             let remedy = "copy the weights there, in OpenCLIP's parameter names";
-            return Err(missing(WEIGHTS_FILE, remedy));
+            return Err(missing(WEIGHTS_FILE, remedy.to_owned()));
         }
         let dir = ModelDir::open(path)?;
         let text = &dir.config.text_cfg;
@@ -56,7 +65,7 @@ impl ClipEncoders {
             Tokenizer::clip()
         } else {
             let remedy = "copy there the tokenizer that the model was trained with";
-            return Err(missing(TOKENIZER_FILE, remedy));
+            return Err(missing(TOKENIZER_FILE, remedy.to_owned()));
         };
         let model = dir.load(&device.clone().without_autodiff())?;
         let origin = path.display().to_string();

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clip_data::Tokenizer;
-use clip_model::weights::{
-    Checkpoint, FloatType, ReadOptions, TextTokens, create_directory, refuse_existing,
+use clip_model::{
+    presets,
+    weights::{Checkpoint, FloatType, ReadOptions, TextTokens, create_directory, refuse_existing},
 };
 
 use super::tokenizer;
@@ -58,6 +59,11 @@ impl From<Dtype> for FloatType {
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
     refuse_existing(&args.out)?;
+    let name = args.model.display().to_string();
+    ensure!(
+        args.model.exists() || presets::json(&name).is_none(),
+        "{name} is a preset, which has no weights: give a model directory, or weights that `clip weights import` reads"
+    );
     let device = device::open(device)?.device;
     let checkpoint = Checkpoint::read(&args.model, &ReadOptions::default(), &device)?;
     let tokenizer = tokenizer::of(&checkpoint)?;

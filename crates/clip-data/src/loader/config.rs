@@ -112,25 +112,23 @@ impl LoaderConfig {
                 "max_bad_share",
                 self.max_bad_share.to_string(),
                 (0.0..=1.0).contains(&self.max_bad_share),
-                "must be between 0 and 1",
+                "must be between 0 and 1 (`data.max_bad_share` of a run, `--max-bad-share` of an evaluation)",
             ),
             (
-                "crop_scale",
+                "data.crop_scale",
                 format!("{low}, {high}"),
                 0.0 < low && low <= high && high <= 1.0,
                 "must be two shares of the area in rising order, above 0 and at most 1",
-            ),
-            (
-                "augment",
-                format!("{:?}", self.augment),
-                self.augment.is_valid(),
-                "every share must be between 0 and 1, and the hue's at most 0.5",
             ),
         ];
         for (name, value, good, reason) in checks {
             if !good {
                 return Err(DataError::setting(name, value, reason));
             }
+        }
+        if let Some((name, share)) = self.augment.out_of_range() {
+            let reason = "every share must be between 0 and 1, and the hue's at most 0.5";
+            return Err(DataError::setting(name, share, reason));
         }
         Ok(())
     }
@@ -169,6 +167,17 @@ mod tests {
             max_bad_share: f64::NAN,
             ..LoaderConfig::default()
         };
-        assert!(name(share).contains("max_bad_share"));
+        assert!(name(share).contains("`--max-bad-share` of an evaluation"));
+        let mut hue = LoaderConfig::default();
+        hue.augment.color_jitter[3] = 0.6;
+        assert!(name(hue).starts_with("data.augment.color_jitter = 0.6: "));
+        let flip = LoaderConfig {
+            augment: Augment {
+                flip_prob: 2.0,
+                ..Augment::default()
+            },
+            ..LoaderConfig::default()
+        };
+        assert!(name(flip).starts_with("data.augment.flip_prob = 2: "));
     }
 }

@@ -14,7 +14,7 @@ pub use self::{
 };
 use crate::{
     Clip, Init, ModelError, presets,
-    weights::{CONFIG_FILE, ModelDir},
+    weights::{CONFIG_FILE, ModelDir, WeightsFile},
 };
 
 /// A CLIP model's architecture, in the keys of OpenCLIP's model configurations.
@@ -90,6 +90,11 @@ impl ClipConfig {
                 name: name.to_owned(),
                 known: presets::names().map(str::to_owned).collect(),
             });
+        }
+        if WeightsFile::open(path).is_ok() {
+            let reason = "these are weights, which say too little of their model: `clip weights import` makes a model \
+                directory of them";
+            return Err(invalid(reason.to_owned(), name));
         }
         let json = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
         Self::from_json(&json, name)

@@ -45,7 +45,7 @@ impl ClassNames {
     /// Names from a list, such as the labels on a command line.
     ///
     /// # Errors
-    /// As [`ClassNames::from_text`]; the line is the name's position, from 1.
+    /// [`ZeroShotError::BadName`] for an empty or repeated name, [`ZeroShotError::Nothing`] without any.
     pub fn from_list<T: AsRef<str>>(names: &[T], origin: &str) -> Result<Self, ZeroShotError> {
         let entries = names.iter().zip(1..).map(|(name, line)| Entry {
             line,
@@ -53,13 +53,18 @@ impl ClassNames {
         });
         let entries: Vec<Entry> = entries.collect();
         if let Some(empty) = entries.iter().find(|entry| entry.text.is_empty()) {
-            return Err(ZeroShotError::BadLine {
+            return Err(ZeroShotError::BadName {
                 origin: origin.to_owned(),
-                line: empty.line,
-                reason: "the name is empty: remove it".to_owned(),
+                reason: format!("name {} is empty: remove it", empty.line),
             });
         }
-        Self::from_entries(entries, origin, Duplicates::Refuse)
+        if let Some((twice, _)) = repeated(&entries) {
+            return Err(ZeroShotError::BadName {
+                origin: origin.to_owned(),
+                reason: format!("`{}` comes twice: give each class its own name", twice.text),
+            });
+        }
+        Self::from_entries(entries, origin, Duplicates::Allow)
     }
 
     fn from_entries(
@@ -73,19 +78,16 @@ impl ClassNames {
                 what: "class name",
             });
         }
-        let mut seen = HashMap::new();
-        for entry in &entries {
-            let before = seen.insert(entry.text.as_str(), entry.line);
-            if let (Some(before), Duplicates::Refuse) = (before, duplicates) {
-                return Err(ZeroShotError::BadLine {
-                    origin: origin.to_owned(),
-                    line: entry.line,
-                    reason: format!(
-                        "class `{}` is on line {before} already: give each class its own name, or allow duplicates",
-                        entry.text
-                    ),
-                });
-            }
+        if let (Some((entry, before)), Duplicates::Refuse) = (repeated(&entries), duplicates) {
+            return Err(ZeroShotError::BadLine {
+                origin: origin.to_owned(),
+                line: entry.line,
+                reason: format!(
+                    "class `{}` is on line {before} already: give each class its own name (`clip eval zeroshot` can do \
+                     without: --allow-duplicates)",
+                    entry.text
+                ),
+            });
         }
         let names = entries.into_iter().map(|entry| entry.text).collect();
         Ok(Self { names })
@@ -106,6 +108,15 @@ impl ClassNames {
     pub fn hash(&self) -> String {
         hash_texts(&self.names)
     }
+}
+
+/// The first name that stood before, and the line where it did.
+fn repeated(entries: &[Entry]) -> Option<(&Entry, usize)> {
+    let mut seen = HashMap::new();
+    entries.iter().find_map(|entry| {
+        let before = seen.insert(entry.text.as_str(), entry.line)?;
+        Some((entry, before))
+    })
 }
 
 #[cfg(test)]
@@ -147,7 +158,10 @@ mod tests {
         let names = ClassNames::from_list(&odd, "--labels").unwrap();
         assert_eq!(names.as_slice(), odd);
         let error = ClassNames::from_list(&["a", "b", "a"], "--labels").unwrap_err();
-        assert!(error.to_string().contains("--labels, line 3"), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "--labels: `a` comes twice: give each class its own name"
+        );
         assert!(ClassNames::from_list(&["a", ""], "--labels").is_err());
         assert!(ClassNames::from_list::<&str>(&[], "--labels").is_err());
     }
