@@ -17,7 +17,7 @@ use crate::DataError;
 
 /// Bytes that are sent at once, and sent again where a connection breaks. Stores take 10,000 parts a file, so this is
 /// enough for 160 GB.
-const PART: usize = if cfg!(test) { 5 << 20 } else { 16 << 20 };
+const PART: usize = 16 << 20;
 
 /// Parts on their way at once.
 const PARTS_AHEAD: usize = 2;
