@@ -42,6 +42,8 @@ fn a_run_leaves_a_model_that_every_command_uses() {
     let lines = metrics(&folder, "deep/run");
     assert_eq!(lines.len(), 12, "ten steps, two evaluations");
     assert_eq!(lines[11]["zeroshot_top1_squares"], top1);
+    assert!(found["val_loss"].as_f64().unwrap() > 0.0, "{found}");
+    assert_eq!(lines[11]["val_loss"], found["val_loss"]);
     let report = fs::read_to_string(folder.path("deep/run/report.html")).unwrap();
     for part in ["image→text", "squares", "data:image/png"] {
         assert!(report.contains(part), "{part} is not in the report");

@@ -7,6 +7,7 @@ mod mirror;
 mod prepare;
 mod report;
 mod summary;
+mod val_loss;
 mod validation;
 
 use std::{

@@ -52,6 +52,7 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
             "samples": state.samples,
             "images_per_s": end.images_per_s,
             "peak_rss_mb": peak.map(|bytes| bytes as f64 / 1e6),
+            "val_loss": output.loss,
             "retrieval": object(&output.retrieval),
             "zeroshot": object(&output.zeroshot),
             "ema": object(averaged),
@@ -86,6 +87,7 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
                 [report.t2i_r1, report.t2i_r5, report.t2i_r10],
             ),
         ])?;
+        output::line(&format!("validation loss {:.3}", retrieval.loss))?;
     }
     for set in &found.zeroshot {
         output::line(&format!(
@@ -99,7 +101,10 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
     if !averaged.is_empty() {
         let numbers = averaged.iter().filter(|(key, _)| !key.contains("rank"));
         let numbers: Vec<String> = numbers
-            .map(|(key, value)| format!("{key} {}", percent(*value)))
+            .map(|(key, value)| match key.as_str() {
+                "val_loss" => format!("{key} {value:.3}"),
+                _ => format!("{key} {}", percent(*value)),
+            })
             .collect();
         output::line(&format!("averaged weights: {}", numbers.join(", ")))?;
     }

@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use burn::tensor::Tensor;
 use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
@@ -13,7 +16,7 @@ use clip_zeroshot::{
     encode_all, evaluate_zeroshot, resize, retrieve,
 };
 
-use super::report::Page;
+use super::{report::Page, val_loss::ValLoss};
 
 /// The keys of what retrieval gives.
 const RETRIEVAL_KEYS: [&str; 8] = [
@@ -34,6 +37,7 @@ pub(super) struct Validation {
     tokenizer: Arc<Tokenizer>,
     retrieval: Option<EvalLoader>,
     labelled: Vec<Labelled>,
+    loss: ValLoss,
     latest: Latest,
     page: Arc<Mutex<Page>>,
 }
@@ -64,6 +68,8 @@ pub(super) struct Found {
 
 pub(super) struct FoundRetrieval {
     pub(super) report: RetrievalReport,
+    /// The run's loss on these pairs, in nats.
+    pub(super) loss: f64,
     pub(super) shards: ShardFeatures,
     /// `[captions, embed_dim]`, not normalised.
     pub(super) captions: Tensor<2>,
@@ -122,6 +128,7 @@ impl Validation {
             tokenizer: Arc::clone(tokenizer),
             retrieval,
             labelled,
+            loss: ValLoss::new(run),
             latest: Latest::default(),
             page,
         })
@@ -158,8 +165,10 @@ impl Validation {
             let captions = encode_all(&encoders, &shards.captions, PROMPT_BATCH)?;
             let images = shards.images.clone();
             let report = retrieve(images, captions.clone(), &shards.image_of_caption)?.report;
+            let loss = self.loss.of(model, &shards, &captions);
             found.retrieval = Some(FoundRetrieval {
                 report,
+                loss,
                 shards,
                 captions,
             });
@@ -189,8 +198,8 @@ impl Validation {
 
 impl Evaluate for Validation {
     fn keys(&self) -> Vec<String> {
-        let retrieval = self.retrieval.iter().flat_map(|_| RETRIEVAL_KEYS);
-        self.with_zeroshot(retrieval)
+        let keys = || iter::once("val_loss").chain(RETRIEVAL_KEYS);
+        self.with_zeroshot(self.retrieval.iter().flat_map(|_| keys()))
     }
 
     fn main_keys(&self) -> Vec<String> {
@@ -233,6 +242,7 @@ impl Found {
         });
         let retrieval = retrieval.into_iter().flatten();
         EvalOutput {
+            loss: self.retrieval.as_ref().map(|found| found.loss),
             retrieval: retrieval
                 .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
