@@ -15,6 +15,23 @@ pub struct ContrastiveBatch {
     pub logit_bias: Option<Tensor<1>>,
     /// Which pairs match each other; without them, each image matches its own caption alone.
     pub groups: Option<Groups>,
+    /// What another model finds of the same pairs, to learn from as well. [`InfoNce`](super::InfoNce) alone does.
+    pub teacher: Option<TeacherFeatures>,
+}
+
+/// What a teacher finds of a batch: the similarities of its features are what a student's should be like.
+///
+/// # References
+/// Hinton et al. 2015, [Distilling the Knowledge in a Neural Network](https://arxiv.org/abs/1503.02531), of which the
+/// temperature is each model's own.
+#[derive(Clone, Debug)]
+pub struct TeacherFeatures {
+    /// `[batch, embed_dim]`, normalised by the loss; of another width than the student's, maybe.
+    pub image: Tensor<2>,
+    /// `[batch, embed_dim]`, normalised by the loss.
+    pub text: Tensor<2>,
+    /// `[1]`: logarithm of the factor between the teacher's cosines and logits.
+    pub logit_scale: Tensor<1>,
 }
 
 impl ContrastiveBatch {
@@ -26,6 +43,7 @@ impl ContrastiveBatch {
             logit_scale,
             logit_bias: None,
             groups: None,
+            teacher: None,
         }
     }
 
@@ -38,13 +56,20 @@ impl ContrastiveBatch {
     pub fn with_groups(self, groups: Option<Groups>) -> Self {
         Self { groups, ..self }
     }
+
+    /// Has the model learn from another beside the captions.
+    pub fn with_teacher(self, teacher: Option<TeacherFeatures>) -> Self {
+        Self { teacher, ..self }
+    }
 }
 
-/// A loss and its derivative by everything it depends on.
+/// A loss and its derivative by everything it depends on; with a teacher, that of `loss + distill`.
 #[derive(Clone, Debug)]
 pub struct ContrastiveGradients {
-    /// `[1]`, in nats.
+    /// `[1]`: of the captions, in nats.
     pub loss: Tensor<1>,
+    /// `[1]`: of the teacher, in nats, if there is one.
+    pub distill: Option<Tensor<1>>,
     /// `[batch, embed_dim]`: by the image features as they were given, not normalised.
     pub image: Tensor<2>,
     /// `[batch, embed_dim]`: by the text features as they were given, not normalised.

@@ -1,8 +1,9 @@
 use burn::tensor::{Tensor, activation};
 
 use super::{
-    ContrastiveBatch, ContrastiveGradients,
+    ContrastiveBatch, ContrastiveGradients, TeacherFeatures,
     scores::{ByOperands, Scores, Tile, TileRows},
+    softmaxes::Softmaxes,
 };
 use crate::l2_normalize;
 
@@ -12,6 +13,9 @@ use crate::l2_normalize;
 /// cross-entropy is with the uniform distribution over the group, and so for captions. Leaving the others of the group
 /// out of the denominator instead would say nothing about them; sharing the target draws them together, as their
 /// captions do, and keeps the loss a cross-entropy, least where the model's probabilities are the target's.
+///
+/// With [`TeacherFeatures`], the same cross-entropies with a teacher's probabilities as the target are minimised too, as
+/// `OpenCLIP`'s `DistillClipLoss` has it.
 ///
 /// # References
 /// CLIP figure 3; van den Oord et al. 2018 (InfoNCE); Yang et al. 2022, [Unified Contrastive Learning in
@@ -33,14 +37,13 @@ impl InfoNce {
         }
     }
 
-    /// The loss in its plain form, differentiable by Burn: two `[batch, batch]` matrices.
+    /// The loss in its plain form, differentiable by Burn: two `[batch, batch]` matrices. A teacher's part is added to it.
     ///
     /// # Shapes
     /// - returns `[1]`, in nats
     pub fn forward(&self, batch: ContrastiveBatch) -> Tensor<1> {
         let [rows, _] = batch.image.dims();
-        let image = l2_normalize(batch.image) * batch.logit_scale.exp().unsqueeze();
-        let logits = image.matmul(l2_normalize(batch.text).transpose());
+        let logits = logits(batch.image, batch.text, batch.logit_scale);
         let device = logits.device();
         let target = match batch.groups {
             Some(groups) => {
@@ -52,9 +55,13 @@ impl InfoNce {
         };
         let by_image = activation::log_softmax(logits.clone(), 1);
         let by_text = activation::log_softmax(logits, 0);
-        ((by_image + by_text) * target)
-            .sum()
-            .div_scalar(-2.0 * rows as f64)
+        let mut total = ((by_image.clone() + by_text.clone()) * target).sum();
+        if let Some(teacher) = batch.teacher {
+            let soft = self::logits(teacher.image, teacher.text, teacher.logit_scale);
+            let by_image = by_image * activation::softmax(soft.clone(), 1);
+            total = total + (by_image + by_text * activation::softmax(soft, 0)).sum();
+        }
+        total.div_scalar(-2.0 * rows as f64)
     }
 
     /// The loss and its gradients, tile by tile: memory grows with `batch * tile`, not `batch * batch`.
@@ -62,14 +69,22 @@ impl InfoNce {
     /// # Shapes
     /// The batch's tensors are detached from any graph.
     pub fn with_gradients(&self, batch: ContrastiveBatch) -> ContrastiveGradients {
-        let groups = batch.groups.clone();
-        let scores = Scores::new(
-            ContrastiveBatch {
-                logit_bias: None,
-                ..batch
-            },
-            self.tile,
-        );
+        let (groups, teacher) = (batch.groups.clone(), batch.teacher.clone());
+        let softmaxes = |batch| Softmaxes::new(Scores::new(batch, self.tile));
+        let found = softmaxes(ContrastiveBatch {
+            logit_bias: None,
+            teacher: None,
+            ..batch
+        });
+        let teacher = teacher.map(|teacher| {
+            let TeacherFeatures {
+                image,
+                text,
+                logit_scale,
+            } = teacher;
+            softmaxes(ContrastiveBatch::new(image, text, logit_scale))
+        });
+        let scores = &found.scores;
         // What should score high: the mean over a group, for the target is uniform over it.
         let of_group = |features: &Tensor<2>| match &groups {
             Some(groups) => groups.mean(features),
@@ -77,61 +92,49 @@ impl InfoNce {
         };
         let rows = scores.batch() as f64;
 
-        let mut by_image = Vec::new();
-        let mut by_text: Option<Tensor<2>> = None;
-        for tile in scores.tiles() {
-            by_image.push(log_sum_exp(&tile.logits, 1));
-            let columns = log_sum_exp(&tile.logits, 0);
-            by_text = Some(match by_text {
-                Some(sum) => log_add_exp(sum, columns),
-                None => columns,
-            });
-        }
-        // invariant: a batch has rows, so there was a tile.
-        let by_text = by_text.expect("invariant: a batch has a tile");
-
-        let mut total = by_text.clone().sum();
         let mut sum = ByOperands::default();
-        for (Tile { image, logits, .. }, by_image) in scores.tiles().zip(by_image) {
-            total = total + by_image.clone().sum();
+        // The teacher's probabilities times the logits, added up.
+        let mut expected: Option<Tensor<1>> = None;
+        let mut taught = teacher.iter().flat_map(Softmaxes::tiles);
+        for (Tile { image, logits, .. }, softmaxes) in found.tiles() {
             // d loss / d logits = (softmax over captions + softmax over images - 2 target) / 2 batch
-            let softmaxes = sum_of_softmaxes(&logits, &by_image, &by_text);
-            scores.back(image, softmaxes.mul_scalar(0.5 / rows), &mut sum);
+            // and of a teacher's part the same, with its softmaxes for targets.
+            let by_logits = match taught.next() {
+                Some((_, targets)) => {
+                    let part = (targets.clone() * logits).sum();
+                    expected = Some(match expected {
+                        Some(sum) => sum + part,
+                        None => part,
+                    });
+                    softmaxes.mul_scalar(2.0) - targets
+                }
+                None => softmaxes,
+            };
+            scores.back(image, by_logits.mul_scalar(0.5 / rows), &mut sum);
         }
+        drop(taught);
         let factor = scores.factor().clone();
         let right_text = of_group(scores.text());
         let matched = scores.image().clone() * factor.clone() * right_text.clone();
-        let total = total - matched.sum().mul_scalar(2.0);
+        let log_sums = found.log_sums();
+        let total = log_sums.clone() - matched.sum().mul_scalar(2.0);
         let right_image = of_group(scores.image()) * factor;
         let sum = sum.add(
             right_text.mul_scalar(-1.0 / rows),
             right_image.mul_scalar(-1.0 / rows),
         );
-        scores.gradients(total.div_scalar(2.0 * rows), sum)
+        let mean = |total: Tensor<1>| total.div_scalar(2.0 * rows);
+        ContrastiveGradients {
+            distill: expected.map(|expected| mean(log_sums - expected)),
+            ..found.scores.gradients(mean(total), sum)
+        }
     }
 }
 
-fn log_sum_exp(logits: &Tensor<2>, dim: usize) -> Tensor<2> {
-    #[cfg(feature = "cpu")]
-    if clip_kernels::computes_on(logits) {
-        return clip_kernels::log_sum_exp(logits, dim);
-    }
-    let max = logits.clone().max_dim(dim);
-    (logits.clone() - max.clone()).exp().sum_dim(dim).log() + max
-}
-
-/// The softmax over each row, given the rows' log-sum-exps, and that over each column.
-fn sum_of_softmaxes(logits: &Tensor<2>, by_row: &Tensor<2>, by_column: &Tensor<2>) -> Tensor<2> {
-    #[cfg(feature = "cpu")]
-    if clip_kernels::computes_on(logits) {
-        return clip_kernels::sum_of_softmaxes(logits, by_row, by_column);
-    }
-    (logits.clone() - by_row.clone()).exp() + (logits.clone() - by_column.clone()).exp()
-}
-
-fn log_add_exp(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
-    let max = a.clone().max_pair(b.clone());
-    ((a - max.clone()).exp() + (b - max.clone()).exp()).log() + max
+/// `[images, texts]`: cosines times the factor.
+fn logits(image: Tensor<2>, text: Tensor<2>, logit_scale: Tensor<1>) -> Tensor<2> {
+    let image = l2_normalize(image) * logit_scale.exp().unsqueeze();
+    image.matmul(l2_normalize(text).transpose())
 }
 
 #[cfg(test)]
@@ -141,7 +144,7 @@ mod tests {
     use super::*;
     use crate::loss::{
         ContrastiveLoss,
-        testing::{Operands, assert_is_derivative, assert_tiles_are_plain},
+        testing::{Operands, assert_close, assert_is_derivative, assert_tiles_are_plain, golden},
     };
 
     fn tiled(rows: usize) -> ContrastiveLoss {
@@ -151,15 +154,43 @@ mod tests {
     #[test]
     fn tiled_gradients_are_the_plain_forms_for_any_tile() {
         let plain = |batch| InfoNce::default().forward(batch);
-        for operands in Operands::with_and_without_groups() {
-            assert_tiles_are_plain(tiled, plain, &operands, None);
+        let taught = Operands::with_teacher();
+        for operands in Operands::with_and_without_groups().iter().chain(&taught) {
+            assert_tiles_are_plain(tiled, plain, operands, None);
+        }
+    }
+
+    /// `tests/reference/distill_loss.py`: OpenCLIP's `DistillClipLoss` and its gradients.
+    #[test]
+    fn the_loss_of_a_student_is_open_clips() {
+        let data = golden(include_bytes!(
+            "../../tests/reference/distill_loss.safetensors"
+        ));
+        let device = Device::default();
+        let tensor = |name: &str| Tensor::from_data(data(name), &device);
+        let scale = |name: &str| Tensor::<1>::from_data(data(name), &device);
+        let teacher = TeacherFeatures {
+            image: tensor("teacher.image"),
+            text: tensor("teacher.text"),
+            logit_scale: scale("teacher.logit_scale"),
+        };
+        let batch = ContrastiveBatch::new(tensor("image"), tensor("text"), scale("logit_scale"));
+        let batch = batch.with_teacher(Some(teacher));
+        for rows in [2, 5] {
+            let found = InfoNce::with_tile(rows).with_gradients(batch.clone());
+            assert_close(found.loss.into_data(), data("loss"));
+            assert_close(found.distill.unwrap().into_data(), data("distill"));
+            assert_close(found.image.into_data(), data("grad.image"));
+            assert_close(found.text.into_data(), data("grad.text"));
+            assert_close(found.logit_scale.into_data(), data("grad.logit_scale"));
         }
     }
 
     #[test]
     fn the_gradients_are_those_of_finite_differences() {
-        for operands in Operands::with_and_without_groups() {
-            assert_is_derivative(tiled(3), &operands, None);
+        let taught = Operands::with_teacher();
+        for operands in Operands::with_and_without_groups().iter().chain(&taught) {
+            assert_is_derivative(tiled(3), operands, None);
         }
     }
 

@@ -5,10 +5,11 @@ mod groups;
 mod infonce;
 mod scores;
 mod siglip;
+mod softmaxes;
 #[cfg(test)]
 mod testing;
 
-pub use batch::{ContrastiveBatch, ContrastiveGradients};
+pub use batch::{ContrastiveBatch, ContrastiveGradients, TeacherFeatures};
 pub use groups::Groups;
 pub use infonce::InfoNce;
 pub use siglip::SigLip;

@@ -138,6 +138,7 @@ impl Scores {
         let logit_scale = (by_image.clone() * self.image.rows.clone()).sum();
         ContrastiveGradients {
             loss,
+            distill: None,
             image: self.image.back(by_image),
             text: self.text.back(by_text),
             logit_scale,

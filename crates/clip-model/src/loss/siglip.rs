@@ -53,7 +53,11 @@ impl SigLip {
     ///
     /// # Shapes
     /// The batch's tensors are detached from any graph.
+    ///
+    /// # Panics
+    /// If the batch has a teacher: a distribution to learn is of [`InfoNce`](super::InfoNce).
     pub fn with_gradients(&self, batch: ContrastiveBatch) -> ContrastiveGradients {
+        assert!(batch.teacher.is_none(), "a sigmoid has no teacher");
         let ids = Ids::of(&batch);
         let bias = batch.logit_bias.clone();
         let scores = Scores::new(batch, self.tile);
@@ -135,13 +139,12 @@ fn signs(rows: Tensor<1, Int>, columns: Tensor<1, Int>) -> Tensor<2> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
-    use safetensors::SafeTensors;
+    use burn::tensor::Device;
 
     use super::*;
     use crate::loss::{
         ContrastiveLoss,
-        testing::{Operands, assert_close, assert_is_derivative, assert_tiles_are_plain},
+        testing::{Operands, assert_close, assert_is_derivative, assert_tiles_are_plain, golden},
     };
 
     fn tiled(rows: usize) -> ContrastiveLoss {
@@ -197,18 +200,9 @@ mod tests {
     /// `tests/reference/siglip_loss.py`: OpenCLIP's `SigLipLoss` and its gradients.
     #[test]
     fn the_loss_and_its_gradients_are_open_clips() {
-        let bytes = include_bytes!("../../tests/reference/siglip_loss.safetensors");
-        let file = SafeTensors::deserialize(bytes).unwrap();
+        let file = include_bytes!("../../tests/reference/siglip_loss.safetensors");
+        let data = golden(file);
         let device = Device::default();
-        let data = |name: &str| {
-            let view = file.tensor(name).unwrap();
-            let values: Vec<f32> = view
-                .data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect();
-            TensorData::new(values, view.shape().to_vec())
-        };
         let batch = ContrastiveBatch::new(
             Tensor::from_data(data("image"), &device),
             Tensor::from_data(data("text"), &device),

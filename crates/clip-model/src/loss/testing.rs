@@ -1,8 +1,9 @@
 //! What the tests of both losses share.
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
+use safetensors::SafeTensors;
 
-use super::{ContrastiveBatch, ContrastiveGradients, ContrastiveLoss, Groups};
+use super::{ContrastiveBatch, ContrastiveGradients, ContrastiveLoss, Groups, TeacherFeatures};
 
 /// Sums of a few dozen f32 terms of order one, in another order.
 const ROUNDING: f32 = 2e-6;
@@ -19,6 +20,8 @@ pub(super) struct Operands {
     image: Vec<f32>,
     text: Vec<f32>,
     groups: Option<Groups>,
+    /// Image and text features of a teacher.
+    teacher: Option<[Vec<f32>; 2]>,
 }
 
 impl Operands {
@@ -39,7 +42,21 @@ impl Operands {
             image: values(1),
             text: values(2),
             groups: None,
+            teacher: None,
         }
+    }
+
+    /// As [`with_and_without_groups`](Self::with_and_without_groups), with a teacher who finds other things.
+    pub(super) fn with_teacher() -> Vec<Self> {
+        let taught = |of: Self| Self {
+            teacher: Some([
+                of.text.clone(),
+                of.image.iter().map(|x| x * x - 0.2).collect(),
+            ]),
+            ..of
+        };
+        let all = Self::with_and_without_groups();
+        all.into_iter().map(taught).collect()
     }
 
     pub(super) fn with_and_without_groups() -> Vec<Self> {
@@ -60,10 +77,16 @@ impl Operands {
             let data = TensorData::new(values.to_vec(), [values.len() / EMBED_DIM, EMBED_DIM]);
             Tensor::from_data(data, device)
         };
+        let teacher = self.teacher.as_ref().map(|[image, text]| TeacherFeatures {
+            image: features(image),
+            text: features(text),
+            logit_scale: Tensor::from_floats([2.0], device),
+        });
         let logit_scale = Tensor::from_floats([logit_scale], device);
         ContrastiveBatch::new(features(&self.image), features(&self.text), logit_scale)
             .with_bias(bias.map(|bias| Tensor::from_floats([bias], device)))
             .with_groups(self.groups.clone())
+            .with_teacher(teacher)
     }
 
     fn found(&self, loss: ContrastiveLoss, bias: Option<f32>) -> ContrastiveGradients {
@@ -71,8 +94,30 @@ impl Operands {
     }
 }
 
+/// The tensors of a golden file, by name.
+pub(super) fn golden(file: &[u8]) -> impl Fn(&str) -> TensorData + '_ {
+    let file = SafeTensors::deserialize(file).unwrap();
+    move |name| {
+        let view = file.tensor(name).unwrap();
+        let values: Vec<f32> = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        TensorData::new(values, view.shape().to_vec())
+    }
+}
+
 pub(super) fn assert_close(got: TensorData, want: TensorData) {
     got.assert_approx_eq::<f32>(&want, Tolerance::absolute(ROUNDING));
+}
+
+/// What the gradients are of.
+fn whole(found: &ContrastiveGradients) -> Tensor<1> {
+    match &found.distill {
+        Some(distill) => found.loss.clone() + distill.clone(),
+        None => found.loss.clone(),
+    }
 }
 
 /// Compares the tiled form, for several tiles, with what Burn differentiates.
@@ -91,7 +136,7 @@ pub(super) fn assert_tiles_are_plain(
     let grads = loss.backward();
     for rows in [1, 4, 5, 64] {
         let found = operands.found(tiled(rows), bias);
-        assert_close(found.loss.into_data(), loss.clone().into_data());
+        assert_close(whole(&found).into_data(), loss.clone().into_data());
         for (got, of) in [(found.image, &batch.image), (found.text, &batch.text)] {
             assert_close(got.into_data(), of.grad(&grads).unwrap().into_data());
         }
@@ -109,7 +154,7 @@ pub(super) fn assert_is_derivative(loss: ContrastiveLoss, operands: &Operands, b
     let device = Device::default();
     let value = |operands: &Operands, logit_scale: f32, bias: Option<f32>| -> f32 {
         let batch = operands.batch(logit_scale, bias, &device);
-        loss.with_gradients(batch).loss.into_scalar()
+        whole(&loss.with_gradients(batch)).into_scalar()
     };
     let check = |what: &str, got: f32, low: f32, high: f32| {
         let slope = (high - low) / (2.0 * STEP);
