@@ -5,6 +5,7 @@ mod crashes;
 mod data_curation;
 mod data_tools;
 mod devices;
+mod distillation;
 mod evaluation;
 mod gpu;
 mod hub;

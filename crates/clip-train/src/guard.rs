@@ -109,6 +109,7 @@ mod tests {
     fn output(loss: f64, logit_scale: f64, data_wait: f64) -> StepOutput {
         StepOutput {
             loss,
+            distill_loss: None,
             logit_scale,
             lr: 1e-3,
             images_per_s: 100.0,

@@ -27,5 +27,5 @@ pub use run::{
 pub use schedule::{Decay, Schedule};
 pub use step::{
     Captions, ContrastiveStep, Images, KeptPatches, PairBatch, PatchDropout, StepGradients,
-    computes_on_device,
+    Teacher, computes_on_device,
 };

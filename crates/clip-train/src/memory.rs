@@ -161,6 +161,15 @@ impl StepMemory {
         })
     }
 
+    /// The same beside weights of another model, `parameters` of them, which encodes in the same precision and keeps
+    /// nothing.
+    pub fn beside(self, parameters: usize) -> Self {
+        Self {
+            fixed: self.fixed + (4 * parameters) as f64,
+            ..self
+        }
+    }
+
     /// The largest chunk with which a step fits in `limit` bytes, where `together` threads share them: the whole of a
     /// thread's part of the batch, or a power of two; 1 if none fits.
     ///

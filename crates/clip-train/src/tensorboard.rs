@@ -105,7 +105,8 @@ impl EventWriter {
             ("train/data_wait", output.data_wait),
             ("train/grad_norm", output.grad_norm),
         ];
-        self.scalars(step, values)
+        let distill = output.distill_loss.map(|loss| ("train/distill_loss", loss));
+        self.scalars(step, values.into_iter().chain(distill))
     }
 
     /// Writes an evaluation under `eval/`.

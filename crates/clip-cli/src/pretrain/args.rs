@@ -6,6 +6,7 @@ use clip_train::{
     RunDir,
     checkpoint::Mirror,
     config::{ConfigLayers, RunConfig},
+    progress::Display,
 };
 
 use super::devices::AnyDevice;
@@ -33,6 +34,10 @@ pub(crate) struct PretrainArgs {
     /// preset's architecture
     #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
     init: Option<String>,
+    /// A model to learn from beside the captions: a model directory, a file or a `hf-hub:ORG/NAME`, of the preset's image
+    /// size and vocabulary
+    #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
+    distill: Option<String>,
     /// Settings in a TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -131,6 +136,15 @@ impl PretrainArgs {
         })
     }
 
+    /// How progress is shown.
+    pub(super) fn display(&self) -> Display {
+        if self.plain {
+            Display::Plain
+        } else {
+            Display::Auto
+        }
+    }
+
     /// The directory that `--out` and `--resume` mean, and whether its run goes on.
     fn directory(&self) -> Result<(PathBuf, bool)> {
         match self.resume.as_deref() {
@@ -180,6 +194,7 @@ impl PretrainArgs {
             ("data.val", "--val", &self.val),
             ("preset", "--preset", &self.preset),
             ("init", "--init", &self.init),
+            ("distill", "--distill", &self.distill),
         ];
         for (key, flag, value) in texts {
             if let Some(value) = value {

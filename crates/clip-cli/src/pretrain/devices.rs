@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use clip_model::ClipConfig;
 use clip_train::{NamedDevice, config::RunConfig};
 
-use super::memory;
+use super::{memory, teacher::RunTeacher};
 use crate::{
     device::{self, Backend, DeviceName, Started},
     remote::{self, RemoteAddress, TokenArgs},
@@ -114,7 +114,12 @@ impl Devices {
     }
 
     /// Sets into how many parts batches are cut, where the settings leave that to the devices.
-    pub(super) fn divide(&self, config: &mut RunConfig, model: &ClipConfig) {
+    pub(super) fn divide(
+        &self,
+        config: &mut RunConfig,
+        model: &ClipConfig,
+        teacher: Option<&RunTeacher>,
+    ) {
         config.threads = match (config.threads, &self.encoding[..]) {
             (0, [one]) if one.device == self.main.device => self.main.threads(),
             // Each device that is named gets a part of every batch, in a run that began with fewer too.
@@ -123,7 +128,7 @@ impl Devices {
         if config.text_buckets == 0 {
             config.text_buckets = self.main.text_buckets();
         }
-        memory::choose_chunk(config, model, self);
+        memory::choose_chunk(config, model, teacher, self);
     }
 }
 

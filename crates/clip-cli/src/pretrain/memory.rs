@@ -3,7 +3,7 @@ use std::fs;
 use clip_model::{ClipConfig, Precision};
 use clip_train::{KeptByBlocks, StepMemory, config::RunConfig, progress::human_count};
 
-use super::devices::Devices;
+use super::{devices::Devices, teacher::RunTeacher};
 
 /// What this machine or its container has free, in bytes; `None` where the system doesn't tell it as a file.
 fn free_bytes() -> Option<u64> {
@@ -24,7 +24,12 @@ fn free_bytes() -> Option<u64> {
 }
 
 /// Sets the run's chunk, where it isn't set, by what memory is predicted to hold, and says so.
-pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: &Devices) {
+pub(super) fn choose_chunk(
+    config: &mut RunConfig,
+    model: &ClipConfig,
+    teacher: Option<&RunTeacher>,
+    devices: &Devices,
+) {
     if config.chunk > 0 {
         return;
     }
@@ -43,6 +48,8 @@ pub(super) fn choose_chunk(config: &mut RunConfig, model: &ClipConfig, devices: 
         KeptByBlocks::COMPOSED
     };
     let memory = StepMemory::predict(config, model, kept);
+    let beside = teacher.map_or(0, |of_run| of_run.parameters);
+    let memory = memory.map(|memory| memory.beside(beside));
     let (Some(limit), Some(memory)) = (limit, memory) else {
         return;
     };

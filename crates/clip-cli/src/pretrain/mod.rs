@@ -7,6 +7,7 @@ mod mirror;
 mod prepare;
 mod report;
 mod summary;
+mod teacher;
 mod val_loss;
 mod validation;
 
@@ -19,7 +20,7 @@ use std::{
 use anyhow::{Context, Result};
 use clip_data::{ShardSet, TrainLoader};
 use clip_model::{Clip, ClipConfig};
-use clip_train::{Evaluate, RunDir, Trained, Training, checkpoint::Copier, progress::Display};
+use clip_train::{Evaluate, RunDir, Trained, Training, checkpoint::Copier};
 use clip_zeroshot::{ClipEncoders, ZeroShotError};
 
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
 pub(crate) use args::PretrainArgs as Args;
 use devices::Devices;
 use report::Page;
+use teacher::RunTeacher;
 use validation::Validation;
 
 /// What the self-made dataset is learned with.
@@ -53,20 +55,17 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         ShardSet::parse(&config.data.train).context("training data")?;
     }
     let devices = Devices::open(&args.devices, name, &args.token)?;
-    devices.divide(&mut config, &model);
+    let teacher = RunTeacher::of(&config, &model, &devices.main.device)?;
+    devices.divide(&mut config, &model, teacher.as_ref());
     // A checkpoint has all that a run goes on with.
     let done = match &resumed {
         Some(run) => run.checkpoints(config.checkpoint.keep).newest()?,
         None => None,
     };
-    let begins = done.is_none();
-    let initial = match &config.init {
-        Some(source) if begins => Some(prepare::initial(source, &model, &devices.main.device)?),
-        _ => None,
+    let initial = match done {
+        Some(_) => None,
+        None => prepare::initial(&mut config, &model, &devices.main.device)?,
     };
-    if let Some(weights) = &initial {
-        config.preprocess.get_or_insert(weights.preprocess);
-    }
     if args.resume.is_none() {
         mirror::open(&config, false)?;
     }
@@ -74,7 +73,13 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         prepare::shapes(&mut config, &model)?;
     }
     let shards = ShardSet::parse(&config.data.train).context("training data")?;
-    let tokenizer = prepare::tokenizer(resumed.as_ref(), &model, initial.as_ref(), &shards)?;
+    let tokenizer = prepare::tokenizer(
+        resumed.as_ref(),
+        &model,
+        initial.as_ref(),
+        teacher.as_ref(),
+        &shards,
+    )?;
     let preprocess = config.preprocess.unwrap_or_default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
     let total_steps = config.total_steps(loader.samples_per_epoch());
@@ -106,6 +111,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         config: &config,
         model: &model,
         initial,
+        teacher: teacher.map(|of_run| of_run.teacher),
         norm: preprocess.norm(),
         device: devices.main.device.clone(),
         devices: devices.named(),
@@ -114,11 +120,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         copier: copier.clone(),
         loader,
         evaluator: Some(Box::new(validation)),
-        display: if args.plain {
-            Display::Plain
-        } else {
-            Display::Auto
-        },
+        display: args.display(),
         interrupter,
     }
     .train();

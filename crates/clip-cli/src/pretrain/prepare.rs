@@ -17,13 +17,21 @@ use clip_train::{
     progress::human_count,
 };
 
+use super::teacher::RunTeacher;
 use crate::weights;
 
 /// Captions that a vocabulary is learned from at most: word frequencies don't change after that many.
 const TOKENIZER_CAPTIONS: usize = 1_000_000;
 
-/// The weights to begin with, in the shapes of `model`.
-pub(super) fn initial(source: &str, model: &ClipConfig, device: &Device) -> Result<Checkpoint> {
+/// The weights that `init` names, in the shapes of `model`; images are seen as by them, where the run doesn't say otherwise.
+pub(super) fn initial(
+    config: &mut RunConfig,
+    model: &ClipConfig,
+    device: &Device,
+) -> Result<Option<Checkpoint>> {
+    let Some(source) = &config.init else {
+        return Ok(None);
+    };
     let options = ReadOptions {
         config: Some(model.clone()),
         image_size: None,
@@ -48,7 +56,8 @@ pub(super) fn initial(source: &str, model: &ClipConfig, device: &Device) -> Resu
     for note in &weights.notes {
         log::info!("{note}");
     }
-    Ok(weights)
+    config.preprocess.get_or_insert(weights.preprocess);
+    Ok(Some(weights))
 }
 
 /// `key is VALUE there and VALUE here`, of what the shapes of weights don't tell and training would silently get wrong.
@@ -111,35 +120,42 @@ pub(super) fn save_config(run: &RunDir, config: &RunConfig) -> Result<()> {
     Ok(())
 }
 
-/// The run's tokenizer: the one it began with, that of its first weights, CLIP's own for models of its vocabulary, or
-/// one learned from the training captions.
+/// The run's tokenizer: the one it began with, that of its first weights or of its teacher, CLIP's own for models of its
+/// vocabulary, or one learned from the training captions.
 pub(super) fn tokenizer(
     resumed: Option<&RunDir>,
     model: &ClipConfig,
     initial: Option<&Checkpoint>,
+    teacher: Option<&RunTeacher>,
     shards: &ShardSet,
 ) -> Result<Arc<Tokenizer>> {
     let text = &model.text_cfg;
     let vocab_size = text.vocab_size;
     // What else lies in the directory of a run that hasn't begun is another's.
     let begun_with = resumed.map(RunDir::tokenizer).filter(|path| path.exists());
-    let tokenizer = match (begun_with, initial) {
-        (Some(path), _) => Tokenizer::load_with(&path, text.tokenizer_kwargs.as_ref())?,
-        (None, Some(weights)) => weights::tokenizer::of(weights)?.with_context(|| {
-            format!(
-                "put the tokenizer.json of {} beside it",
-                weights.path.display()
-            )
-        })?,
-        (None, None) if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip(),
-        (None, None) => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?,
+    let tokenizer = match (begun_with, initial, teacher) {
+        (Some(path), _, _) => Tokenizer::load_with(&path, text.tokenizer_kwargs.as_ref())?.into(),
+        (None, Some(weights), _) => weights::tokenizer::of(weights)?
+            .with_context(|| {
+                format!(
+                    "put the tokenizer.json of {} beside it",
+                    weights.path.display()
+                )
+            })?
+            .into(),
+        (None, None, Some(of_run)) => Arc::clone(&of_run.tokenizer),
+        (None, None, None) if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip().into(),
+        (None, None, None) => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?.into(),
     };
+    if let Some(of_run) = teacher {
+        of_run.reads_as(&tokenizer)?;
+    }
     ensure!(
         tokenizer.fits(vocab_size),
         "the tokenizer has {} tokens, but the model's `text_cfg.vocab_size` is {vocab_size}",
         tokenizer.vocab_size()
     );
-    Ok(Arc::new(tokenizer))
+    Ok(tokenizer)
 }
 
 /// The captions of all samples, in shard order.

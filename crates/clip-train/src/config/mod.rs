@@ -28,6 +28,11 @@ pub struct RunConfig {
     /// Weights to begin with instead of random ones: a model directory or a file of weights, which fit the preset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
+    /// A model whose similarities are to be learned beside what captions say, as `OpenCLIP`'s `--distill-model`: a model
+    /// directory or a file of weights, of the preset's image size and of its own vocabulary. Batches of any size, for
+    /// chunks don't change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distill: Option<String>,
     /// Decides initial weights, order, crops and captions. 0, as `OpenCLIP`'s.
     pub seed: u64,
     /// Pairs of a batch: each image is compared with so many captions. 256: the largest that trains small models on a
@@ -180,6 +185,7 @@ impl Default for RunConfig {
         Self {
             preset: "ViT-Mini-16-96".to_owned(),
             init: None,
+            distill: None,
             seed: 0,
             batch: 256,
             chunk: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{LabelledSet, RunConfig};
+use super::{LabelledSet, Loss, RunConfig};
 use crate::{Decay, TrainError, progress::is_share};
 
 /// Beyond what any machine has cores for.
@@ -59,6 +59,11 @@ impl RunConfig {
                 "and `lock_image` leave nothing to train; unlock a group of one of them",
             ),
             ("eval.batch", self.eval.batch > 0, "must be at least 1"),
+            (
+                "distill",
+                self.distill.is_none() || self.loss == Loss::InfoNce,
+                "needs `loss = \"infonce\"`: a teacher's probabilities are of a softmax",
+            ),
             (
                 "ema",
                 self.ema.is_none_or(|decay| (0.0..1.0).contains(&decay)),

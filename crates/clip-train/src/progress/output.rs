@@ -10,6 +10,9 @@ use super::metrics::{NamedValues, Reading, quantity};
 pub struct StepOutput {
     /// The contrastive loss of the whole batch, in nats.
     pub loss: f64,
+    /// What the similarities lose that should be a teacher's, in nats; of a run that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distill_loss: Option<f64>,
     /// The temperature's inverse `exp(logit_scale)`, as it multiplies the similarities.
     pub logit_scale: f64,
     /// The learning rate of this step.

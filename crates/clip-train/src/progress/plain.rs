@@ -316,6 +316,7 @@ mod tests {
     fn train_step(renderer: &mut PlainRenderer) {
         let output = StepOutput {
             loss: 3.912_4,
+            distill_loss: None,
             logit_scale: 17.24,
             lr: 9.8e-4,
             images_per_s: 84.2,

@@ -186,8 +186,9 @@ impl ContrastiveLearner {
         self.clip = Some(clip);
         Numbers {
             loss: found.loss,
+            distill: found.distill,
             temperature_factor: found.temperature_factor,
-            grad_norm,
+            grad_norm: Some(grad_norm),
         }
     }
 }
@@ -195,20 +196,39 @@ impl ContrastiveLearner {
 /// What a step is to tell, on the device: `[1]` each.
 pub(super) struct Numbers {
     loss: Tensor<1>,
+    distill: Option<Tensor<1>>,
     temperature_factor: Tensor<1>,
-    grad_norm: Tensor<1>,
+    grad_norm: Option<Tensor<1>>,
 }
 
 impl Numbers {
-    /// Waits for the device. What the loop alone knows (learning rate, speed) is NaN.
+    /// Waits for the device. What the loop alone knows (learning rate, speed) is NaN, and so is a norm that nobody found.
     pub(super) fn read(self, batch: usize) -> StepOutput {
-        let Self {
-            loss,
-            temperature_factor,
-            grad_norm,
-        } = self;
-        let [loss, logit_scale, grad_norm] = read([loss, temperature_factor, grad_norm]);
-        output(loss, logit_scale, grad_norm, batch)
+        let numbers = [
+            Some(self.loss),
+            Some(self.temperature_factor),
+            self.grad_norm,
+            self.distill,
+        ];
+        let asked = numbers.iter().flatten().cloned();
+        // In one reading.
+        let found = asked
+            .fold(Transaction::default(), Transaction::register)
+            .execute();
+        let mut found = found.iter().flat_map(|number| number.iter::<f64>());
+        let [loss, logit_scale, grad_norm, distill_loss] =
+            numbers.map(|asked| asked.and_then(|_| found.next()));
+        let known = |number: Option<f64>| number.unwrap_or(f64::NAN);
+        StepOutput {
+            loss: known(loss),
+            distill_loss,
+            logit_scale: known(logit_scale),
+            lr: f64::NAN,
+            images_per_s: f64::NAN,
+            data_wait: f64::NAN,
+            grad_norm: known(grad_norm),
+            batch,
+        }
     }
 }
 
@@ -220,39 +240,17 @@ impl TrainStep for ContrastiveLearner {
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
         let batch = self.preparation.pairs(batch);
         let found = self.step.gradients(self.clip(), &batch);
-        let [loss, logit_scale] = read([found.loss, found.temperature_factor]);
+        let numbers = Numbers {
+            loss: found.loss,
+            distill: found.distill,
+            temperature_factor: found.temperature_factor,
+            grad_norm: None,
+        };
         TrainOutput {
             grads: found.grads,
-            item: output(loss, logit_scale, f64::NAN, batch.images.count()),
+            item: numbers.read(batch.images.count()),
         }
     }
-}
-
-/// What is known before the loop adds learning rate and speed.
-fn output(loss: f64, logit_scale: f64, grad_norm: f64, batch: usize) -> StepOutput {
-    StepOutput {
-        loss,
-        logit_scale,
-        lr: f64::NAN,
-        images_per_s: f64::NAN,
-        data_wait: f64::NAN,
-        grad_norm,
-        batch,
-    }
-}
-
-/// Numbers of one device, each `[1]`, in one reading.
-fn read<const N: usize>(numbers: [Tensor<1>; N]) -> [f64; N] {
-    let numbers = numbers.into_iter();
-    let all = numbers.fold(Transaction::default(), Transaction::register);
-    let read: Vec<f64> = all
-        .execute()
-        .iter()
-        .flat_map(|number| number.iter::<f64>())
-        .collect();
-    // invariant: each is one number.
-    read.try_into()
-        .expect("invariant: as many numbers as were asked for")
 }
 
 /// An evaluation works on a whole set, not on batches, so what it found passes through.

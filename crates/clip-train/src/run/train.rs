@@ -23,7 +23,7 @@ use super::{
     unlogged::Unlogged,
 };
 use crate::{
-    ContrastiveStep, Ema, Optimizer, PatchDropout, TrainError,
+    ContrastiveStep, Ema, Optimizer, PatchDropout, Teacher, TrainError,
     checkpoint::{Checkpoints, Copier, RunState, Writer},
     config::RunConfig,
     guard::Guards,
@@ -72,6 +72,8 @@ pub struct Training<'a> {
     pub model: &'a ClipConfig,
     /// Weights of that architecture to begin with, instead of random ones.
     pub initial: Option<Checkpoint>,
+    /// A model to learn from beside the captions, on `device`.
+    pub teacher: Option<Teacher>,
     /// How images are normalised.
     pub norm: ImageNorm,
     /// Where the model, its optimizer and the loss are; without autodiff.
@@ -150,7 +152,8 @@ impl Training<'_> {
                 .with_threads(self.config.threads.max(1))
                 .with_text_buckets(self.config.text_buckets.max(1))
                 .with_precision(self.config.precision)
-                .with_recomputed_blocks(self.config.grad_checkpointing),
+                .with_recomputed_blocks(self.config.grad_checkpointing)
+                .with_teacher(self.teacher.take()),
             self.norm,
         )
         .with_patch_dropout(PatchDropout::new(&self.model.vision_cfg, self.config.seed))

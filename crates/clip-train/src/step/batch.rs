@@ -70,6 +70,11 @@ impl Images {
         self.count
     }
 
+    /// How the model that is trained sees them.
+    pub(crate) fn norm(&self) -> ImageNorm {
+        self.norm
+    }
+
     /// The same on the device that will encode them, or on their way there: a GPU takes them while it computes.
     pub fn on_device(self, device: &Device) -> Self {
         let pixels = match self.pixels {
@@ -90,6 +95,19 @@ impl Images {
     /// # Panics
     /// If they are on another device.
     pub(crate) fn rows(&self, rows: Range<usize>, device: &Device) -> Tensor<4> {
+        self.rows_for(self.norm, rows, device)
+    }
+
+    /// As [`rows`](Self::rows), normalised as another model was trained.
+    ///
+    /// # Panics
+    /// As there.
+    pub(crate) fn rows_for(
+        &self,
+        norm: ImageNorm,
+        rows: Range<usize>,
+        device: &Device,
+    ) -> Tensor<4> {
         // Of one image.
         let bytes = self.size * self.size * 3;
         let (start, end) = (rows.start * bytes, rows.end * bytes);
@@ -98,11 +116,11 @@ impl Images {
                 // invariant: they are shared, and the rows are those of a chunk of them.
                 let pixels = pixels.view(start, end);
                 let pixels = pixels.expect("invariant: rows of shared bytes");
-                self.norm.bytes_to_tensor(pixels, self.size, device)
+                norm.bytes_to_tensor(pixels, self.size, device)
             }
             Pixels::Sent(sent) => {
                 assert_eq!(sent.device(), *device, "images were sent elsewhere");
-                self.norm.normalise(sent.part(start..end), self.size)
+                norm.normalise(sent.part(start..end), self.size)
             }
         }
     }

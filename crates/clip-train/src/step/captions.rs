@@ -1,6 +1,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use clip_model::encoder::TextTransformer;
 
 /// The token ids of a batch's captions, on the host, where their lengths are known.
 #[derive(Clone, Debug)]
@@ -41,6 +42,22 @@ impl Captions {
     /// The token ids of each.
     pub fn rows(&self) -> impl Iterator<Item = &[i32]> {
         self.ids.chunks(self.length)
+    }
+
+    /// Captions of a range as a text tower takes them: in at most `buckets` tensors without what follows their ends, where
+    /// that changes nothing.
+    pub(super) fn of(
+        &self,
+        text: &TextTransformer,
+        range: Range<usize>,
+        buckets: usize,
+        device: &Device,
+    ) -> Buckets {
+        if text.ends_at_highest() {
+            self.buckets(range, buckets, device)
+        } else {
+            self.whole(range, device)
+        }
     }
 
     /// Captions of a range as they are, for a text tower to which more of them counts than the highest id and what is

@@ -16,6 +16,7 @@ use super::{
     captions::Buckets,
     gradients::{collect, moved, scaled, trains},
     tape::Tape,
+    teacher::Teacher,
     tokens::TokenGradients,
 };
 
@@ -31,6 +32,8 @@ struct Chunk {
 pub(super) struct Features {
     pub(super) image: Tensor<2>,
     pub(super) text: Tensor<2>,
+    /// Those of the teacher's images and texts, if there is one.
+    pub(super) teacher: Option<[Tensor<2>; 2]>,
     pub(super) statistics: BatchStatistics,
 }
 
@@ -42,6 +45,8 @@ pub(super) struct Encoder<'a> {
     model: Clip,
     /// The same, off the graph.
     inference: Clip,
+    /// Another model on this encoder's device, whose features are found too.
+    teacher: Option<&'a Teacher>,
     /// The main device, which gets all that comes of a chunk.
     main: Device,
     is_elsewhere: bool,
@@ -85,6 +90,7 @@ impl<'a> Encoder<'a> {
     pub(super) fn new(
         model: &Clip,
         device: Option<&Device>,
+        teacher: Option<&'a Teacher>,
         batch: &'a PairBatch,
         options: Options,
     ) -> Self {
@@ -102,6 +108,7 @@ impl<'a> Encoder<'a> {
             text_trains: trains(&model.text),
             is_elsewhere: elsewhere.is_some(),
             model,
+            teacher,
             main,
             batch,
             options,
@@ -110,6 +117,7 @@ impl<'a> Encoder<'a> {
 
     fn load(&self, rows: Range<usize>) -> Chunk {
         let device = self.model.device();
+        let buckets = self.options.text_buckets;
         let PairBatch {
             images,
             captions,
@@ -121,11 +129,7 @@ impl<'a> Encoder<'a> {
             patches: patches
                 .as_ref()
                 .map(|patches| patches.rows(rows.clone(), &device)),
-            captions: if self.model.text.ends_at_highest() {
-                captions.buckets(rows.clone(), self.options.text_buckets, &device)
-            } else {
-                captions.whole(rows.clone(), &device)
-            },
+            captions: captions.of(&self.model.text, rows.clone(), buckets, &device),
             rows,
         }
     }
@@ -134,13 +138,25 @@ impl<'a> Encoder<'a> {
     pub(super) fn features(&self, rows: Range<usize>) -> Features {
         let chunk = self.load(rows);
         let (image, statistics) = self.image_features(&chunk);
-        self.on_main(image, self.text_features(&chunk), statistics)
+        self.on_main(image, self.text_features(&chunk), statistics, &chunk)
     }
 
-    fn on_main(&self, image: Tensor<2>, text: Tensor<2>, statistics: BatchStatistics) -> Features {
+    fn on_main(
+        &self,
+        image: Tensor<2>,
+        text: Tensor<2>,
+        statistics: BatchStatistics,
+        chunk: &Chunk,
+    ) -> Features {
+        let buckets = self.options.text_buckets;
+        let taught = self
+            .teacher
+            .map(|teacher| teacher.encode(self.batch, chunk.rows.clone(), &chunk.images, buckets));
+        let to_main = |features: Tensor<2>| features.to_device(&self.main);
         Features {
-            image: image.to_device(&self.main),
-            text: text.to_device(&self.main),
+            image: to_main(image),
+            text: to_main(text),
+            teacher: taught.map(|features| features.map(to_main)),
             statistics: statistics.to_device(&self.main),
         }
     }
@@ -243,7 +259,7 @@ impl<'a> Encoder<'a> {
             Some(text) => inner(text),
             None => self.text_features(&encoded.chunk),
         };
-        self.on_main(image, text, statistics)
+        self.on_main(image, text, statistics, &encoded.chunk)
     }
 
     /// Gradients by the parameters of `sum(features * their gradient)`, in f32, on the main device. On the way they are

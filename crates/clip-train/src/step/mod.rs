@@ -6,6 +6,7 @@ mod encoder;
 mod gradients;
 mod patches;
 mod tape;
+mod teacher;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -20,7 +21,7 @@ use burn::{
 use clip_model::{
     Clip, Precision,
     encoder::BatchStatistics,
-    loss::{ContrastiveBatch, ContrastiveGradients, ContrastiveLoss},
+    loss::{ContrastiveBatch, ContrastiveGradients, ContrastiveLoss, TeacherFeatures},
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -29,6 +30,7 @@ pub use captions::Captions;
 use encoder::{ChunkGradients, Encoder, Features, Options};
 pub(crate) use gradients::global_norm;
 pub use patches::{KeptPatches, PatchDropout};
+pub use teacher::Teacher;
 use tokens::EmbeddingGradient;
 use workers::Workers;
 pub use workers::computes_on_device;
@@ -59,12 +61,17 @@ pub struct ContrastiveStep {
     /// None: the model's.
     devices: Vec<Device>,
     options: Options,
+    /// As it was given, and on each of the devices in the step's precision.
+    teacher: Option<Teacher>,
+    placed_teachers: Vec<Teacher>,
 }
 
 /// What one step found. Its numbers are on the model's device: to read them is to wait for it.
 pub struct StepGradients {
     /// `[1]`: the batch's loss, in nats.
     pub loss: Tensor<1>,
+    /// `[1]`: what the similarities lose that should be the teacher's, in nats. The gradients are those of both losses' sum.
+    pub distill: Option<Tensor<1>>,
     /// `[1]`: the factor between cosines and logits that the loss was computed with, `exp(logit_scale)`.
     pub temperature_factor: Tensor<1>,
     /// By every parameter that isn't locked, `logit_scale` included.
@@ -89,6 +96,8 @@ impl ContrastiveStep {
                 precision: Precision::F32,
                 recompute: false,
             },
+            teacher: None,
+            placed_teachers: Vec::new(),
         }
     }
 
@@ -98,6 +107,29 @@ impl ContrastiveStep {
     /// The parameters of a device that isn't the model's are copied to it at each step.
     pub fn with_devices(mut self, devices: Vec<Device>) -> Self {
         self.devices = devices;
+        self.place_teacher()
+    }
+
+    /// Has the similarities of a batch become a teacher's too, beside what the captions say. The teacher encodes each chunk
+    /// once, after the model.
+    ///
+    /// # References
+    /// `OpenCLIP`'s `--distill-model`, which takes whole batches only.
+    pub fn with_teacher(mut self, teacher: Option<Teacher>) -> Self {
+        self.teacher = teacher;
+        self.place_teacher()
+    }
+
+    /// Copies the teacher to where it is to encode: it doesn't change from step to step.
+    fn place_teacher(mut self) -> Self {
+        let precision = self.options.precision;
+        let teachers = self.teacher.iter().flat_map(|teacher| {
+            let there = self.devices.iter().map(Some);
+            let here = self.devices.is_empty().then_some(None);
+            let place = |device: Option<&Device>| teacher.placed(device, precision);
+            there.chain(here).map(place)
+        });
+        self.placed_teachers = teachers.collect();
         self
     }
 
@@ -135,7 +167,7 @@ impl ContrastiveStep {
     /// known before any of them is f16. Should one overflow nevertheless, the step is done again with a smaller one.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.options.precision = precision;
-        self
+        self.place_teacher()
     }
 
     /// Keeps the inputs of a transformer's blocks instead of their graphs, and computes each block again on the way
@@ -176,13 +208,16 @@ impl ContrastiveStep {
 
     /// Copies the model to every device.
     fn workers<'a>(&'a self, model: &Clip, batch: &'a PairBatch) -> Workers<'a> {
-        let encoder = |device| Encoder::new(model, device, batch, self.options);
+        let encoder = |place: usize, device| {
+            let teacher = self.placed_teachers.get(place);
+            Encoder::new(model, device, teacher, batch, self.options)
+        };
         let mut encoders = Vec::with_capacity(self.devices.len().max(1));
         for (place, device) in self.devices.iter().enumerate().take(self.threads) {
-            encoders.push(workers::named(place, || encoder(Some(device))));
+            encoders.push(workers::named(place, || encoder(place, Some(device))));
         }
         if encoders.is_empty() {
-            encoders.push(encoder(None));
+            encoders.push(encoder(0, None));
         }
         Workers {
             encoders,
@@ -204,15 +239,28 @@ impl ContrastiveStep {
         let mut statistics = BatchStatistics::default();
         let loss = |features: Vec<Features>| {
             let (mut image, mut text, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+            let mut taught = [Vec::new(), Vec::new()];
             for part in features {
                 image.push(part.image);
                 text.push(part.text);
                 parts.push(part.statistics);
+                for (all, own) in taught.iter_mut().zip(part.teacher.into_iter().flatten()) {
+                    all.push(own);
+                }
             }
+            let teacher = self.teacher.as_ref().map(|teacher| {
+                let [image, text] = taught.map(cat);
+                TeacherFeatures {
+                    image,
+                    text,
+                    logit_scale: teacher.logit_scale(),
+                }
+            });
             statistics = BatchStatistics::merge(parts);
             let batch = ContrastiveBatch::new(cat(image), cat(text), logit_scale.clone())
                 .with_bias(logit_bias.map(|bias| bias.val().inner()))
-                .with_groups(batch.groups.clone());
+                .with_groups(batch.groups.clone())
+                .with_teacher(teacher);
             let found = self.loss.with_gradients(batch);
             let scale = self.gradient_scale(&found, room);
             (found, scale)
@@ -239,6 +287,7 @@ impl ContrastiveStep {
         }
         let found = StepGradients {
             loss: found.loss,
+            distill: found.distill,
             temperature_factor: logit_scale.exp(),
             grads,
         };

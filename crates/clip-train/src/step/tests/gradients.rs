@@ -111,6 +111,72 @@ fn blocks_that_go_back_by_themselves_find_what_autodiff_does() {
     }
 }
 
+/// A teacher of another width, whose images are normalised otherwise.
+fn teacher() -> (Clip, ImageNorm) {
+    let json = r#"{"embed_dim": 24, "vision_cfg": {"image_size": 16, "layers": 1, "width": 48, "head_width": 16,
+        "patch_size": 8}, "text_cfg": {"context_length": 8, "vocab_size": 50, "width": 24, "heads": 2, "layers": 1}}"#;
+    let config = ClipConfig::from_json(json, "test").unwrap();
+    (config.init(5, &Device::flex()), ImageNorm::default())
+}
+
+#[test]
+fn a_teachers_part_is_that_of_the_plain_loss_in_any_chunks() {
+    let device = Device::flex().autodiff();
+    let model = model(&device);
+    let pairs = batch_of_patches(BATCH, 12);
+    let (clip, norm) = teacher();
+    let plain = {
+        // Whole images for the teacher, as many of their patches as are kept for the student.
+        let device = &Device::flex();
+        let captions = pairs.captions.buckets(0..BATCH, 1, device);
+        let model = model.valid();
+        let keep = pairs
+            .patches
+            .as_ref()
+            .map(|kept| kept.rows(0..BATCH, device));
+        let images = pairs.images.rows(0..BATCH, device);
+        let batch = ContrastiveBatch::new(
+            model.encode_image_in_training(images, keep).0,
+            captions.encode(|tokens| model.encode_text(tokens.clone())),
+            model.logit_scale.val(),
+        );
+        let taught = TeacherFeatures {
+            image: clip.encode_image(pairs.images.rows_for(norm, 0..BATCH, device)),
+            text: captions.encode(|tokens| clip.encode_text(tokens.clone())),
+            logit_scale: clip.logit_scale.val(),
+        };
+        let both = InfoNce::default().forward(batch.clone().with_teacher(Some(taught)));
+        (both - InfoNce::default().forward(batch)).into_scalar::<f32>()
+    };
+    let taught = |chunk, threads| {
+        step(chunk)
+            .with_threads(threads)
+            .with_text_buckets(2)
+            .with_teacher(Some(Teacher::new(clip.clone(), norm)))
+    };
+    let whole = found(taught(BATCH, 1), &model, &pairs);
+    let untaught = found(step(BATCH), &model, &pairs);
+    assert!(
+        (whole.0 - untaught.0).abs() < ROUNDING * whole.0,
+        "the captions' own"
+    );
+    for (chunk, threads, devices) in [(5, 1, 0), (BATCH, 3, 2), (2, 3, 3)] {
+        let step = taught(chunk, threads).with_devices(vec![Device::flex(); devices]);
+        let distill = step
+            .gradients(&model, &pairs)
+            .distill
+            .unwrap()
+            .into_scalar::<f32>();
+        assert!(
+            (distill - plain).abs() < 10.0 * ROUNDING * plain,
+            "{distill} {plain}"
+        );
+        assert_same(&whole, &found(step, &model, &pairs), ROUNDING);
+    }
+    let bf16 = taught(BATCH, 1).with_precision(Precision::Bf16);
+    assert_same(&whole, &found(bf16, &model, &pairs), BF16_ROUNDING);
+}
+
 #[test]
 fn dropped_patches_and_groups_make_a_difference() {
     let device = Device::flex().autodiff();
