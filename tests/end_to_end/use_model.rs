@@ -3,7 +3,7 @@ use std::{io::Write, process::Stdio};
 use clip_zeroshot::TextEncoder;
 use serde_json::Value;
 
-use crate::support::{Folder, encoders, picture};
+use crate::support::{Folder, encoders, encoders_of, picture};
 
 #[test]
 fn classify_prints_probabilities_of_own_labels() {
@@ -29,6 +29,29 @@ fn classify_prints_probabilities_of_own_labels() {
     assert_eq!(by_file.out, ran.out);
     let table = folder.clip(&[&args[..], &["--labels", "red,green", "--top", "1"]].concat());
     assert_eq!(table.out.lines().count(), 4, "{table:?}");
+}
+
+#[test]
+fn a_siglip_model_is_asked_of_each_label_alone() {
+    let folder = Folder::new();
+    let json = r#"{"embed_dim": 16, "init_logit_scale": 1.0, "init_logit_bias": -10.0, "vision_cfg": {"image_size": 16,
+        "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}, "text_cfg": {"context_length": 12,
+        "vocab_size": 540, "width": 16, "heads": 2, "layers": 1}}"#;
+    encoders_of(json).save(&folder.path("siglip")).unwrap();
+    let args = [
+        "classify",
+        "0.png",
+        "--model",
+        "siglip",
+        "--labels",
+        "red,green,blue",
+    ];
+    let found = folder.clip(&[&args[..], &["--json"]].concat()).json();
+    for label in found["labels"].as_array().unwrap() {
+        // A cosine times e, and the bias: nothing matches.
+        let probability = label["probability"].as_f64().unwrap();
+        assert!(probability > 0.0 && probability < 1e-3, "{label}");
+    }
 }
 
 #[test]

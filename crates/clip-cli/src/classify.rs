@@ -48,6 +48,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let images = pictures::find(&args.images)?;
     let encoders = args.model.load(device)?;
     let classifier = classes::classifier(&encoders, &names, &templates, None)?;
+    let classifier = classifier.with_bias(encoders.logit_bias());
     let mut pictures = Pictures::new(&encoders);
     let mut bad = 0;
     for paths in images.chunks(BATCH) {

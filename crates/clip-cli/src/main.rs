@@ -78,6 +78,9 @@ enum Command {
     #[command(subcommand)]
     Eval(eval::Eval),
     /// Say how probable each of your labels is for images.
+    ///
+    /// An image shows one of the labels, whose probabilities add up to 1. A model that SigLIP's loss trained is asked of each
+    /// label alone whether it matches: so may several, or none.
     Classify(classify::Args),
     /// Find images of a folder by text or by image.
     #[command(subcommand)]

@@ -117,6 +117,12 @@ impl Clip {
         self.logit_scale.val().exp().into_scalar()
     }
 
+    /// What is added to every logit, in a model that has it. Waits for the device.
+    pub fn bias_of_logits(&self) -> Option<f32> {
+        let bias = self.logit_bias.as_ref();
+        bias.map(|bias| bias.val().into_scalar())
+    }
+
     /// Where the parameters are.
     pub fn device(&self) -> Device {
         self.logit_scale.val().device()

@@ -1,4 +1,7 @@
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::{
+    Tensor,
+    activation::{sigmoid, softmax},
+};
 use clip_model::l2_normalize;
 
 use crate::{ClassifierHead, ZeroShotError, features::finite_rows};
@@ -10,7 +13,8 @@ pub struct Prediction {
     pub class: usize,
     /// The class's name.
     pub name: String,
-    /// Between 0 and 1; over all classes the probabilities add up to 1.
+    /// Between 0 and 1; over all classes the probabilities add up to 1, unless each class [is asked for
+    /// alone](Classifier::with_bias).
     pub probability: f32,
 }
 
@@ -19,6 +23,7 @@ pub struct Prediction {
 pub struct Classifier {
     head: ClassifierHead,
     temperature_factor: f32,
+    logit_bias: Option<f32>,
 }
 
 impl Classifier {
@@ -27,7 +32,17 @@ impl Classifier {
         Self {
             head,
             temperature_factor,
+            logit_bias: None,
         }
+    }
+
+    /// Asks of each class alone whether an image shows it, if there is a bias: several classes may match, or none. It is
+    /// what SigLIP's loss teaches, and the bias its model's; without one, an image shows one of the classes.
+    ///
+    /// # References
+    /// Zhai et al. 2023, [Sigmoid Loss for Language Image Pre-Training](https://arxiv.org/abs/2303.15343), section 3.
+    pub fn with_bias(self, logit_bias: Option<f32>) -> Self {
+        Self { logit_bias, ..self }
     }
 
     /// The head.
@@ -57,7 +72,8 @@ impl Classifier {
         Ok(features.matmul(weights) * self.temperature_factor)
     }
 
-    /// Probabilities of the classes for each image, which add up to 1.
+    /// Probabilities of the classes for each image, which add up to 1 unless each class [is asked for
+    /// alone](Self::with_bias).
     ///
     /// # Shapes
     /// - `features`: `[images, embed_dim]`, normalised or not
@@ -66,7 +82,11 @@ impl Classifier {
     /// # Errors
     /// As [`logits`](Self::logits).
     pub fn probabilities(&self, features: Tensor<2>) -> Result<Tensor<2>, ZeroShotError> {
-        Ok(softmax(self.logits(features)?, 1))
+        let logits = self.logits(features)?;
+        Ok(match self.logit_bias {
+            Some(bias) => sigmoid(logits + bias),
+            None => softmax(logits, 1),
+        })
     }
 
     /// The `k` most probable classes for each image, the most probable first; of equally probable ones,
@@ -143,6 +163,19 @@ pub(crate) mod tests {
         assert!((first.probability - 0.880_797_1).abs() < 1e-6);
         assert!((first.probability + second.probability - 1.0).abs() < 1e-6);
         assert_eq!(axes(10.0).top_k(image([1.0, 0.0]), 1).unwrap()[0].len(), 1);
+    }
+
+    #[test]
+    fn a_class_that_is_asked_for_alone_has_a_sigmoid_of_its_own() {
+        let classifier = axes(10.0).with_bias(Some(-7.0));
+        let top = classifier.top_k(image([30.0, 40.0]), 2).unwrap();
+        // The logits are 8 and 6: 1 / (1 + exp(-1)) and 1 / (1 + exp(1)).
+        let found = top[0].iter().map(|found| found.probability);
+        for (found, expected) in found.zip([0.731_058_6, 0.268_941_4]) {
+            assert!((found - expected).abs() < 1e-6, "{found}");
+        }
+        let nothing = classifier.top_k(image([-30.0, -40.0]), 1).unwrap();
+        assert!(nothing[0][0].probability < 1e-5, "{nothing:?}");
     }
 
     #[test]

@@ -122,6 +122,11 @@ impl ClipEncoders {
         self.model.temperature_factor()
     }
 
+    /// What is added to every logit, in a model that SigLIP's loss trained. Waits for the device.
+    pub fn logit_bias(&self) -> Option<f32> {
+        self.model.bias_of_logits()
+    }
+
     /// A loader of shards at the model's image size, `config` deciding the rest.
     ///
     /// # Errors

@@ -97,6 +97,7 @@ impl State {
         if !matches!(&engine.classifier, Some((known, _)) if *known == labels) {
             let templates = Templates::default();
             let classifier = classes::classifier(&engine.encoders, &names, &templates, None)?;
+            let classifier = classifier.with_bias(engine.encoders.logit_bias());
             engine.classifier = Some((labels, classifier));
         }
         let Some((_, classifier)) = &engine.classifier else {
