@@ -22,6 +22,25 @@ fn a_run_that_is_done_is_told_once_however_often_it_is_resumed() {
     assert!(fs::read(folder.path("run/metrics.jsonl")).unwrap() == told);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_peak_memory_of_a_run_is_that_of_the_start_that_took_most() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &EVALUATED));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let newest = checkpoints(&folder, "run").pop().unwrap();
+    let path = newest.join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(state["peak_memory"].as_u64().unwrap() > 1 << 20, "{state}");
+    // More than a process that has nothing left to do takes.
+    state["peak_memory"] = (7_u64 << 30).into();
+    fs::write(&path, state.to_string()).unwrap();
+    let ran = folder.clip(&["pretrain", "--resume", "run", "--json"]);
+    assert_eq!(ran.json()["peak_rss_mb"], (7_u64 << 30) as f64 / 1e6);
+    let report = fs::read_to_string(folder.path("run/report.html")).unwrap();
+    assert!(report.contains("7.00 GiB"), "the report has the same");
+}
+
 #[test]
 fn an_evaluation_that_a_stop_left_out_is_made_up_for() {
     let folder = folder();

@@ -16,7 +16,6 @@ mod eval;
 mod interrupt;
 mod kernels;
 mod logger;
-mod memory;
 mod model;
 mod output;
 mod panics;

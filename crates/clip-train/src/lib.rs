@@ -10,6 +10,7 @@ mod error;
 mod guard;
 mod memory;
 mod optimizer;
+mod process;
 pub mod progress;
 pub mod report;
 mod run;
@@ -21,6 +22,7 @@ pub use ema::Ema;
 pub use error::TrainError;
 pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, OptimizerState};
+pub use process::{peak_memory, peak_memory_of};
 pub use run::{
     ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, Trained, Training,
 };

@@ -8,6 +8,7 @@ use clip_train::{
     RunDir,
     checkpoint::RunState,
     config::RunConfig,
+    peak_memory,
     report::{
         BadShard, Candidate, ClassAccuracy, Picture, Prediction, Report, Retrieval, ZeroShot,
     },
@@ -75,7 +76,7 @@ impl Page {
         facts.total_steps = Some(self.total_steps);
         facts.backend = Some(self.device.clone());
         facts.wall_s = Some(state.seconds);
-        facts.peak_memory = crate::memory::peak_bytes();
+        facts.peak_memory = state.peak_memory.max(peak_memory());
         facts.version = Some(env!("CARGO_PKG_VERSION").to_owned());
         report.retrieval = found
             .retrieval

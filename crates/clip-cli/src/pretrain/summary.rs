@@ -4,12 +4,13 @@ use clip_model::ClipConfig;
 use clip_train::{
     RunDir,
     config::RunConfig,
+    peak_memory,
     progress::{human_count, human_duration},
 };
 use serde_json::{Map, Value, json};
 
 use super::{Ended, validation::Found};
-use crate::{memory, output};
+use crate::output;
 
 /// Says what is about to happen.
 pub(super) fn announce(
@@ -38,7 +39,7 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
     let output = found.output();
     let averaged = end.trained.evaluation.as_ref();
     let averaged = averaged.map_or(&[][..], |found| &found.averaged);
-    let peak = memory::peak_bytes();
+    let peak = state.peak_memory.max(peak_memory());
     if json {
         let object = |values: &[(String, f64)]| {
             let values = values

@@ -41,6 +41,9 @@ pub struct RunState {
     pub faults: FaultReport,
     /// Wall time of all parts of the run, in seconds.
     pub seconds: f64,
+    /// The most memory that a process of the run has had at once, in bytes, where the system tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
     /// The evaluation that `checkpoint.best` found highest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<Best>,

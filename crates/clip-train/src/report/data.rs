@@ -65,7 +65,7 @@ pub struct Facts {
     pub backend: Option<String>,
     /// Wall time, in seconds.
     pub wall_s: Option<f64>,
-    /// Peak resident memory, in bytes.
+    /// Peak resident memory of a process of the run, in bytes.
     pub peak_memory: Option<u64>,
     /// The program's version.
     pub version: Option<String>,

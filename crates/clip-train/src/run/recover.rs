@@ -9,6 +9,7 @@ use super::{ContrastiveLearner, steps::Steps};
 use crate::{
     TrainError,
     checkpoint::{Contents, RunState},
+    peak_memory,
 };
 
 /// Steps from a checkpoint within which a divergence is laid to it.
@@ -69,6 +70,7 @@ impl Steps<'_> {
             cursor,
             faults: state.faults.clone(),
             seconds: state.seconds,
+            peak_memory: state.peak_memory,
             rollbacks: state.rollbacks + 1,
             ..found.state
         };
@@ -100,11 +102,12 @@ impl Steps<'_> {
         work.writer.begin(work.state.clone(), contents, metrics)
     }
 
-    /// Time and faults so far.
+    /// Time, memory and faults so far.
     pub(super) fn bring_up_to_date(&mut self) {
         let now = Instant::now();
         self.work.state.seconds += (now - self.since).as_secs_f64();
         self.since = now;
+        self.work.state.peak_memory = self.work.state.peak_memory.max(peak_memory());
         let mut faults = self.work.earlier_faults.clone();
         faults.merge(&self.loader.faults());
         self.work.state.faults = faults;

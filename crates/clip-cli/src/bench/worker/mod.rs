@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     device::{self, DeviceName, Started},
-    memory, output,
+    output,
 };
 
 /// Do a benchmark's work as `clip bench` asks for it.
@@ -58,7 +58,7 @@ trait Task {
 
     /// The most memory that it took.
     fn peak_bytes(&self) -> Option<u64> {
-        memory::peak_bytes()
+        clip_train::peak_memory()
     }
 
     /// Floating-point operations of one of the unit.

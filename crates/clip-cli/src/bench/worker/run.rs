@@ -10,7 +10,6 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Place, Task};
-use crate::memory;
 
 /// Images of the steps that are waited for at once.
 const IMAGES: usize = 2_048;
@@ -120,7 +119,7 @@ impl Task for Run {
     }
 
     fn peak_bytes(&self) -> Option<u64> {
-        memory::peak_bytes_of(&self.child.id().to_string())
+        clip_train::peak_memory_of(&self.child.id().to_string())
     }
 
     fn run(&mut self) -> Result<u64> {

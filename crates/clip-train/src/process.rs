@@ -1,12 +1,10 @@
-//! Memory of processes.
-
 /// The most memory that this process has had at once, in bytes; `None` where the system doesn't tell it as a file.
-pub(crate) fn peak_bytes() -> Option<u64> {
-    peak_bytes_of("self")
+pub fn peak_memory() -> Option<u64> {
+    peak_memory_of("self")
 }
 
 /// The same of another process, by its number.
-pub(crate) fn peak_bytes_of(process: &str) -> Option<u64> {
+pub fn peak_memory_of(process: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status
         .lines()
