@@ -263,6 +263,42 @@ fn a_best_that_no_evaluation_gives_is_refused_before_the_run_begins() {
 }
 
 #[test]
+fn sets_without_a_usable_sample_are_named_before_the_first_step() {
+    let folder = crate::runs::folder();
+    folder.broken("bad.tar", 4, 4);
+    folder.broken("captions.tar", 4, 0);
+    folder.write("templates.txt", b"a {}");
+    folder.write(
+        "pets.toml",
+        b"[[data.zeroshot]]\nname = \"pets\"\nshards = \"captions.tar\"\nclasses = \"names.txt\"\n\
+          templates = \"templates.txt\"\n",
+    );
+    for (more, words) in [
+        (
+            ["--val", "bad.tar"],
+            [
+                "`data.val` (bad.tar) has no image with a caption",
+                "2 no caption",
+            ],
+        ),
+        (
+            ["--config", "pets.toml"],
+            [
+                "\"pets\" (captions.tar) has no image with a class",
+                "4 no class",
+            ],
+        ),
+    ] {
+        let ran = folder.clip(&crate::runs::pretrain("run", &more));
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        for words in words {
+            assert!(ran.err.contains(words), "{words}: {ran:?}");
+        }
+        assert!(!folder.path("run/metrics.jsonl").exists());
+    }
+}
+
+#[test]
 fn a_run_that_cannot_be_read_hides_no_other() {
     let folder = Folder::new();
     for (run, config) in [("sound", "batch = 8"), ("odd", "of_another_version = 1")] {

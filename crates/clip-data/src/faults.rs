@@ -166,6 +166,15 @@ impl FaultReport {
         worst.join("; ")
     }
 
+    /// The error of a pass that gave no sample.
+    pub(crate) fn nothing_usable(&self, shards: &ShardSet) -> DataError {
+        let worst = match self.bad() {
+            0 => shards.without_samples(),
+            _ => self.worst_shards(3),
+        };
+        DataError::NothingUsable { worst }
+    }
+
     /// Keeps the key of a bad sample, if it is one of the first of its shard.
     fn example(&mut self, shard: &str, key: &str) {
         if key.is_empty() {
@@ -273,11 +282,7 @@ impl FaultLog {
         self.fresh.epochs += 1;
         self.judge()?;
         if std::mem::take(&mut self.good_this_epoch) == 0 {
-            let worst = match self.total.bad() {
-                0 => shards.without_samples(),
-                _ => self.total.worst_shards(3),
-            };
-            return Err(DataError::NothingUsable { worst });
+            return Err(self.total.nothing_usable(shards));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use anyhow::Context;
 use burn::tensor::Tensor;
 use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
 use clip_model::{Clip, ClipConfig, Preprocess};
@@ -102,21 +103,34 @@ impl Validation {
         tokenizer: &Arc<Tokenizer>,
         page: Arc<Mutex<Page>>,
     ) -> anyhow::Result<Self> {
-        let loader = |shards: &str, needs| {
+        let loader = |set: &str, shards: &str, needs| -> anyhow::Result<EvalLoader> {
             let loading = LoaderConfig {
                 resize: resize(&preprocess),
                 ..run.eval_loader(config)
             };
-            EvalLoader::new(ShardSet::parse(shards)?, needs, loading)
+            let loader = EvalLoader::new(ShardSet::parse(shards)?, needs, loading)?;
+            // It would end the run at its first evaluation.
+            loader.require_usable().with_context(|| {
+                let needed = match needs {
+                    EvalNeeds::Classes => "a class (`KEY.cls`)",
+                    _ => "a caption",
+                };
+                format!(
+                    "{set} ({shards}) has no image with {needed}: see `clip data doctor`, and give other shards or leave \
+                     the set out"
+                )
+            })?;
+            Ok(loader)
         };
         let retrieval = match run.data.val.as_str() {
             "" => None,
-            shards => Some(loader(shards, EvalNeeds::Captions)?),
+            shards => Some(loader("`data.val`", shards, EvalNeeds::Captions)?),
         };
         let labelled = run.data.zeroshot.iter().map(|set| {
+            let named = format!("`data.zeroshot` {:?}", set.name);
             Ok(Labelled {
                 name: set.name.clone(),
-                loader: loader(&set.shards, EvalNeeds::Classes)?,
+                loader: loader(&named, &set.shards, EvalNeeds::Classes)?,
                 classes: ClassNames::from_file(&set.classes, Duplicates::Refuse)?,
                 templates: Templates::from_file(&set.templates)?,
             })

@@ -12,7 +12,8 @@ use super::{
     pipeline::{Job, Ordered, Pipeline, Watched},
 };
 use crate::{
-    DataError, FaultKind, FaultReport, ImageResizer, RawSample, ShardItem, ShardSet, decode,
+    DataError, FaultKind, FaultReport, ImageResizer, RawSample, RgbImage, ShardItem, ShardSet,
+    decode,
     faults::FaultLog,
     order::Visit,
     sequence::{Located, Plan, Sequence},
@@ -60,6 +61,25 @@ impl EvalLoader {
             needs,
             shared: Shared::default(),
         })
+    }
+
+    /// Reads up to the first sample that can be used, so that a set without any is found before the work that it is to
+    /// judge.
+    ///
+    /// # Errors
+    /// [`DataError::NothingUsable`], or [`DataError::Io`] if a shard can't be opened.
+    pub fn require_usable(&self) -> Result<(), DataError> {
+        let shards = &self.plan.shards;
+        let mut faults = FaultReport::default();
+        for shard in 0..shards.len() {
+            for item in shards.open(shard)? {
+                let Err((kind, _)) = usable(item, self.needs) else {
+                    return Ok(());
+                };
+                faults.fault(&shards.name(shard), kind);
+            }
+        }
+        Err(faults.nothing_usable(shards))
     }
 
     /// What was counted up to the last batch that was taken, over all iterations.
@@ -133,25 +153,29 @@ struct Prepared {
 
 impl Prepared {
     fn new(located: Located, needs: EvalNeeds, resizer: &mut ImageResizer) -> Self {
-        let outcome = match located.item {
-            ShardItem::Fault(kind, key) => Err((kind, key)),
-            ShardItem::Sample(mut sample) => {
-                let lacks = match needs {
-                    EvalNeeds::Captions if sample.captions.is_empty() => Some(FaultKind::NoCaption),
-                    EvalNeeds::Classes if sample.class.is_none() => Some(FaultKind::NoClass),
-                    _ => None,
-                };
-                let image = std::mem::take(&mut sample.image);
-                match lacks.map_or_else(|| decode(&image), Err) {
-                    Ok(image) => Ok((sample, resizer.square(&image))),
-                    Err(kind) => Err((kind, sample.key)),
-                }
-            }
-        };
+        let usable = usable(located.item, needs);
         Self {
             shard: located.visit.shard,
-            outcome,
+            outcome: usable.map(|(sample, image)| (sample, resizer.square(&image))),
         }
+    }
+}
+
+/// A sample and its image, or why it is of no use, and its key.
+fn usable(item: ShardItem, needs: EvalNeeds) -> Result<(RawSample, RgbImage), (FaultKind, String)> {
+    let mut sample = match item {
+        ShardItem::Sample(sample) => sample,
+        ShardItem::Fault(kind, key) => return Err((kind, key)),
+    };
+    let lacks = match needs {
+        EvalNeeds::Captions if sample.captions.is_empty() => Some(FaultKind::NoCaption),
+        EvalNeeds::Classes if sample.class.is_none() => Some(FaultKind::NoClass),
+        _ => None,
+    };
+    let image = std::mem::take(&mut sample.image);
+    match lacks.map_or_else(|| decode(&image), Err) {
+        Ok(image) => Ok((sample, image)),
+        Err(kind) => Err((kind, sample.key)),
     }
 }
 

@@ -412,6 +412,40 @@ fn evaluation_keeps_the_shards_order_and_the_last_few() {
 }
 
 #[test]
+fn a_set_to_evaluate_on_is_read_up_to_its_first_usable_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = Tar::new()
+        .file("a.png", &png(1))
+        .file("b.png", b"no image")
+        .file("b.txt", b"two");
+    let bad = write(&dir, "bad.tar", &bad.bytes());
+    let good = Tar::new().file("c.png", &png(3)).file("c.txt", b"three");
+    let good = write(&dir, "good.tar", &good.bytes());
+    let required = |paths: &[&Path], needs| {
+        let set = ShardSet::from_paths(paths.iter().map(|path| path.to_path_buf()).collect());
+        EvalLoader::new(set, needs, config(4, 1))
+            .unwrap()
+            .require_usable()
+    };
+    required(&[&bad, &good], EvalNeeds::Captions).unwrap();
+    for (paths, needs, worst) in [
+        (
+            &[bad.as_path()][..],
+            EvalNeeds::Captions,
+            "bad.tar (1 no caption, 1 undecodable image)",
+        ),
+        (
+            &[good.as_path()],
+            EvalNeeds::Classes,
+            "good.tar (1 no class)",
+        ),
+    ] {
+        let error = required(paths, needs).unwrap_err().to_string();
+        assert!(error.ends_with(worst), "{error}");
+    }
+}
+
+#[test]
 fn slices_share_the_data_without_overlap() {
     let dir = tempfile::tempdir().unwrap();
     let set = shards(&dir, &[5, 6, 3]);
