@@ -191,6 +191,11 @@ mod tests {
         assert!(error.contains("--set optimizer.beta=1"), "{error}");
         let error = layers().set("batch").unwrap_err().to_string();
         assert!(error.contains("KEY=VALUE"), "{error}");
+        let error = layers().set("memory=8").unwrap_err().to_string();
+        assert!(
+            error.contains("--set memory=8:") && error.contains("such as \"8GiB\""),
+            "{error}"
+        );
         let error = layers().set("batch=many").unwrap_err().to_string();
         assert!(error.contains("batch"), "{error}");
     }

@@ -1,10 +1,13 @@
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, Visitor},
+};
 
 /// An amount of memory, written as in "8GiB" or "500MB".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct MemoryLimit {
     /// As so many bytes.
     pub bytes: u64,
@@ -45,11 +48,24 @@ impl FromStr for MemoryLimit {
     }
 }
 
-impl TryFrom<String> for MemoryLimit {
-    type Error = String;
+impl<'de> Deserialize<'de> for MemoryLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Amount;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+        impl Visitor<'_> for Amount {
+            type Value = MemoryLimit;
+
+            // Of a number alone, nobody knows whether bytes or gigabytes are meant.
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount of memory with its unit, such as \"8GiB\"")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<MemoryLimit, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Amount)
     }
 }
 
