@@ -53,7 +53,7 @@ fn chunks_are_chosen_by_memory_and_kept() {
 }
 
 #[test]
-fn devices_that_are_not_there_are_named() {
+fn devices_that_are_not_there_or_too_few_are_named() {
     let folder = folder();
     for (more, code, words) in [
         (&["--devices", "cpu,gpu"][..], 2, "no backend `gpu`"),
@@ -62,6 +62,13 @@ fn devices_that_are_not_there_are_named() {
             &["--devices", "cpu", "--device", "cpu"],
             2,
             "cannot be used with",
+        ),
+        (&["--elastic", "--devices", "cpu"], 2, "name two or more"),
+        (&["--elastic"], 2, "name two or more"),
+        (
+            &["--token-file", "names.txt", "--devices", "cpu"],
+            2,
+            "remote://HOST:PORT",
         ),
     ] {
         let ran = folder.clip(&pretrain("refused", more));

@@ -211,6 +211,7 @@ fn a_mirror_that_cannot_be_used_is_refused_before_anything_is_computed() {
         "{nothing:?}"
     );
     let nowhere = clip(&folder, &store, &["pretrain", "--resume", PLACE]);
+    assert_eq!(nowhere.code, Some(2), "{nowhere:?}");
     assert!(nowhere.err.contains("needs `--out DIR`"), "{nowhere:?}");
     let own = folder.clip(&mirrored("own", "checkpoint.mirror=\"own/copy\"", &[]));
     assert_eq!(own.code, Some(1), "{own:?}");

@@ -25,6 +25,7 @@ mod remote;
 mod runs;
 mod search;
 mod ui;
+mod usage;
 mod weights;
 
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::device::DeviceName;
+use crate::{device::DeviceName, usage::WrongUsage};
 
 #[global_allocator]
 static ALLOCATOR: clip_alloc::ThreadCached = clip_alloc::ThreadCached;
@@ -117,7 +118,11 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             output::print_error(&error);
-            ExitCode::FAILURE
+            if error.is::<WrongUsage>() {
+                ExitCode::from(usage::WRONG_USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

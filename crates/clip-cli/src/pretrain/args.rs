@@ -10,7 +10,7 @@ use clip_train::{
 };
 
 use super::devices::AnyDevice;
-use crate::remote::TokenArgs;
+use crate::{remote::TokenArgs, usage::WrongUsage};
 
 /// Train a model from image-caption shards.
 ///
@@ -101,6 +101,19 @@ pub(crate) struct Choice {
 }
 
 impl PretrainArgs {
+    /// Refuses flags that would change nothing.
+    pub(super) fn refuse_idle(&self) -> Result<(), WrongUsage> {
+        let elsewhere = |device: &AnyDevice| matches!(device, AnyDevice::Elsewhere(_));
+        let reason = if self.elastic && self.devices.len() < 2 {
+            "`--elastic` goes on with the other devices when one stops: name two or more with `--devices`, or leave it out"
+        } else if self.token.is_given() && !self.devices.iter().any(elsewhere) {
+            "`--token-file` is for devices of other machines: name them with `--devices remote://HOST:PORT`, or leave it out"
+        } else {
+            return Ok(());
+        };
+        Err(WrongUsage(reason.to_owned()))
+    }
+
     /// Flags and files as one set of settings; `recipe` is that of the self-made dataset.
     pub(crate) fn choose(&self, recipe: &str) -> Result<Choice> {
         let (out, resume) = self.directory()?;
@@ -149,29 +162,30 @@ impl PretrainArgs {
     fn directory(&self) -> Result<(PathBuf, bool)> {
         match self.resume.as_deref() {
             Some("auto") => {
-                let out = self
-                    .out
-                    .clone()
-                    .context("`--resume auto` needs `--out DIR`, the directory to look in")?;
+                let out = self.out.clone().ok_or_else(|| {
+                    let reason = "`--resume auto` needs `--out DIR`, the directory to look in";
+                    WrongUsage(reason.to_owned())
+                })?;
                 let resume = RunDir::holds_run(&out);
                 Ok((out, resume))
             }
             Some(address) if Mirror::is_address(address) => {
-                let out = self.out.clone().with_context(|| {
-                    format!(
+                let out = self.out.clone().ok_or_else(|| {
+                    WrongUsage(format!(
                         "`--resume {address}` needs `--out DIR`, the directory to bring the run to"
-                    )
+                    ))
                 })?;
                 Ok((out, true))
             }
             Some(dir) => {
                 let dir = PathBuf::from(dir);
                 if let Some(out) = self.out.as_ref().filter(|out| **out != dir) {
-                    anyhow::bail!(
+                    return Err(WrongUsage(format!(
                         "`--resume {}` goes on in that directory: leave out `--out {}`",
                         dir.display(),
                         out.display()
-                    );
+                    ))
+                    .into());
                 }
                 Ok((dir, true))
             }

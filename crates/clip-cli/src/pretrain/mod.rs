@@ -40,6 +40,7 @@ const SHAPES_RECIPE: &str = include_str!("../../../../datasets/shapes/recipe.tom
 
 /// Trains as the flags say, and leaves a model directory and a report.
 pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
+    args.refuse_idle()?;
     mirror::bring(args)?;
     let choice = args.choose(SHAPES_RECIPE)?;
     let mut config = args::resolved(&choice.layers)?;

@@ -16,6 +16,11 @@ pub(crate) struct TokenArgs {
 }
 
 impl TokenArgs {
+    /// Whether a file is named.
+    pub(crate) fn is_given(&self) -> bool {
+        self.token_file.is_some()
+    }
+
     /// The token, without the line's end that editors add.
     ///
     /// # Errors
