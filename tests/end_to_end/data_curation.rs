@@ -148,7 +148,6 @@ fn what_cannot_be_learned_or_curated_is_said() {
             (&curate("zebra.txt"), &["no caption holds any"]),
             (&train("gone.txt", "530"), &["cannot read gone.txt"]),
             (&train("none.txt", "530"), &["no word"]),
-            (&train("names.txt", "20"), &["at least that"]),
             (
                 &[
                     "data",

@@ -138,19 +138,11 @@ fn what_the_data_tools_cannot_do_is_said() {
                 &["gone.tar does not exist"],
             ),
             (
-                &["data", "doctor", "a.tar", "--max-bad", "2"],
-                &["a share is from 0 to 1"],
-            ),
-            (
                 &["data", "doctor", "a.tar", "--tokenizer", "names.txt"],
                 &["names.txt", "line 1"],
             ),
             (&["data", "index", "gone-*.tar"], &["no file matches"]),
             (&["data", "index", "full"], &["`DIR/*.tar`"]),
-            (
-                &["data", "pack", "a.tar", "--out", "out", "--shard-mb", "0"],
-                &["max_bytes = 0"],
-            ),
             (
                 &["data", "index", "a.tar", "--check"],
                 &["cannot read ./index.json"],

@@ -43,6 +43,49 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
+fn numbers_out_of_range_are_wrong_usage_and_named() {
+    let folder = Folder::new();
+    let pack = "data pack a.tar --out out";
+    let eval = "eval retrieval --model model --data a.tar";
+    for (args, flag, value) in [
+        ("pretrain --train a.tar", "--lr", "0"),
+        ("pretrain --train a.tar", "--epochs", "-1"),
+        ("pretrain --train a.tar", "--batch", "1"),
+        ("pretrain --train a.tar", "--steps", "0"),
+        (eval, "--batch", "0"),
+        (eval, "--max-bad-share", "2"),
+        ("data doctor a.tar", "--max-bad", "2"),
+        (pack, "--shard-mb", "0"),
+        (pack, "--shard-samples", "0"),
+        (pack, "--resize", "0"),
+        (pack, "--name", "a/b"),
+        (
+            "data curate a.tar --queries names.txt --out out",
+            "--per-query",
+            "0",
+        ),
+        (
+            "data tokenizer train --text names.txt --out own.json",
+            "--vocab-size",
+            "20",
+        ),
+        ("data shapes --out out", "--image-size", "9"),
+        ("search check", "--queries", "0"),
+    ] {
+        let flag_and_value = format!("{flag}={value}");
+        let args: Vec<&str> = args.split(' ').chain([flag_and_value.as_str()]).collect();
+        let ran = folder.clip(&args);
+        assert_eq!(
+            (ran.code, ran.out.as_str()),
+            (Some(2), ""),
+            "{args:?}: {ran:?}"
+        );
+        assert!(ran.err.contains(flag), "{args:?}: {ran:?}");
+    }
+    assert!(!folder.path("out").exists());
+}
+
+#[test]
 fn a_model_that_is_not_there_or_not_whole_is_named() {
     let folder = Folder::new();
     let eval = |model| ["eval", "retrieval", "--data", "a.tar", "--model", model];

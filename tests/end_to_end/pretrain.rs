@@ -66,7 +66,6 @@ fn what_cannot_be_trained_is_refused_before_anything_is_made() {
         (&["--config", "empty.toml"], "lerning_rate"),
         (&["--set", "optimizer.beta=1"], "optimizer.beta"),
         (&["--set", "lr=fast"], "lr"),
-        (&["--lr", "0"], "lr"),
         (&["--batch", "500"], "500"),
         (&["--val", "names.txt::gone.tar"], "gone.tar"),
     ];

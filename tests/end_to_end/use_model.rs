@@ -216,6 +216,7 @@ fn embed_takes_folders_and_stdin_and_says_whose_rows_there_are() {
     assert_eq!(output.stdout, b"text_features [2, 16]\n");
     let both = [&args[..], &["--texts", "-", "--images", "-"]].concat();
     let ran = folder.clip(&both);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.err.contains("both read stdin"), "{ran:?}");
 }
 

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::builder::RangedU64ValueParser;
 use clip_zeroshot::{ClassNames, Classifier, ClipEncoders, Prediction};
 use serde_json::json;
 
@@ -11,7 +10,7 @@ use crate::{
     classes::{self, TemplateArgs},
     device::DeviceName,
     model::EncoderArgs,
-    output,
+    numbers, output,
     pictures::{self, BATCH, Pictures},
 };
 
@@ -32,7 +31,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     model: EncoderArgs,
     /// Labels shown of each image, the most probable first.
-    #[arg(long, value_name = "K", default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = numbers::from_one::<usize>())]
     top: usize,
     /// Print one JSON object an image.
     #[arg(long)]

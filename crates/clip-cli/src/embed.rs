@@ -21,6 +21,7 @@ use crate::{
     model::EncoderArgs,
     output,
     pictures::{self, BATCH, Pictures},
+    usage::WrongUsage,
 };
 
 #[derive(clap::Args)]
@@ -89,10 +90,10 @@ impl Features {
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
-    ensure!(
-        !(args.texts.as_ref().is_some_and(is_stdin) && args.images.iter().any(is_stdin)),
-        "--images and --texts both read stdin: give a file for one of them"
-    );
+    if args.texts.as_ref().is_some_and(is_stdin) && args.images.iter().any(is_stdin) {
+        let reason = "--images and --texts both read stdin: give a file for one of them";
+        return Err(WrongUsage(reason.to_owned()).into());
+    }
     let texts = args.texts.as_deref().map(read_lines).transpose()?;
     let images = match args.images.as_slice() {
         [] => Vec::new(),

@@ -17,6 +17,7 @@ mod interrupt;
 mod kernels;
 mod logger;
 mod model;
+mod numbers;
 mod output;
 mod panics;
 mod pictures;

@@ -7,7 +7,10 @@ use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet};
 use clip_model::Precision;
 use clip_zeroshot::{ClipEncoders, FeatureCache, ImagePass, LabelSource, ShardFeatures};
 
-use crate::device::{self, DeviceName, Started};
+use crate::{
+    device::{self, DeviceName, Started},
+    numbers,
+};
 
 /// Which model.
 #[derive(clap::Args)]
@@ -91,10 +94,10 @@ impl ShardArgs {
 #[derive(clap::Args)]
 pub(crate) struct ReadingArgs {
     /// Images encoded at once. 64 fill a processor; a GPU wants more.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = numbers::from_one::<usize>())]
     batch: usize,
     /// Share of unusable samples above which the evaluation fails.
-    #[arg(long, value_name = "SHARE", default_value_t = LoaderConfig::default().max_bad_share)]
+    #[arg(long, value_name = "SHARE", default_value_t = LoaderConfig::default().max_bad_share, value_parser = numbers::share)]
     max_bad_share: f64,
     /// Keep image features in this folder, and use them again for the same model and unchanged shards.
     #[arg(long, value_name = "DIR")]

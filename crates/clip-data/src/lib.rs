@@ -47,5 +47,5 @@ pub use order::Cursor;
 pub use output::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardLayout, ShardRecord};
 pub use pack::{PackConfig, Packed, pack};
 pub use source::{RawSample, RemoteFolder, ShardCount, ShardItem, ShardReader, ShardSet};
-pub use tokenizer::{Encoded, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};
+pub use tokenizer::{Encoded, LEAST_VOCABULARY, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};
 pub use transform::{CropBox, CropDraws, ImageResizer, RandomResizedCrop, Resize};

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clip_data::{CurateConfig, Queries, ShardSet, TABLE_FILE, curate};
 
 use super::layout::{self, LayoutArgs};
+use crate::numbers;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -16,7 +17,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
     /// Pairs that a query takes at most, in expectation.
-    #[arg(long, value_name = "T", default_value_t = CurateConfig::default().per_query)]
+    #[arg(long, value_name = "T", default_value_t = CurateConfig::default().per_query,
+        value_parser = numbers::from_one::<u64>())]
     per_query: u64,
     /// Decides which pairs.
     #[arg(long, default_value_t = CurateConfig::default().seed)]
@@ -32,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let config = CurateConfig {
         per_query: args.per_query,
         seed: args.seed,
-        layout: args.layout.layout(),
+        layout: args.layout.layout()?,
     };
     let shards = ShardSet::parse(&args.data)?;
     let queries = Queries::load(&args.queries)?;

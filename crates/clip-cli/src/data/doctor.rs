@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use clip_data::{Diagnosis, DoctorConfig, ShardSet, Summary, Tokenizer, examine};
 
-use crate::output;
+use crate::{numbers, output};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -13,7 +13,7 @@ pub(crate) struct Args {
     #[arg(value_name = "SHARDS")]
     data: String,
     /// Fail if a larger share of the samples is bad.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = numbers::share)]
     max_bad: f64,
     /// The tokenizer that captions are measured with: a tokenizer.json, a folder with vocab.json and merges.txt, or
     /// OpenAI's list of merges (.txt.gz). CLIP's own by default.
@@ -31,11 +31,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    ensure!(
-        (0.0..=1.0).contains(&args.max_bad),
-        "--max-bad {}: a share is from 0 to 1",
-        args.max_bad
-    );
     let shards = ShardSet::parse(&args.data)?;
     let tokenizer = match &args.tokenizer {
         Some(path) => Tokenizer::load(path)?,

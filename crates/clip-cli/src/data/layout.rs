@@ -6,7 +6,7 @@ use anyhow::Result;
 use clip_data::{FaultReport, ShardIndex, ShardLayout};
 use serde_json::{Value, json};
 
-use crate::output;
+use crate::{numbers, output, usage::WrongUsage};
 
 #[derive(clap::Args)]
 pub(crate) struct LayoutArgs {
@@ -17,10 +17,11 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "NAME", default_value_t = ShardLayout::default().name)]
     name: String,
     /// Most samples of a shard.
-    #[arg(long, value_name = "N", default_value_t = ShardLayout::default().max_samples)]
+    #[arg(long, value_name = "N", default_value_t = ShardLayout::default().max_samples,
+        value_parser = numbers::from_one::<usize>())]
     shard_samples: usize,
     /// Most megabytes (10^6 bytes) of a shard; no limit by default.
-    #[arg(long, value_name = "MB")]
+    #[arg(long, value_name = "MB", value_parser = numbers::from_one::<u64>())]
     shard_mb: Option<u64>,
     /// Number the samples anew instead of keeping their keys, which several sources may share.
     #[arg(long)]
@@ -28,13 +29,17 @@ pub(crate) struct LayoutArgs {
 }
 
 impl LayoutArgs {
-    pub(crate) fn layout(&self) -> ShardLayout {
+    pub(crate) fn layout(&self) -> Result<ShardLayout, WrongUsage> {
         let megabytes = |mb: u64| mb.saturating_mul(1_000_000);
-        ShardLayout {
+        let layout = ShardLayout {
             name: self.name.clone(),
             max_samples: self.shard_samples,
             max_bytes: self.shard_mb.map_or(u64::MAX, megabytes),
             renumber: self.renumber,
+        };
+        match layout.validate() {
+            Ok(()) => Ok(layout),
+            Err(error) => Err(WrongUsage(format!("--{error}"))),
         }
     }
 

@@ -13,10 +13,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     layout: LayoutArgs,
     /// Reduce images whose shorter side is longer than this, to JPEG; others keep their bytes. By default all do.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
     resize: Option<u32>,
     /// Quality of the JPEGs that reduced images become, from 1 to 100.
-    #[arg(long, value_name = "Q", requires = "resize", default_value_t = PackConfig::default().jpeg_quality)]
+    #[arg(long, value_name = "Q", requires = "resize", default_value_t = PackConfig::default().jpeg_quality,
+        value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: u8,
     /// Print one JSON object.
     #[arg(long)]
@@ -25,7 +26,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let config = PackConfig {
-        layout: args.layout.layout(),
+        layout: args.layout.layout()?,
         resize: args.resize,
         jpeg_quality: args.quality,
     };

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clip_data::shapes::{ShapesConfig, generate};
 use serde_json::json;
 
-use crate::output;
+use crate::{output, usage::WrongUsage};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -45,6 +45,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         image_size: args.image_size,
         captions: args.captions,
     };
+    // Its settings are called as the flags.
+    config
+        .validate()
+        .map_err(|error| WrongUsage(format!("--{error}").replace('_', "-")))?;
     let dataset = generate(&config, &args.out)?;
     if args.json {
         let found = json!({

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clip_data::Tokenizer;
+use clap::builder::RangedU64ValueParser;
+use clip_data::{LEAST_VOCABULARY, Tokenizer};
 use serde_json::json;
 
 use super::{corpus::CorpusArgs, layout};
+use crate::numbers;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum TokenizerCommand {
@@ -19,10 +21,10 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     corpus: CorpusArgs,
     /// Tokens of the vocabulary, with the special ones: a model's `vocab_size`.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = RangedU64ValueParser::<usize>::new().range(LEAST_VOCABULARY as u64..))]
     vocab_size: usize,
     /// Texts to learn from at most: word frequencies don't change after that many.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = numbers::from_one::<usize>())]
     max_texts: usize,
     /// The tokenizer.json to write.
     #[arg(long, value_name = "FILE")]

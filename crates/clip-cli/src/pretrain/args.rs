@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::builder::RangedU64ValueParser;
 use clip_model::weights::CONFIG_FILE;
 use clip_train::{
     RunDir,
@@ -10,7 +11,10 @@ use clip_train::{
 };
 
 use super::devices::AnyDevice;
-use crate::{remote::TokenArgs, usage::WrongUsage};
+use crate::{numbers, remote::TokenArgs, usage::WrongUsage};
+
+/// TOML has no larger numbers.
+const LARGEST: u64 = i64::MAX as u64;
 
 /// Train a model from image-caption shards.
 ///
@@ -48,19 +52,19 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Decides weights, order, crops and captions
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<u64>::new().range(..=LARGEST))]
     seed: Option<u64>,
     /// Passes over the training data
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::positive)]
     epochs: Option<f64>,
     /// Optimizer steps, instead of epochs
-    #[arg(long, conflicts_with = "epochs")]
+    #[arg(long, conflicts_with = "epochs", value_parser = RangedU64ValueParser::<u64>::new().range(1..=LARGEST))]
     steps: Option<u64>,
-    /// Pairs of a batch
-    #[arg(long)]
-    batch: Option<usize>,
+    /// Pairs of a batch, at least 2
+    #[arg(long, value_parser = RangedU64ValueParser::<u64>::new().range(2..=LARGEST))]
+    batch: Option<u64>,
     /// The highest learning rate
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::positive)]
     lr: Option<f64>,
     /// Several devices that encode parts of each batch, such as `cuda:0,cuda:1,remote://10.0.0.2:7861` (`clip
     /// serve-device` there); the first of this machine has the model
@@ -77,7 +81,7 @@ pub(crate) struct PretrainArgs {
     #[arg(long)]
     pub(crate) elastic: bool,
     /// Steps from one checkpoint to the next
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(..=LARGEST))]
     checkpoint_steps: Option<u64>,
     /// Go on with the run in DIR; `auto`: with the run in --out if there is one, else with the one in its `checkpoint.mirror`,
     /// else start it; an address: with the one in that mirror, brought to --out
@@ -215,28 +219,19 @@ impl PretrainArgs {
                 layers = layers.value(key, value.clone(), flag)?;
             }
         }
-        // TOML has no larger numbers.
-        let whole = |flag: &str, value: Option<u64>| {
-            let value = value.map(i64::try_from).transpose();
-            value.with_context(|| format!("{flag} is too large: at most {}", i64::MAX))
-        };
-        let numbers = [
-            ("seed", "--seed", whole("--seed", self.seed)?),
-            ("steps", "--steps", whole("--steps", self.steps)?),
-            (
-                "batch",
-                "--batch",
-                whole("--batch", self.batch.map(|batch| batch as u64))?,
-            ),
+        let wholes = [
+            ("seed", "--seed", self.seed),
+            ("steps", "--steps", self.steps),
+            ("batch", "--batch", self.batch),
             (
                 "checkpoint.steps",
                 "--checkpoint-steps",
-                whole("--checkpoint-steps", self.checkpoint_steps)?,
+                self.checkpoint_steps,
             ),
         ];
-        for (key, flag, value) in numbers {
+        for (key, flag, value) in wholes {
             if let Some(value) = value {
-                layers = layers.value(key, value, flag)?;
+                layers = layers.value(key, value as i64, flag)?;
             }
         }
         for (key, flag, value) in [("epochs", "--epochs", self.epochs), ("lr", "--lr", self.lr)] {

@@ -7,7 +7,6 @@ mod opened;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::builder::RangedU64ValueParser;
 use clip_zeroshot::{ClipEncoders, TextEncoder};
 use serde_json::json;
 
@@ -18,7 +17,7 @@ pub(crate) use self::{
 use crate::{
     device::DeviceName,
     model::ModelArgs,
-    output,
+    numbers, output,
     pictures::{self, Pictures},
 };
 
@@ -73,7 +72,7 @@ pub(crate) struct QueryArgs {
     #[arg(long, value_name = "DIR|PRESET")]
     model: Option<String>,
     /// Images shown, the nearest first.
-    #[arg(long, value_name = "K", default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "K", default_value_t = 10, value_parser = numbers::from_one::<usize>())]
     top: usize,
     /// Compare all features, of an approximate index too.
     #[arg(long)]

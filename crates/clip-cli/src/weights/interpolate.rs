@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::tokenizer;
 use crate::{
     device::{self, DeviceName},
-    output,
+    numbers, output,
 };
 
 #[derive(clap::Args)]
@@ -24,18 +24,11 @@ pub(crate) struct Args {
     #[arg(value_name = "B")]
     to: PathBuf,
     /// How far to go from A to B: 0 is A, 1 is B.
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    #[arg(long, value_name = "SHARE", value_parser = numbers::share)]
     share: f64,
     /// The model directory to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("it must be a number from 0 to 1".to_owned()),
-    }
 }
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {

@@ -34,7 +34,11 @@ impl Default for ShardLayout {
 }
 
 impl ShardLayout {
-    pub(crate) fn validate(&self) -> Result<(), DataError> {
+    /// Checks that shards can be laid out so.
+    ///
+    /// # Errors
+    /// [`DataError::BadSetting`] with the first setting that is out of range.
+    pub fn validate(&self) -> Result<(), DataError> {
         if self.name.is_empty()
             || self
                 .name

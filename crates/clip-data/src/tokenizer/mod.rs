@@ -18,3 +18,4 @@ mod vocabulary;
 pub use clean::clean_caption;
 pub use save::TOKENIZER_CONFIG_FILE;
 pub use text::{Encoded, Tokenizer};
+pub use train::LEAST_VOCABULARY;

@@ -14,6 +14,8 @@ use crate::DataError;
 const MIN_FREQUENCY: u64 = 2;
 /// Padding, start and end of text.
 const SPECIALS: usize = 3;
+/// Tokens of the smallest vocabulary that can be learned: the alphabet and the special ones.
+pub const LEAST_VOCABULARY: usize = ALPHABET + SPECIALS;
 
 /// The first of the private-use characters that stand for the alphabet's 512 tokens while training. In this form the
 /// trainer's own order, by code point, is CLIP's order; left to itself, it numbers word ends in the order of a
@@ -35,10 +37,9 @@ pub(super) fn train_vocabulary(
         origin: format!("of {vocab_size} tokens, trained on captions"),
         reason,
     };
-    let least = ALPHABET + SPECIALS;
-    if vocab_size < least {
+    if vocab_size < LEAST_VOCABULARY {
         return Err(wrong(format!(
-            "the alphabet and the special tokens alone are {least}; use a `vocab_size` of at least that"
+            "the alphabet and the special tokens alone are {LEAST_VOCABULARY}; use a `vocab_size` of at least that"
         )));
     }
     let counts = count_words(captions);
