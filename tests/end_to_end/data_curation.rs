@@ -147,7 +147,10 @@ fn what_cannot_be_learned_or_curated_is_said() {
             (&curate("none.txt"), &["none.txt", "no query"]),
             (&curate("zebra.txt"), &["no caption holds any"]),
             (&train("gone.txt", "530"), &["cannot read gone.txt"]),
-            (&train("none.txt", "530"), &["no word"]),
+            (
+                &train("none.txt", "530"),
+                &["a vocabulary from none.txt", "no word"],
+            ),
             (
                 &[
                     "data",

@@ -59,9 +59,14 @@ fn a_run_leaves_a_model_that_every_command_uses() {
 fn what_cannot_be_trained_is_refused_before_anything_is_made() {
     let folder = folder();
     folder.write("empty.toml", b"lr = 1e-3\nlerning_rate = 1\n");
+    folder.broken("wordless.tar", 1, 1);
     let cases: &[(&[&str], &str)] = &[
         (&["--train", "gone-{0..1}.tar"], "gone-0.tar"),
         (&["--train", "train-0.tar::"], "empty"),
+        (
+            &["--train", "wordless.tar"],
+            "a vocabulary from wordless.tar",
+        ),
         (&["--preset", "ViT-Z"], "ViT-Nano-6-36"),
         (&["--config", "empty.toml"], "lerning_rate"),
         (&["--set", "optimizer.beta=1"], "optimizer.beta"),

@@ -17,6 +17,13 @@ pub(crate) struct CorpusArgs {
 }
 
 impl CorpusArgs {
+    /// All files and shards, for errors.
+    pub(crate) fn named(&self) -> String {
+        let texts = self.text.iter().map(|path| path.display().to_string());
+        let all: Vec<String> = texts.chain(self.data.clone()).collect();
+        all.join(", ")
+    }
+
     pub(crate) fn open(&self) -> Result<Corpus> {
         Ok(Corpus {
             texts: self.text.clone(),

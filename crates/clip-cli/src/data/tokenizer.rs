@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::builder::RangedU64ValueParser;
 use clip_data::{LEAST_VOCABULARY, Tokenizer};
 use serde_json::json;
@@ -42,7 +42,8 @@ pub(crate) fn run(command: &TokenizerCommand) -> Result<()> {
         texts.len() < args.max_texts
     })?;
     let read = texts.len();
-    let tokenizer = Tokenizer::train(texts.into_iter(), args.vocab_size)?;
+    let tokenizer = Tokenizer::train(texts.into_iter(), args.vocab_size)
+        .with_context(|| format!("cannot learn a vocabulary from {}", args.corpus.named()))?;
     tokenizer.save(&args.out)?;
     let out = args.out.display().to_string();
     let row = |name: &str, value: String| [name.to_owned(), value];

@@ -74,13 +74,9 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         prepare::shapes(&mut config, &model)?;
     }
     let shards = ShardSet::parse(&config.data.train).context("training data")?;
-    let tokenizer = prepare::tokenizer(
-        resumed.as_ref(),
-        &model,
-        initial.as_ref(),
-        teacher.as_ref(),
-        &shards,
-    )?;
+    let known = (initial.as_ref(), teacher.as_ref());
+    let train = (config.data.train.as_str(), &shards);
+    let tokenizer = prepare::tokenizer(resumed.as_ref(), &model, known, train)?;
     let preprocess = config.preprocess.unwrap_or_default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
     let total_steps = config.total_steps(loader.samples_per_epoch());

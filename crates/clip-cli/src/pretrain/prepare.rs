@@ -121,13 +121,12 @@ pub(super) fn save_config(run: &RunDir, config: &RunConfig) -> Result<()> {
 }
 
 /// The run's tokenizer: the one it began with, that of its first weights or of its teacher, CLIP's own for models of its
-/// vocabulary, or one learned from the training captions.
+/// vocabulary, or one learned from the captions of the training shards, which come with how they are named.
 pub(super) fn tokenizer(
     resumed: Option<&RunDir>,
     model: &ClipConfig,
-    initial: Option<&Checkpoint>,
-    teacher: Option<&RunTeacher>,
-    shards: &ShardSet,
+    (initial, teacher): (Option<&Checkpoint>, Option<&RunTeacher>),
+    (named, shards): (&str, &ShardSet),
 ) -> Result<Arc<Tokenizer>> {
     let text = &model.text_cfg;
     let vocab_size = text.vocab_size;
@@ -145,7 +144,9 @@ pub(super) fn tokenizer(
             .into(),
         (None, None, Some(of_run)) => Arc::clone(&of_run.tokenizer),
         (None, None, None) if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip().into(),
-        (None, None, None) => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)?.into(),
+        (None, None, None) => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)
+            .with_context(|| format!("cannot learn a vocabulary from {named}"))?
+            .into(),
     };
     if let Some(of_run) = teacher {
         of_run.reads_as(&tokenizer)?;

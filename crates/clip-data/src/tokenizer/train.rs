@@ -45,7 +45,8 @@ pub(super) fn train_vocabulary(
     let counts = count_words(captions);
     if counts.is_empty() {
         return Err(wrong(
-            "the captions hold no word; check that the shards have captions".to_owned(),
+            "there is no word in them; check that the shards have captions, or the files text"
+                .to_owned(),
         ));
     }
     let symbols = (0..ALPHABET as u32)
