@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clip_train::report::Evaluation;
+use clip_train::{TrainError, report::Evaluation};
 use unicode_width::UnicodeWidthStr;
 
 /// Prints a line of results.
@@ -56,9 +56,18 @@ pub(crate) fn page(page: &Evaluation, html: Option<&Path>, svg: Option<&Path>) -
     Ok(())
 }
 
-/// Prints an error and its causes. A cause that its error has quoted already is not repeated.
+/// Prints an error and its causes, and what to do about a disk that is full, which no place that writes says.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let mut stderr = io::stderr().lock();
+    for line in told(error) {
+        // Nobody is left to tell that stderr is closed.
+        let _ = writeln!(stderr, "{line}");
+    }
+}
+
+/// A cause that its error has quoted already is not repeated.
+fn told(error: &anyhow::Error) -> Vec<String> {
+    let mut lines = Vec::new();
     let mut said = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
@@ -66,10 +75,29 @@ pub(crate) fn print_error(error: &anyhow::Error) {
             continue;
         }
         let lead = if said.is_empty() { "error" } else { "  cause" };
-        // Nobody is left to tell that stderr is closed.
-        let _ = writeln!(stderr, "{lead}: {text}");
+        lines.push(format!("{lead}: {text}"));
         said.push_str(&text);
     }
+    if error.chain().any(is_full_disk) {
+        let remedy =
+            "free some space on that disk, or let it be written to another (such as by `--out`)";
+        lines.push(format!("  remedy: {remedy}"));
+    }
+    lines
+}
+
+fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let error = match cause.downcast_ref() {
+        // It stands for the system's error, which the chain hasn't besides.
+        Some(TrainError::Record(error)) => Some(error),
+        _ => cause.downcast_ref::<io::Error>(),
+    };
+    error.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+        )
+    })
 }
 
 /// Whoever read stdout has closed it.
@@ -96,4 +124,35 @@ impl Closed {
 /// Whether the program failed because nobody reads its results any more.
 pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
     error.is::<Closed>()
+}
+
+#[cfg(test)]
+mod tests {
+    use clip_data::DataError;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_comes_with_its_remedy_whatever_was_written() {
+        let failed = |kind| io::Error::new(kind, "the system's reason");
+        let shard = |kind| DataError::Io {
+            action: "write",
+            path: "out.tar".into(),
+            source: failed(kind),
+        };
+        let full = ErrorKind::StorageFull;
+        for error in [
+            anyhow::Error::new(shard(full)),
+            anyhow::Error::new(TrainError::Data(shard(ErrorKind::QuotaExceeded))),
+            anyhow::Error::new(TrainError::Record(failed(full))).context("the run's report"),
+        ] {
+            let lines = told(&error);
+            assert!(
+                lines[lines.len() - 1].contains("free some space"),
+                "{lines:?}"
+            );
+        }
+        let lines = told(&shard(ErrorKind::PermissionDenied).into());
+        assert_eq!(lines, ["error: cannot write out.tar: the system's reason"]);
+    }
 }
