@@ -52,33 +52,43 @@ fn quiet_leaves_nothing_but_errors_on_stderr() {
     assert_eq!(folder.clip(&[&args[..], &["-q"]].concat()).err, "");
 }
 
+/// Interrupts a command once it reads a pipe, and waits for more; `begun` is asked then.
+#[cfg(unix)]
+fn interrupted(folder: &Folder, pipe: &str, args: &[&str], begun: impl FnOnce()) {
+    use std::{fs::OpenOptions, process::Command};
+    let pipe = folder.path(pipe);
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let mut clip = folder.command(args).spawn().unwrap();
+    let writer = OpenOptions::new().write(true).open(&pipe).unwrap();
+    begun();
+    let pid = clip.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(clip.wait().unwrap().code(), Some(130));
+    drop(writer);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interruption_ends_with_130() {
-    use std::{fs::OpenOptions, process::Command};
     let folder = Folder::new();
-    let pipe = folder.path("texts");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
     let args = [
         "embed", "--model", "model", "--texts", "texts", "--out", "x",
     ];
-    let mut clip = folder.command(&args).spawn().unwrap();
-    // Opens once clip reads, which then waits for a text.
-    let writer = OpenOptions::new().write(true).open(&pipe).unwrap();
-    let pid = clip.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(clip.wait().unwrap().code(), Some(130));
-    drop(writer);
+    interrupted(&folder, "texts", &args, || ());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_pack_leaves_nothing_beside_its_folder() {
+    let folder = Folder::new();
+    let hidden = [".packed.partial", ".packed.lock"].map(|name| folder.path(name));
+    let args = ["data", "pack", "pipe.tar", "--out", "packed"];
+    interrupted(&folder, "pipe.tar", &args, || {
+        assert!(hidden.iter().all(|path| path.exists()));
+    });
+    for path in hidden.iter().chain([&folder.path("packed")]) {
+        assert!(!path.exists(), "{}", path.display());
+    }
 }

@@ -12,7 +12,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 static TRAINING: Mutex<Option<Interrupter>> = Mutex::new(None);
 
 /// From now on an interruption ends the program at once, except while something trains: then it ends the step at
-/// hand and writes a checkpoint, and a second one ends the program. Files are renamed when complete, so none is torn.
+/// hand and writes a checkpoint, and a second one ends the program. Files are renamed when complete, so none is torn, and of
+/// new folders of shards nothing is left.
 pub(crate) fn install() -> Result<()> {
     ctrlc::set_handler(|| {
         let training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,7 +24,10 @@ pub(crate) fn install() -> Result<()> {
                 );
                 interrupter.stop(Some("interrupted"));
             }
-            _ => std::process::exit(i32::from(INTERRUPTED)),
+            _ => {
+                clip_data::abandon_folders();
+                std::process::exit(i32::from(INTERRUPTED))
+            }
         }
     })
     .context("cannot watch for Ctrl-C")

@@ -2,10 +2,35 @@ use std::{
     fs::{self, File, TryLockError},
     io::ErrorKind,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::file::{parent, sync_folder};
 use crate::DataError;
+
+const PARTIAL: &str = "partial";
+const LOCK: &str = "lock";
+
+/// Under its hidden name, each folder that this process is writing.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what this process has written of new folders, for it to end at once: whoever writes one waits for that end
+/// from here on.
+pub fn abandon_folders() {
+    let unfinished = unfinished();
+    for partial in &*unfinished {
+        // A file that is begun meanwhile keeps the folder at the first try.
+        let gone = (0..3).any(|_| absent(fs::remove_dir_all(partial)).is_ok());
+        if gone && cfg!(unix) {
+            fs::remove_file(partial.with_extension(LOCK)).ok();
+        }
+    }
+    std::mem::forget(unfinished);
+}
 
 /// A new folder, written beside its place under a hidden name and renamed when complete.
 ///
@@ -35,7 +60,7 @@ impl OutputFolder {
         // Before anything is made.
         check_empty(target)?;
         let hidden = |kind| target.with_file_name(format!(".{}.{kind}", name.to_string_lossy()));
-        let (partial, lock_path) = (hidden("partial"), hidden("lock"));
+        let (partial, lock_path) = (hidden(PARTIAL), hidden(LOCK));
         let parent = parent(target);
         fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
         let lock = FolderLock::take(lock_path, target)?;
@@ -45,6 +70,7 @@ impl OutputFolder {
         absent(fs::remove_dir(target)).map_err(DataError::io("replace", target))?;
         absent(fs::remove_dir_all(&partial)).map_err(DataError::io("remove", &partial))?;
         fs::create_dir(&partial).map_err(DataError::io("create", &partial))?;
+        unfinished().push(partial.clone());
         Ok(Self {
             target: target.to_owned(),
             partial,
@@ -66,6 +92,9 @@ impl OutputFolder {
         // Nothing of it is removed from here on, whatever happens.
         self.keep = true;
         sync_folder(&self.partial);
+        // An interruption removes the folder before this, or leaves it.
+        let mut unfinished = unfinished();
+        unfinished.retain(|partial| *partial != self.partial);
         fs::rename(&self.partial, &self.target).map_err(|source| DataError::NotPublished {
             path: self.target.clone(),
             written: self.partial.clone(),
@@ -162,6 +191,8 @@ impl Drop for OutputFolder {
         if self.keep {
             return;
         }
+        let mut unfinished = unfinished();
+        unfinished.retain(|partial| *partial != self.partial);
         if let Err(error) = absent(fs::remove_dir_all(&self.partial)) {
             log::warn!("cannot remove {}: {error}", self.partial.display());
         }

@@ -9,6 +9,7 @@ mod writer;
 
 pub(crate) use file::write_atomically;
 pub(crate) use folder::OutputFolder;
+pub use folder::abandon_folders;
 pub use index::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardRecord};
 pub(crate) use sha256::{hash_file, hex};
 pub(crate) use shard_file::ShardFile;
