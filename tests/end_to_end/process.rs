@@ -10,6 +10,11 @@ fn devices_lists_what_works() {
     assert!(ran.out.contains(":0  "), "{ran:?}");
     let device = folder.clip(&["devices", "--json"]);
     assert!(device.out.starts_with(r#"{"device":""#), "{device:?}");
+    let named = folder.clip(&["devices", "--device", "cpu:0"]);
+    assert!(named.out.starts_with("cpu:0  "), "{named:?}");
+    assert_eq!(named.out.lines().count(), 1, "{named:?}");
+    let absent = folder.clip(&["devices", "--device", "cpu:9"]);
+    assert_eq!((absent.code, absent.out.as_str()), (Some(1), ""));
 }
 
 #[test]

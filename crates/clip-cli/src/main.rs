@@ -72,7 +72,7 @@ enum Command {
     /// Make, pack, check and balance data.
     #[command(subcommand)]
     Data(data::Data),
-    /// Start each device of this build and list it; fails where there is none.
+    /// Start each device of this build, or the one that is named, and list it; fails where there is none.
     Devices(devices::Args),
     ServeDevice(remote::Args),
     /// Evaluate a model on shards.
@@ -134,7 +134,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Pretrain(args) => pretrain::run(&args, device),
         Command::Runs(args) => runs::run(&args),
         Command::Data(data) => data::run(&data),
-        Command::Devices(args) => devices::run(&args),
+        Command::Devices(args) => devices::run(&args, device),
         Command::ServeDevice(args) => remote::run(&args, device),
         Command::Eval(eval) => eval::run(&eval, device),
         Command::Classify(args) => classify::run(&args, device),
