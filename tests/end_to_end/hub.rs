@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    support::{Folder, Ran},
+    support::{Folder, Ran, ran},
     weights::fixture,
 };
 
@@ -72,22 +72,19 @@ impl Hub {
 
     /// Runs `clip` in the folder, with this hub and a cache of the folder's own.
     fn clip(&self, folder: &Folder, token: Option<&str>, args: &[&str]) -> Ran {
+        self.clip_with(folder, token.map(|token| ("HF_TOKEN", token)), args)
+    }
+
+    /// As [`clip`](Self::clip), with an environment variable.
+    fn clip_with(&self, folder: &Folder, variable: Option<(&str, &str)>, args: &[&str]) -> Ran {
         let mut clip = folder.command(args);
         clip.env("HF_ENDPOINT", &self.state.lock().unwrap().endpoint)
             .env("HF_HOME", folder.path("cache"))
             .env("NO_PROXY", "127.0.0.1")
-            .env_remove("HF_TOKEN");
-        if let Some(token) = token {
-            clip.env("HF_TOKEN", token);
-        }
-        let output = clip.output().unwrap();
-        let ran = Ran {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        };
-        assert!(!ran.err.contains("panicked"), "{ran:?}");
-        ran
+            .env_remove("HF_HUB_OFFLINE")
+            .env_remove("HF_TOKEN")
+            .envs(variable);
+        ran(&mut clip)
     }
 
     fn import(&self, folder: &Folder, source: &str, out: &str) -> Ran {
@@ -262,6 +259,28 @@ fn the_cache_serves_again_and_without_a_network() {
         ran.err.contains("cannot reach http://127.0.0.1:9") && ran.err.contains("network"),
         "{ran:?}"
     );
+}
+
+#[test]
+fn where_downloads_are_forbidden_the_cache_is_all_there_is() {
+    let folder = Folder::new();
+    let hub = Hub::start(&folder, 0);
+    let offline = |model: &str, out: &str, value: &str| {
+        let args = ["weights", "import", model, "--out", out];
+        hub.clip_with(&folder, Some(("HF_HUB_OFFLINE", value)), &args)
+    };
+    let ran = offline("hf-hub:org/tiny", "in", "1");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    for words in ["cache/hub", "org/tiny", "HF_HUB_OFFLINE forbids"] {
+        assert!(ran.err.contains(words), "{words}: {ran:?}");
+    }
+    assert_eq!(offline("hf-hub:org/tiny", "in", "0").code, Some(0));
+    // It is another by now, and nobody asks.
+    hub.state.lock().unwrap().commit = COMMITS[1];
+    let ran = offline("hf-hub:org/tiny", "again", "yes");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(hub.starts(SHARD), [0]);
+    assert_eq!(weights(&folder, "again"), weights(&folder, "in"));
 }
 
 #[test]

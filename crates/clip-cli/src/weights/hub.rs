@@ -20,6 +20,9 @@ use super::source::HubModel;
 /// Where models are unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
 
+/// Set where nothing may be downloaded, for all of the hub's tools.
+const OFFLINE: &str = "HF_HUB_OFFLINE";
+
 /// Times that a file is asked for before the program gives up; each goes on where the one before stopped.
 const ATTEMPTS: u32 = 3;
 
@@ -27,8 +30,8 @@ const ATTEMPTS: u32 = 3;
 /// downloaded again, and a download that broke off goes on where it stopped.
 ///
 /// # Errors
-/// If there is no such model, or none that can be imported; without a network, unless the cache has it whole; what the
-/// hub refuses.
+/// If there is no such model, or none that can be imported; without a network, or where `HF_HUB_OFFLINE` forbids to use
+/// it, unless the cache has it whole; what the hub refuses.
 pub(super) fn fetch(model: &HubModel) -> Result<PathBuf> {
     Download::of(model)?.run()
 }
@@ -65,6 +68,9 @@ impl<'a> Download<'a> {
     }
 
     fn run(&self) -> Result<PathBuf> {
+        if is_offline() {
+            return self.cached().with_context(|| self.forbidden());
+        }
         let info = match self.repo.info() {
             Ok(info) => info,
             Err(error) => {
@@ -164,6 +170,17 @@ impl<'a> Download<'a> {
         }
     }
 
+    /// Why nothing is downloaded that the cache lacks.
+    fn forbidden(&self) -> String {
+        format!(
+            "the cache {} does not hold {} (revision {}) whole, and the environment variable {OFFLINE} forbids to download \
+             it: unset {OFFLINE} where there is a network, or name in HF_HOME a cache that has it",
+            self.cache.path().display(),
+            self.model.name,
+            self.model.revision
+        )
+    }
+
     /// What is wrong, and what to do about it.
     fn explain(&self, error: ApiError) -> Error {
         let (name, endpoint) = (&self.model.name, &self.endpoint);
@@ -192,6 +209,14 @@ impl<'a> Download<'a> {
         };
         anyhow!(error).context(remedy)
     }
+}
+
+/// As the hub's own library reads it.
+fn is_offline() -> bool {
+    let value = std::env::var(OFFLINE).unwrap_or_default();
+    ["1", "ON", "YES", "TRUE"]
+        .iter()
+        .any(|on| value.eq_ignore_ascii_case(on))
 }
 
 fn repository(model: &HubModel) -> Repo {
