@@ -11,7 +11,7 @@ use clip_train::{
 };
 
 use super::devices::AnyDevice;
-use crate::{numbers, remote::TokenArgs, usage::WrongUsage};
+use crate::{numbers, remote::TokenArgs, usage::WrongUsage, weights};
 
 /// TOML has no larger numbers.
 const LARGEST: u64 = i64::MAX as u64;
@@ -35,7 +35,7 @@ pub(crate) struct PretrainArgs {
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
     /// Weights to begin with: a model directory, a file or a `hf-hub:ORG/NAME` that `clip weights import` reads, of the
-    /// preset's architecture
+    /// preset's architecture, or without a preset of its own
     #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
     init: Option<String>,
     /// A model to learn from beside the captions: a model directory, a file or a `hf-hub:ORG/NAME`, of the preset's image
@@ -131,19 +131,22 @@ impl PretrainArgs {
             });
         }
         let own = self.lay(ConfigLayers::default())?;
-        let (preset, config) = (preset_of_init(&own)?, own.resolve()?);
+        let (taken, config) = (preset_of_init(&own)?, own.resolve()?);
         let own_data = !config.data.train.is_empty();
         let mut layers = if own_data {
             own
         } else {
             self.lay(ConfigLayers::default().text(recipe, "the recipe of the shapes")?)?
         };
-        if let Some(preset) = preset {
-            layers = layers.value("preset", preset, "--init")?;
+        let mut name = None;
+        if let Some(taken) = taken {
+            name = Some(taken.name);
+            layers = layers.value("preset", taken.preset, "--init")?;
         }
-        let out = match &self.out {
-            Some(out) => out.clone(),
-            None => next_free(&layers.resolve()?.preset)?,
+        let out = match (&self.out, name) {
+            (Some(out), _) => out.clone(),
+            (None, Some(name)) => next_free(&name)?,
+            (None, None) => next_free(&name_of(&layers.resolve()?.preset))?,
         };
         Ok(Choice {
             out,
@@ -243,12 +246,23 @@ impl PretrainArgs {
     }
 }
 
-/// The model directory that a run begins with, whose architecture is the run's where no preset is named.
-fn preset_of_init(layers: &ConfigLayers) -> Result<Option<String>> {
+/// An architecture that a run takes over from the model that it begins with.
+struct Taken {
+    /// What the model is called.
+    name: String,
+    preset: String,
+}
+
+/// That of the model directory, or model of the hub, that a run begins with, where no preset is named.
+fn preset_of_init(layers: &ConfigLayers) -> Result<Option<Taken>> {
     let init = layers.resolve()?.init;
     let Some(init) = init.filter(|_| !layers.sets("preset")) else {
         return Ok(None);
     };
+    if let Some((name, config)) = weights::hub_config(&init)? {
+        let preset = config.display().to_string();
+        return Ok(Some(Taken { name, preset }));
+    }
     let path = Path::new(&init);
     let folder = if path.is_dir() {
         Some(path)
@@ -256,19 +270,25 @@ fn preset_of_init(layers: &ConfigLayers) -> Result<Option<String>> {
         path.parent()
     };
     let folder = folder.filter(|folder| folder.join(CONFIG_FILE).is_file());
-    Ok(folder.map(|folder| folder.join(CONFIG_FILE).display().to_string()))
+    Ok(folder.map(|folder| {
+        let preset = folder.join(CONFIG_FILE).display().to_string();
+        let name = name_of(&preset);
+        Taken { name, preset }
+    }))
 }
 
-/// `runs/PRESET-0001`, or the first number after it that is free.
-fn next_free(preset: &str) -> Result<PathBuf> {
+/// What a run of a preset is called; of a model directory's file, what the directory is called.
+fn name_of(preset: &str) -> String {
     let path = Path::new(preset);
-    // Of a model directory's file, what the directory is called.
     let name = match path.parent() {
         Some(folder) if path.ends_with(CONFIG_FILE) => folder.file_name(),
         _ => path.file_stem(),
     };
-    let name = name.unwrap_or_default();
-    let name = name.to_string_lossy();
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `runs/NAME-0001`, or the first number after it that is free.
+fn next_free(name: &str) -> Result<PathBuf> {
     (1..10_000)
         .map(|number| Path::new("runs").join(format!("{name}-{number:04}")))
         .find(|path| !path.exists())

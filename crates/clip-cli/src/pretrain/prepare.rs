@@ -42,7 +42,7 @@ pub(super) fn initial(
         .with_context(|| {
             format!(
                 "cannot begin with the weights of {source}: the preset must be of their architecture (without `--preset`, that of a model \
-                 directory is taken)"
+                 directory, or of a model of the hub in OpenCLIP's layout, is taken)"
             )
         })?;
     if let Some(told) = &weights.told {

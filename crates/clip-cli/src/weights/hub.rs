@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clip_data::TOKENIZER_CONFIG_FILE;
-use clip_model::weights::{LAYOUTS, TOKENIZER_FILE};
+use clip_model::weights::{CONFIG_FILE, LAYOUTS, TOKENIZER_FILE};
 use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
@@ -34,6 +34,14 @@ const ATTEMPTS: u32 = 3;
 /// it, unless the cache has it whole; what the hub refuses.
 pub(super) fn fetch(model: &HubModel) -> Result<PathBuf> {
     Download::of(model)?.run()
+}
+
+/// As [`fetch`], of OpenCLIP's configuration alone; `None` if the model is in another layout.
+///
+/// # Errors
+/// As there.
+pub(super) fn fetch_config(model: &HubModel) -> Result<Option<PathBuf>> {
+    Download::of(model)?.config()
 }
 
 /// A model on its way into the cache.
@@ -113,6 +121,25 @@ impl<'a> Download<'a> {
             self.file(&info.sha, &shard)?;
         }
         Ok(path)
+    }
+
+    fn config(&self) -> Result<Option<PathBuf>> {
+        let cached = || self.cache.repo(repository(self.model)).get(CONFIG_FILE);
+        if is_offline() {
+            return Ok(cached());
+        }
+        match self.repo.info() {
+            Ok(info) => {
+                let mut files = info.siblings.iter();
+                let has = files.any(|file| file.rfilename == CONFIG_FILE);
+                has.then(|| self.file(&info.sha, CONFIG_FILE)).transpose()
+            }
+            // Whether the weights are there too is seen when they are taken.
+            Err(error) => match cached().filter(|_| status(&error).is_none()) {
+                Some(path) => Ok(Some(path)),
+                None => Err(self.explain(error)),
+            },
+        }
     }
 
     /// The weights in the cache, if all of them are.

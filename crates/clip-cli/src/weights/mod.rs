@@ -11,7 +11,7 @@ pub(crate) mod tokenizer;
 
 use anyhow::Result;
 
-pub(crate) use source::locate;
+pub(crate) use source::{hub_config, locate};
 
 use crate::device::DeviceName;
 

@@ -18,8 +18,27 @@ pub(crate) fn locate(source: &str) -> Result<PathBuf> {
     }
 }
 
+/// What a model of the hub is called and OpenCLIP's configuration of it, downloaded; `None` for other sources, and models
+/// in another layout.
+///
+/// # Errors
+/// As [`locate`].
+pub(crate) fn hub_config(source: &str) -> Result<Option<(String, PathBuf)>> {
+    let Some(model) = source.strip_prefix(PREFIX) else {
+        return Ok(None);
+    };
+    let model: HubModel = model.parse()?;
+    let name = model.name.rsplit('/').next().unwrap_or_default().to_owned();
+    Ok(fetch_config(&model)?.map(|config| (name, config)))
+}
+
 #[cfg(feature = "hub")]
-use super::hub::fetch;
+use super::hub::{fetch, fetch_config};
+
+#[cfg(not(feature = "hub"))]
+fn fetch_config(model: &HubModel) -> Result<Option<PathBuf>> {
+    fetch(model).map(Some)
+}
 
 #[cfg(not(feature = "hub"))]
 fn fetch(model: &HubModel) -> Result<PathBuf> {
