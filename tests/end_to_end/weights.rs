@@ -307,6 +307,26 @@ fn a_model_between_two_is_made_of_both() {
 }
 
 #[test]
+fn what_was_written_is_told_as_json() {
+    let folder = Folder::new();
+    let inspected = folder.clip(&["weights", "inspect", "model", "--json"]);
+    let params = &inspected.json()["params"];
+    for command in [
+        "import model",
+        "export model --format openclip",
+        "interpolate model model --share 0.5",
+    ] {
+        let out = command.split(' ').next().unwrap();
+        let line = format!("weights {command} --out {out} --json");
+        let ran = folder.clip(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(
+            ran.json(),
+            serde_json::json!({ "out": out, "params": params })
+        );
+    }
+}
+
+#[test]
 fn buffers_are_not_counted_as_parameters() {
     let folder = Folder::new();
     let found = folder

@@ -9,7 +9,7 @@ use clip_model::{
     weights::{Checkpoint, FloatType, ReadOptions, TextTokens, create_directory, refuse_existing},
 };
 
-use super::tokenizer;
+use super::{tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     output,
@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// The folder to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -86,6 +89,9 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
             checkpoint.path.display()
         ),
     })?;
+    if args.json {
+        return tell(&args.out, checkpoint.config.num_params());
+    }
     output::line(&args.out.display().to_string())
 }
 

@@ -8,7 +8,7 @@ use clip_model::{
     weights::{Checkpoint, FloatType, ReadOptions, create_directory, refuse_existing},
 };
 
-use super::{locate, tokenizer};
+use super::{locate, tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     output,
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Side of the square input in pixels, if other than the weights'. Positional embeddings are resized.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     image_size: Option<u16>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
@@ -55,9 +58,9 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         }
         anyhow::Ok(())
     })?;
-    output::line(&format!(
-        "{}: {} parameters",
-        args.out.display(),
-        checkpoint.config.num_params()
-    ))
+    let (out, params) = (args.out.display(), checkpoint.config.num_params());
+    if args.json {
+        return tell(&args.out, params);
+    }
+    output::line(&format!("{out}: {params} parameters"))
 }

@@ -9,7 +9,7 @@ use clip_model::{
 };
 use serde_json::Value;
 
-use super::tokenizer;
+use super::{tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     numbers, output,
@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// The model directory to make.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
@@ -65,6 +68,9 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         }
         anyhow::Ok(())
     })?;
+    if args.json {
+        return tell(&args.out, to.config.num_params());
+    }
     output::line(&args.out.display().to_string())
 }
 

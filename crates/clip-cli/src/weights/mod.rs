@@ -9,11 +9,14 @@ mod interpolate;
 mod source;
 pub(crate) mod tokenizer;
 
+use std::path::Path;
+
 use anyhow::Result;
+use serde_json::json;
 
 pub(crate) use source::{hub_config, locate};
 
-use crate::device::DeviceName;
+use crate::{device::DeviceName, output};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Weights {
@@ -34,4 +37,9 @@ pub(crate) fn run(weights: &Weights, device: Option<DeviceName>) -> Result<()> {
         Weights::Interpolate(args) => interpolate::run(args, device),
         Weights::Inspect(args) => inspect::run(args),
     }
+}
+
+/// Prints where a model was written and how large it is, as JSON.
+fn tell(out: &Path, params: usize) -> Result<()> {
+    output::line(&json!({ "out": out.display().to_string(), "params": params }).to_string())
 }
