@@ -69,7 +69,10 @@ fn an_index_follows_its_folder() {
         ran.err.contains("broken.png is not a usable image"),
         "{ran:?}"
     );
-    let changed = ran.json();
+    // As `clip embed`: what can be indexed is, and what can't makes it fail.
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("1 of 4 images could not be"), "{ran:?}");
+    let changed: Value = serde_json::from_str(&ran.out).unwrap();
     let counts = ["images", "kept", "encoded", "removed", "unreadable"];
     assert_eq!(
         counts.map(|key| changed[key].as_u64().unwrap()),

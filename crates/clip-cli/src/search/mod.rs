@@ -112,15 +112,23 @@ fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
             "encoded": changes.encoded, "removed": changes.removed, "unreadable": unreadable,
             "approximate": index.is_approximate(),
         });
-        return output::line(&object.to_string());
+        output::line(&object.to_string())?;
+    } else {
+        output::line(&format!(
+            "{images} images in {}: {} as before, {} encoded, {} gone, {unreadable} unreadable",
+            file.display(),
+            changes.kept,
+            changes.encoded,
+            changes.removed
+        ))?;
     }
-    output::line(&format!(
-        "{images} images in {}: {} as before, {} encoded, {} gone, {unreadable} unreadable",
-        file.display(),
-        changes.kept,
-        changes.encoded,
-        changes.removed
-    ))
+    ensure!(
+        unreadable == 0,
+        "{unreadable} of {} images could not be read: {} has the others",
+        images + unreadable,
+        file.display()
+    );
+    Ok(())
 }
 
 /// A text's feature on the host.
