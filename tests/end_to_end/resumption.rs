@@ -42,6 +42,34 @@ fn the_peak_memory_of_a_run_is_that_of_the_start_that_took_most() {
 }
 
 #[test]
+fn a_list_of_runs_tells_which_of_them_go_on() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &[]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let state = || {
+        let told = folder.clip(&["runs", "run", "--json"]).json();
+        assert_eq!(
+            (&told["steps"], &told["total_steps"]),
+            (&10.into(), &10.into())
+        );
+        told["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(), "finished");
+    let lock = fs::File::create(folder.path("run/.lock")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(state(), "running");
+    drop(lock);
+    // As one that was killed after its last step.
+    fs::remove_dir_all(folder.path("run/model")).unwrap();
+    assert_eq!(state(), "stopped");
+    let settings = fs::read_to_string(folder.path("run/config.toml")).unwrap();
+    let longer = settings.replace("steps = 10\n", "steps = 12\n");
+    fs::write(folder.path("run/config.toml"), longer).unwrap();
+    let table = folder.clip(&["runs", "run"]);
+    assert!(table.out.contains("stopped  10 of 12"), "{table:?}");
+}
+
+#[test]
 fn an_evaluation_that_a_stop_left_out_is_made_up_for() {
     let folder = folder();
     let run = folder.clip(&pretrain("run", &EVALUATED));

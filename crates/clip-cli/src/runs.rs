@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clip_train::{
-    RunDir,
+    RunDir, Standing,
     report::{ComparedRun, Comparison, Curves},
 };
 use serde_json::{Map, Value, json};
@@ -77,16 +77,20 @@ fn runs_of(dir: &Path) -> Result<Vec<PathBuf>> {
 
 fn read(dir: &Path) -> Result<ComparedRun> {
     let metrics = dir.join("metrics.jsonl");
-    Ok(ComparedRun {
+    let config = RunDir::config_layers(dir)?.resolve()?;
+    let mut run = ComparedRun {
         name: dir.display().to_string(),
-        preset: RunDir::config_layers(dir)?.resolve()?.preset,
         // A run that has only begun has no numbers yet.
         curves: if metrics.exists() {
             Curves::from_jsonl(&metrics)?
         } else {
             Curves::default()
         },
-    })
+        ..ComparedRun::default()
+    };
+    (run.standing, run.total_steps) = Standing::of(dir, &config, run.steps());
+    run.preset = config.preset;
+    Ok(run)
 }
 
 fn json_lines(comparison: &Comparison) -> Result<()> {
@@ -99,7 +103,9 @@ fn json_lines(comparison: &Comparison) -> Result<()> {
         let object = json!({
             "run": run.name,
             "preset": run.preset,
+            "state": run.standing.to_string(),
             "steps": run.steps(),
+            "total_steps": run.total_steps,
             "loss": run.loss(),
             "images_per_s": run.curves.median("images_per_s"),
             "evaluations": evaluations,
@@ -123,7 +129,7 @@ fn table(comparison: &Comparison) -> Result<()> {
     let number = |value: Option<f64>, digits: usize| {
         value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
     };
-    let mut head: Vec<String> = ["run", "preset", "steps", "loss", "img/s"]
+    let mut head: Vec<String> = ["run", "preset", "state", "steps", "loss", "img/s"]
         .map(str::to_owned)
         .to_vec();
     head.extend(keys.iter().cloned());
@@ -132,7 +138,8 @@ fn table(comparison: &Comparison) -> Result<()> {
         let mut row = vec![
             run.name.clone(),
             run.preset.clone(),
-            run.steps().to_string(),
+            run.standing.to_string(),
+            run.steps_of_all(|steps| steps.to_string()),
             number(run.loss(), 3),
             number(run.curves.median("images_per_s"), 0),
         ];

@@ -24,7 +24,8 @@ pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, OptimizerState};
 pub use process::{peak_memory, peak_memory_of};
 pub use run::{
-    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, Trained, Training,
+    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, Standing, Trained,
+    Training,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{

@@ -5,7 +5,7 @@ use std::{
 
 use super::{
     Checkpoint, Contents, RunState,
-    unit::{read, write},
+    unit::{read, samples_per_epoch, write},
 };
 use crate::{TrainError, progress::sync_folder};
 
@@ -102,6 +102,12 @@ impl Checkpoints {
     /// [`TrainError::Io`] if the folder can't be read.
     pub fn newest(&self) -> Result<Option<u64>, TrainError> {
         Ok(self.steps()?.pop())
+    }
+
+    /// Samples of an epoch, by the newest; `None` if there is none, or it can't be read.
+    pub fn samples_per_epoch(&self) -> Option<u64> {
+        let newest = self.newest().ok().flatten()?;
+        samples_per_epoch(&self.path(newest))
     }
 
     /// Where the checkpoint after `step` is, if it was kept.

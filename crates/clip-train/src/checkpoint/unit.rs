@@ -226,6 +226,18 @@ fn sync(path: &Path) -> io::Result<()> {
     File::options().write(true).open(path)?.sync_all()
 }
 
+/// Samples of an epoch by a checkpoint's [`STATE`], whatever became of its other files.
+pub(super) fn samples_per_epoch(folder: &Path) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Told {
+        samples_per_epoch: u64,
+    }
+
+    let state = fs::read(folder.join(STATE)).ok()?;
+    let told: Told = serde_json::from_slice(&state).ok()?;
+    Some(told.samples_per_epoch)
+}
+
 /// Reads where a run stood, and compares every byte of its checkpoint with the checksums.
 ///
 /// # Errors

@@ -7,7 +7,10 @@ use super::{
     html::{escape, percent, section, table},
     page::{document, final_loss},
 };
-use crate::progress::{human_count, label_of, replace_file, significant};
+use crate::{
+    Standing,
+    progress::{human_count, label_of, replace_file, significant},
+};
 
 /// Numbers that each run has a curve of, whatever it is evaluated on.
 const ALWAYS: [&str; 3] = ["loss", "logit_scale", "images_per_s"];
@@ -26,6 +29,10 @@ pub struct ComparedRun {
     pub name: String,
     /// Its model's preset.
     pub preset: String,
+    /// Whether it goes on.
+    pub standing: Standing,
+    /// Steps in all, if that is known.
+    pub total_steps: Option<u64>,
     /// Its numbers.
     pub curves: Curves,
 }
@@ -34,6 +41,15 @@ impl ComparedRun {
     /// Steps done.
     pub fn steps(&self) -> u64 {
         self.curves.last("step").map_or(0, |step| step as u64)
+    }
+
+    /// `8 of 10`, of a run that has more steps to do, or may have; or else those done.
+    pub fn steps_of_all(&self, told: impl Fn(u64) -> String) -> String {
+        let steps = self.steps();
+        match self.total_steps {
+            Some(total) if total != steps => format!("{} of {}", told(steps), told(total)),
+            _ => told(steps),
+        }
     }
 
     /// The mean loss of the last tenth of its steps, in nats.
@@ -114,7 +130,7 @@ impl Comparison {
             .iter()
             .map(|key| escape(&label_of(key)))
             .collect();
-        let mut columns = vec!["Run", "Preset", "Steps", "Loss", "Images/s"];
+        let mut columns = vec!["Run", "Preset", "State", "Steps", "Loss", "Images/s"];
         columns.extend(labels.iter().map(String::as_str));
         let number =
             |value: Option<f64>| value.map_or("–".to_owned(), |value| significant(value, 3));
@@ -125,7 +141,8 @@ impl Comparison {
                 let mut row = vec![
                     escape(&run.name),
                     escape(&run.preset),
-                    human_count(run.steps()),
+                    run.standing.to_string(),
+                    run.steps_of_all(human_count),
                     number(run.loss()),
                     number(run.curves.median("images_per_s")),
                 ];
@@ -155,6 +172,8 @@ mod tests {
         ComparedRun {
             name: name.to_owned(),
             preset: "ViT-B-32".to_owned(),
+            standing: Standing::Stopped,
+            total_steps: Some(2),
             curves: Curves::parse(lines),
         }
     }
@@ -174,6 +193,10 @@ mod tests {
         assert!(!html.contains("<a>"), "a name is no markup");
         assert!(html.contains("<th scope=\"row\">b</th>"), "{html}");
         assert!(html.contains("25.0%"), "{html}");
+        assert!(
+            html.contains("1 of 2") && !html.contains("2 of 2"),
+            "{html}"
+        );
         // Two lines of losses, one of recalls.
         assert_eq!(html.matches("class=\"line ").count(), 3, "{html}");
     }

@@ -1,6 +1,7 @@
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clip_model::ClipConfig;
@@ -15,6 +16,11 @@ use crate::{
 /// The settings, by which a directory is a run's.
 pub(crate) const CONFIG: &str = "config.toml";
 const PRESET: &str = "preset.json";
+pub(super) const LOCK: &str = ".lock";
+pub(super) const MODEL: &str = "model";
+
+/// How long [`Standing::of`](super::Standing::of) may hold a run's lock.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// The directory of a run, held by this process alone.
 #[derive(Debug)]
@@ -73,9 +79,15 @@ impl RunDir {
     }
 
     fn lock(path: &Path) -> Result<Self, TrainError> {
-        let file = path.join(".lock");
+        let file = path.join(LOCK);
         let lock = File::create(&file).map_err(TrainError::io("write", &file))?;
-        match lock.try_lock() {
+        let mut locked = lock.try_lock();
+        if matches!(locked, Err(TryLockError::WouldBlock)) {
+            // Who only looks whether a run goes on has it for less than that.
+            std::thread::sleep(GLANCE);
+            locked = lock.try_lock();
+        }
+        match locked {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 _lock: lock,
@@ -175,7 +187,7 @@ impl RunDir {
 
     /// The trained model's directory.
     pub fn model(&self) -> PathBuf {
-        self.path.join("model")
+        self.path.join(MODEL)
     }
 
     /// The directory of the model with averaged weights, in a run that has them.
