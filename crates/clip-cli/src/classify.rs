@@ -17,7 +17,7 @@ use crate::{
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("names").required(true).args(["labels", "classes"])))]
 pub(crate) struct Args {
-    /// Images (jpg, png or webp): files, folders, globs, or `-` for a list on stdin, a path a line.
+    /// Images (jpg, png, webp, gif or bmp): files, folders, globs, or `-` for a list on stdin, a path a line.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// The labels, joined by commas.

@@ -29,8 +29,8 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     model: EncoderArgs,
-    /// Images (jpg, png or webp): files, folders, globs, or `-` for a list on stdin, a path a line. Their features become
-    /// `image_features`, `[images, embed_dim]`, and their paths `image_paths`, a JSON list as bytes.
+    /// Images (jpg, png, webp, gif or bmp): files, folders, globs, or `-` for a list on stdin, a path a line. Their features
+    /// become `image_features`, `[images, embed_dim]`, and their paths `image_paths`, a JSON list as bytes.
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     images: Vec<PathBuf>,
     /// A file with one text a line, or `-` for stdin. Their features become `text_features`, `[lines, embed_dim]`.

@@ -16,7 +16,7 @@ use walkdir::WalkDir;
 pub(crate) const BATCH: usize = 64;
 
 /// What `clip-data` decodes.
-const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 
 /// Reads image files as an evaluation reads a shard's.
 pub(crate) struct Pictures {
@@ -60,7 +60,7 @@ pub(crate) fn find(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
             found.extend(below(argument)?);
             ensure!(
                 found.len() > before,
-                "{} holds no jpg, png or webp",
+                "{} holds no jpg, png, webp, gif or bmp",
                 argument.display()
             );
         } else if text.contains(['*', '?', '[']) && !argument.exists() {

@@ -46,7 +46,8 @@ pub fn read_image(path: &Path) -> Result<RgbImage, DataError> {
     })
 }
 
-/// Decodes a JPEG, PNG or WebP of at most [`MAX_PIXELS`]: transparency on white, grey and palettes to colour, 16 bits to 8.
+/// Decodes a JPEG, PNG, WebP, GIF (its first picture) or BMP of at most [`MAX_PIXELS`]: transparency on white, grey and
+/// palettes to colour, 16 bits to 8. What it is, its bytes tell, whatever it is called.
 ///
 /// EXIF orientation is ignored, as `Image.convert` of Pillow does. A JPEG is decoded whole: its halves, which libjpeg
 /// decodes faster, give other pictures than training elsewhere sees (`docs/benchmarks.md`).
@@ -222,9 +223,29 @@ mod tests {
     }
 
     #[test]
+    fn of_an_animation_the_first_picture_is_taken() {
+        // A pixel of the palette's first colour, and one of its second.
+        let gif = b"GIF89a\x01\0\x01\0\x80\0\0\xff\x07\0\0\0\xff\
+            ,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0\
+            ,\0\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0;";
+        assert_eq!(decode(gif).unwrap().pixels, [255, 7, 0]);
+        let exact = image::RgbImage::from_pixel(3, 2, Rgb([1, 2, 3]));
+        assert_eq!(
+            decode(&encoded(exact, ImageFormat::Bmp)).unwrap().pixels,
+            [1, 2, 3].repeat(6)
+        );
+    }
+
+    #[test]
     fn broken_images_are_undecodable_wherever_they_break() {
         let image = image::RgbImage::from_fn(32, 32, |x, y| Rgb([x as u8 * 8, y as u8 * 8, 9]));
-        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Jpeg] {
+        for format in [
+            ImageFormat::Png,
+            ImageFormat::WebP,
+            ImageFormat::Jpeg,
+            ImageFormat::Gif,
+            ImageFormat::Bmp,
+        ] {
             let bytes = encoded(image.clone(), format);
             for cut in [0, 5, 20, bytes.len() / 2, bytes.len() - 20] {
                 assert_eq!(

@@ -241,7 +241,7 @@ fn image_remedy(kind: FaultKind) -> String {
         FaultKind::TooLarge => format!(
             "an image has at most {MAX_NAMED_PIXELS} pixels, and {MAX_SIDE} a side: reduce it"
         ),
-        _ => "give a jpg, png or webp file".to_owned(),
+        _ => "give a jpg, png, webp, gif or bmp file".to_owned(),
     }
 }
 

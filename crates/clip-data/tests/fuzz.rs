@@ -144,11 +144,11 @@ fn damaged_compressed_tars_end_with_a_fault_or_whole() {
 
 #[test]
 fn damaged_images_are_decoded_or_refused() {
-    use image::ImageFormat::{Jpeg, Png, WebP};
-    let good = [encoded(Jpeg), encoded(Png), encoded(WebP)];
+    use image::ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+    let good = [Jpeg, Png, WebP, Gif, Bmp].map(encoded);
     let mut rng = ChaCha8Rng::seed_from_u64(4);
-    for round in 0..3_000 {
-        let mut bytes = good[round % 3].clone();
+    for round in 0..5_000 {
+        let mut bytes = good[round % good.len()].clone();
         damage(&mut rng, &mut bytes);
         if let Ok(image) = decode(&bytes) {
             assert_eq!(image.pixels.len(), image.width * image.height * 3);

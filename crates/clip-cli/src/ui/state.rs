@@ -151,9 +151,12 @@ impl State {
         let position: usize = position.parse().map_err(|_| nothing())?;
         let image = folder.index.images().get(position).ok_or_else(nothing)?;
         let path = search::resolve(&folder.dir, image).ok_or_else(nothing)?;
-        let kind = match path.extension().and_then(|extension| extension.to_str()) {
-            Some(png) if png.eq_ignore_ascii_case("png") => "image/png",
-            Some(webp) if webp.eq_ignore_ascii_case("webp") => "image/webp",
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let kind = match extension.unwrap_or_default().to_ascii_lowercase().as_str() {
+            "png" => "image/png",
+            "webp" => "image/webp",
+            "gif" => "image/gif",
+            "bmp" => "image/bmp",
             _ => "image/jpeg",
         };
         Ok((std::fs::read(path).map_err(|_| nothing())?, kind))
@@ -167,7 +170,8 @@ impl Engine {
                 FaultKind::TooLarge => format!(
                     "the image is too large: reduce it to at most {MAX_NAMED_PIXELS} pixels"
                 ),
-                _ => "this is no image that can be read: give a jpg, png or webp".to_owned(),
+                _ => "this is no image that can be read: give a jpg, png, webp, gif or bmp"
+                    .to_owned(),
             })
         })?;
         Ok(self.pictures.square(&decoded))

@@ -219,10 +219,12 @@ fn members(sample: RawSample) -> Vec<(&'static str, Vec<u8>)> {
 
 /// The extension by which readers know an image of this format; `None` if it is of none that can be decoded.
 pub(crate) fn image_extension(bytes: &[u8]) -> Option<&'static str> {
+    use image::ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
     match image::guess_format(bytes) {
-        Ok(image::ImageFormat::Jpeg) => Some("jpg"),
-        Ok(image::ImageFormat::Png) => Some("png"),
-        Ok(image::ImageFormat::WebP) => Some("webp"),
+        Ok(Png) => Some("png"),
+        Ok(WebP) => Some("webp"),
+        // OpenCLIP takes no members called gif or bmp, and opens what is called jpg by its bytes.
+        Ok(Jpeg | Gif | Bmp) => Some("jpg"),
         _ => None,
     }
 }
