@@ -42,7 +42,8 @@ struct Hub {
 }
 
 impl Hub {
-    /// With `org/tiny` and `org/gated` in transformers' layout, `org/open` in OpenCLIP's, and `org/empty`.
+    /// With `org/tiny` and `org/gated` in transformers' layout, `org/open` in OpenCLIP's, and `org/empty`; and what OpenCLIP
+    /// means by a tag, of another model's size here.
     fn start(folder: &Folder, breaks: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         fs::create_dir(folder.path("empty")).unwrap();
@@ -54,6 +55,10 @@ impl Hub {
                 ("org/tiny", fixture("hugging_face")),
                 ("org/gated", fixture("hugging_face")),
                 ("org/open", folder.path("model")),
+                (
+                    "timm/vit_base_patch32_clip_224.openai",
+                    folder.path("model"),
+                ),
                 ("org/empty", folder.path("empty")),
             ]),
             breaks,
@@ -259,6 +264,31 @@ fn the_cache_serves_again_and_without_a_network() {
         ran.err.contains("cannot reach http://127.0.0.1:9") && ran.err.contains("network"),
         "{ran:?}"
     );
+}
+
+#[test]
+fn a_tag_of_open_clips_is_a_model_of_the_hub() {
+    let folder = Folder::new();
+    let hub = Hub::start(&folder, 0);
+    let ran = hub.import(&folder, "ViT-B-32:openai", "tagged");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(weights(&folder, "tagged") == weights(&folder, "model"));
+    let listed = folder.clip(&["weights", "list", "ViT-B-32", "--json"]);
+    let sources: Vec<String> = listed
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| format!("{} {}", line["source"], line["hub"]))
+        .collect();
+    let openai = "\"ViT-B-32:openai\" \"timm/vit_base_patch32_clip_224.openai\"";
+    assert!(sources.iter().any(|source| source == openai), "{sources:?}");
+    assert!(
+        sources
+            .iter()
+            .all(|source| source.starts_with("\"ViT-B-32:"))
+    );
+    let unknown = folder.clip(&["weights", "list", "ViT-B-33"]);
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
 }
 
 #[test]

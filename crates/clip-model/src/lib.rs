@@ -31,6 +31,7 @@ pub mod loss;
 mod precision;
 mod preprocess;
 pub mod presets;
+pub mod published;
 #[cfg(test)]
 mod reference_tests;
 #[cfg(test)]

@@ -34,11 +34,11 @@ pub(crate) struct PretrainArgs {
     /// The model: a preset, or a JSON file with OpenCLIP's keys
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
-    /// Weights to begin with: a model directory, a file or a `hf-hub:ORG/NAME` that `clip weights import` reads, of the
+    /// Weights to begin with: a model directory, a file, a `hf-hub:ORG/NAME` or a `PRESET:TAG` that `clip weights import` reads, of the
     /// preset's architecture, or without a preset of its own
     #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
     init: Option<String>,
-    /// A model to learn from beside the captions: a model directory, a file or a `hf-hub:ORG/NAME`, of the preset's image
+    /// A model to learn from beside the captions: a model directory, a file, a `hf-hub:ORG/NAME` or a `PRESET:TAG`, of the preset's image
     /// size and vocabulary
     #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
     distill: Option<String>,

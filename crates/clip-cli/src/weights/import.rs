@@ -18,7 +18,8 @@ use crate::{
 pub(crate) struct Args {
     /// A file of weights, or a folder with one: OpenCLIP's safetensors, .bin, .pt and training checkpoints, OpenAI's
     /// TorchScript archives, and Hugging Face's CLIPModel. Recognised by content. Or a model of the Hugging Face hub,
-    /// which is downloaded into its cache first: hf-hub:ORG/NAME, or hf-hub:ORG/NAME@REVISION.
+    /// which is downloaded into its cache first: hf-hub:ORG/NAME, hf-hub:ORG/NAME@REVISION, or PRESET:TAG as in `clip
+    /// weights list`.
     #[arg(value_name = "FILE|DIR|hf-hub:ORG/NAME")]
     source: String,
     /// The model directory to make.

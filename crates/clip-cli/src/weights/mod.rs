@@ -6,6 +6,7 @@ mod hub;
 mod import;
 mod inspect;
 mod interpolate;
+mod list;
 mod source;
 pub(crate) mod tokenizer;
 
@@ -26,6 +27,8 @@ pub(crate) enum Weights {
     Export(export::Args),
     /// Make the model between two of one architecture, such as before and after fine-tuning (WiSE-FT).
     Interpolate(interpolate::Args),
+    /// List the published weights that can be named as PRESET:TAG, as OpenCLIP's `pretrained` tags.
+    List(list::Args),
     /// Count parameters and list tensors, of a preset or of any weights that `import` reads.
     Inspect(inspect::Args),
 }
@@ -35,6 +38,7 @@ pub(crate) fn run(weights: &Weights, device: Option<DeviceName>) -> Result<()> {
         Weights::Import(args) => import::run(args, device),
         Weights::Export(args) => export::run(args, device),
         Weights::Interpolate(args) => interpolate::run(args, device),
+        Weights::List(args) => list::run(args),
         Weights::Inspect(args) => inspect::run(args),
     }
 }

@@ -3,6 +3,10 @@
 use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Error, Result, bail};
+use clip_model::{
+    presets,
+    published::{self, Published},
+};
 
 /// How a source says that it is on the hub.
 const PREFIX: &str = "hf-hub:";
@@ -10,11 +14,37 @@ const PREFIX: &str = "hf-hub:";
 /// The file or folder that a source means, downloaded if it is on the Hugging Face hub.
 ///
 /// # Errors
-/// If it is no model's name, or can't be downloaded.
+/// If it is no model's name or no tag of its preset, or can't be downloaded.
 pub(crate) fn locate(source: &str) -> Result<PathBuf> {
-    match source.strip_prefix(PREFIX) {
-        Some(model) => fetch(&model.parse()?),
+    match on_hub(source)? {
+        Some(model) => fetch(&model),
         None => Ok(PathBuf::from(source)),
+    }
+}
+
+/// The model of the hub that `hf-hub:ORG/NAME` means, or `PRESET:TAG` as OpenCLIP knows it; `None` for files and folders.
+fn on_hub(source: &str) -> Result<Option<HubModel>> {
+    if let Some(model) = source.strip_prefix(PREFIX) {
+        return model.parse().map(Some);
+    }
+    let known = |(preset, _): &(&str, &str)| presets::json(preset).is_some();
+    let Some((preset, tag)) = source.split_once(':').filter(known) else {
+        return Ok(None);
+    };
+    let tags: Vec<Published> = published::of(preset).collect();
+    match tags.iter().find(|it| it.tag == tag) {
+        Some(it) => it.hub.parse().map(Some),
+        None if tags.is_empty() => bail!(
+            "no weights of {preset} are known by a tag: see `clip weights list`, or name a file, a folder or \
+             {PREFIX}ORGANISATION/NAME"
+        ),
+        None => {
+            let tags: Vec<&str> = tags.iter().map(|it| it.tag).collect();
+            bail!(
+                "{preset} has no weights `{tag}`; there are: {}",
+                tags.join(", ")
+            )
+        }
     }
 }
 
@@ -24,10 +54,9 @@ pub(crate) fn locate(source: &str) -> Result<PathBuf> {
 /// # Errors
 /// As [`locate`].
 pub(crate) fn hub_config(source: &str) -> Result<Option<(String, PathBuf)>> {
-    let Some(model) = source.strip_prefix(PREFIX) else {
+    let Some(model) = on_hub(source)? else {
         return Ok(None);
     };
-    let model: HubModel = model.parse()?;
     let name = model.name.rsplit('/').next().unwrap_or_default().to_owned();
     Ok(fetch_config(&model)?.map(|config| (name, config)))
 }
@@ -91,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_of_the_hub_has_an_organisation_a_name_and_maybe_a_revision() {
+    fn a_model_of_the_hub_has_an_organisation_a_name_and_maybe_a_revision_or_a_tag() {
         let model = |revision: &str| HubModel {
             name: "org/ViT-B-32".to_owned(),
             revision: revision.to_owned(),
@@ -105,6 +134,19 @@ mod tests {
             let error = wrong.parse::<HubModel>().unwrap_err().to_string();
             assert!(error.contains("ORGANISATION/NAME"), "{wrong}: {error}");
         }
+        let tagged = on_hub("ViT-B-32:laion2b_s34b_b79k").unwrap().unwrap();
+        assert_eq!(tagged.name, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K");
+        for (source, told) in [
+            (
+                "ViT-B-32:laion",
+                "there are: commonpool_m_basic_s128m_b4k, ",
+            ),
+            ("ViT-S-32:openai", "no weights of ViT-S-32"),
+        ] {
+            let error = locate(source).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        assert_eq!(on_hub("C:/weights").unwrap(), None);
         assert_eq!(
             locate("org/ViT-B-32").unwrap(),
             PathBuf::from("org/ViT-B-32")

@@ -1,0 +1,68 @@
+//! Where others publish weights of the presets, under the tags that OpenCLIP gives them.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use crate::presets;
+
+/// By preset, then tag: models of the Hugging Face hub (`tests/reference/published.py`).
+static PUBLISHED: LazyLock<BTreeMap<String, BTreeMap<String, String>>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../published.json"))
+        .expect("invariant: the table is of the script's form")
+});
+
+/// Weights that `open_clip.create_model(preset, pretrained=tag)` downloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The architecture.
+    pub preset: &'static str,
+    /// What OpenCLIP calls them, after the data and the samples seen: `laion2b_s34b_b79k`.
+    pub tag: &'static str,
+    /// The model of the Hugging Face hub that has them, `ORGANISATION/NAME`.
+    pub hub: &'static str,
+}
+
+/// All of them, presets in [their order](presets::names).
+pub fn all() -> impl Iterator<Item = Published> {
+    presets::names().flat_map(of)
+}
+
+/// Those of a preset, by tag.
+pub fn of(preset: &str) -> impl Iterator<Item = Published> {
+    let of_preset = PUBLISHED.get_key_value(preset).into_iter();
+    of_preset
+        .flat_map(|(preset, tags)| tags.iter().map(|(tag, hub)| Published { preset, tag, hub }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_open_clips() {
+        let found: Vec<Published> = of("ViT-B-32")
+            .filter(|it| it.tag == "laion2b_s34b_b79k")
+            .collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].hub, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K");
+        assert_eq!(of("ViT-Nano-6-36").count(), 0);
+    }
+
+    #[test]
+    fn every_table_entry_is_of_a_preset() {
+        let presets: Vec<&str> = presets::names().collect();
+        assert!(
+            PUBLISHED
+                .keys()
+                .all(|name| presets.contains(&name.as_str()))
+        );
+        assert_eq!(
+            all().count(),
+            PUBLISHED.values().map(BTreeMap::len).sum::<usize>()
+        );
+        assert!(all().all(|it| {
+            it.hub
+                .split_once('/')
+                .is_some_and(|(_, name)| !name.contains('/'))
+        }));
+    }
+}
