@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Usage};
 
-/// The paper's models and one of SigLIP's.
-const PRESETS: [&str; 10] = [
+/// The paper's models, one of SigLIP's and one with a `ConvNeXt`.
+const PRESETS: [&str; 11] = [
     "RN50",
     "RN101",
     "RN50x4",
@@ -18,6 +18,7 @@ const PRESETS: [&str; 10] = [
     "ViT-L-14",
     "ViT-L-14-336",
     "ViT-B-16-SigLIP",
+    "convnext_base_w",
 ];
 
 /// `[--python PYTHON] [PRESET...]`

@@ -95,6 +95,11 @@ impl Clip {
                 let projected = unprojected.clone().matmul(encoder.proj.val());
                 [unprojected, projected]
             }
+            ImageEncoder::ConvNeXt(encoder) => {
+                let unprojected = encoder.forward_features(images);
+                let projected = encoder.head.forward(unprojected.clone());
+                [unprojected, projected]
+            }
             encoder => {
                 let features = encoder.forward(images);
                 [features.clone(), features]

@@ -4,7 +4,10 @@ use burn::tensor::Device;
 
 use crate::{
     Clip, ClipConfig, Init,
-    encoder::{Activation, ImageEncoder, SiglipShape, SiglipVisionTransformer},
+    encoder::{
+        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, ImageEncoder, SiglipShape,
+        SiglipVisionTransformer,
+    },
     weights::named_params,
 };
 
@@ -91,6 +94,20 @@ fn siglip(name: &str, shape: &[usize]) -> Expected {
     }
 }
 
+fn convnext(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        // PyTorch's linear layers, of 16 channels and then of twice 48.
+        "head.mlp.fc1.weight" | "head.mlp.fc1.bias" => Uniform(16.0_f64.powf(-0.5)),
+        "head.mlp.fc2.weight" => Uniform((2.0 * VISION_WIDTH).powf(-0.5)),
+        _ if end("gamma") => Constant(1e-6),
+        // Vectors are norms' gains, of the stem and of what leads to a stage too.
+        _ if end("weight") && shape.len() == 1 => Constant(1.0),
+        _ if end("weight") => Normal(0.02),
+        _ => Constant(0.0),
+    }
+}
+
 fn fan_in(shape: &[usize]) -> f64 {
     shape[1..].iter().product::<usize>() as f64
 }
@@ -109,7 +126,9 @@ fn check(model: &Clip, vision: fn(&str, &[usize]) -> Expected) {
         let name = &param.name;
         let std = match expected {
             Constant(value) => {
-                let same = values.iter().all(|&x| (f64::from(x) - value).abs() < 1e-6);
+                let same = values
+                    .iter()
+                    .all(|&x| (f64::from(x) - value).abs() <= 1e-6 * value.abs());
                 assert!(same, "{name}: {mean} ± {deviation}, not {expected:?}");
                 continue;
             }
@@ -170,4 +189,20 @@ fn a_siglip_begins_as_timms() {
     let mut model = Clip::init(&config(vision), init);
     model.visual = ImageEncoder::Siglip(SiglipVisionTransformer::init(&shape, init));
     check(&model, siglip);
+}
+
+#[test]
+fn a_convnext_begins_as_timms() {
+    let vision =
+        r#"{"image_size": 16, "layers": 1, "width": 48, "head_width": 16, "patch_size": 4}"#;
+    let shape = ConvNeXtShape {
+        depths: [1, 2, 1, 1],
+        channels: [4, 8, 12, 16],
+        epsilon: 1e-6,
+        projection: ConvNeXtProjection::Mlp,
+    };
+    let init = &mut Init::new(0, &Device::flex());
+    let mut model = Clip::init(&config(vision), init);
+    model.visual = ImageEncoder::ConvNeXt(ConvNeXt::init(&shape, 48, init));
+    check(&model, convnext);
 }

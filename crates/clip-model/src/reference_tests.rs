@@ -5,16 +5,19 @@ use std::collections::HashMap;
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{DType, Device, Int, Tensor, TensorData},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{
-    Clip, ClipConfig, Init,
-    encoder::{Activation, ImageEncoder, SiglipShape, SiglipVisionTransformer},
+    Clip, ClipConfig, Init, Precision,
+    encoder::{
+        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, ImageEncoder, SiglipShape,
+        SiglipVisionTransformer,
+    },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},
-    weights::{is_buffer, load_weights, named_params},
+    weights::{is_buffer, load_weights, named_params, weights_bytes},
 };
 
 /// Kernels sum in another order than PyTorch's; relative to the norm of what is compared.
@@ -316,4 +319,85 @@ fn siglip_agrees_with_open_clip() {
         &padded.narrow(0, 0, 1).into_data().try_to_vec().unwrap(),
         "padding is brought up to the context",
     );
+}
+
+/// The model of `small_convnext.py`, with one of OpenCLIP's projections.
+fn small_convnext(projection: ConvNeXtProjection, device: &Device) -> Clip {
+    // The text encoder by configuration; timm has no name for so small an image encoder.
+    let json = r#"{"embed_dim": 6, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8, "head_width": 8,
+        "patch_size": 8}, "text_cfg": {"context_length": 4, "vocab_size": 10, "width": 4, "heads": 1,
+        "layers": 1}}"#;
+    let shape = ConvNeXtShape {
+        depths: [1, 2, 1, 1],
+        channels: [4, 6, 8, 10],
+        epsilon: 1e-6,
+        projection,
+    };
+    let init = &mut Init::new(0, device);
+    let mut model = Clip::init(&ClipConfig::from_json(json, "test").unwrap(), init);
+    model.visual = ImageEncoder::ConvNeXt(ConvNeXt::init(&shape, 6, init));
+    model
+}
+
+fn golden_convnext() -> Golden {
+    let file = include_bytes!("../tests/reference/small_convnext.safetensors");
+    Golden::open(file, "")
+}
+
+/// Of a side that the stem and the second stage's downsampling leave a rest of.
+const CONVNEXT_SIDE: usize = 70;
+
+#[test]
+fn convnext_agrees_with_open_clip() {
+    let (golden, device) = (golden_convnext(), Device::default().autodiff());
+    let mut model = golden.load(small_convnext(ConvNeXtProjection::Mlp, &device));
+    let images = pixels(3, CONVNEXT_SIDE, &device);
+    golden.agrees(&model, images.clone());
+
+    let bytes = weights_bytes(&model);
+    for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+        let theirs = golden.find(&format!("model.{name}")).unwrap();
+        assert_eq!(tensor.shape(), theirs.shape(), "{name}");
+        assert!(tensor.data() == theirs.data(), "{name}");
+    }
+
+    let linear = small_convnext(ConvNeXtProjection::Linear, &device);
+    let (ImageEncoder::ConvNeXt(encoder), ImageEncoder::ConvNeXt(linear)) =
+        (&mut model.visual, linear.visual)
+    else {
+        panic!("each is a ConvNeXt");
+    };
+    encoder.head = linear.head;
+    let proj = TensorData::new(golden.floats("linear.proj"), [6, 10]);
+    let proj = Tensor::<2>::from_data(proj, &device).transpose();
+    let layer = encoder.head.proj.as_mut().unwrap();
+    layer.weight = Param::initialized(layer.weight.id, proj);
+    let features = l2_normalize(model.encode_image(images));
+    let expected = golden.floats("linear.image_features");
+    assert_close(features, &expected, "linear projection");
+}
+
+#[test]
+fn convnext_in_half_precision_is_close_to_open_clip() {
+    let (golden, device) = (golden_convnext(), Device::default());
+    let model = golden.load(small_convnext(ConvNeXtProjection::Mlp, &device));
+    let want = TensorData::new(golden.floats("image_features"), [3, 6]);
+    let want = Tensor::<2>::from_data(want, &device);
+    for (precision, least) in [(Precision::F16, 0.9999), (Precision::Bf16, 0.999)] {
+        if !precision.is_supported(&device) {
+            continue;
+        }
+        let copy = precision.copy(&model);
+        let features = l2_normalize(copy.encode_image(pixels(3, CONVNEXT_SIDE, &device)));
+        let cosines = (features * want.clone()).sum_dim(1);
+        let least_found: f32 = cosines.min().into_scalar();
+        assert!(least_found > least, "{precision}: {least_found}");
+        let ImageEncoder::ConvNeXt(encoder) = &copy.visual else {
+            panic!("a ConvNeXt");
+        };
+        let block = &encoder.trunk.stages[1].blocks[1];
+        assert_eq!(block.norm.gamma.val().dtype(), DType::F32);
+        let dtype = precision.dtype().into();
+        assert_eq!(block.conv_dw.weight.val().dtype(), dtype);
+    }
 }

@@ -413,6 +413,45 @@ mod tests {
     }
 
     #[test]
+    fn what_a_convnext_has_not_is_refused() {
+        let json = r#"{"embed_dim": 512, "vision_cfg": {"image_size": 224, "timm_model_name": "convnext_tiny",
+            "timm_pool": "", "timm_proj": "linear", "timm_drop_path": 0.1}, "text_cfg": {"width": 8, "heads": 1,
+            "layers": 1}}"#;
+        assert!(ClipConfig::from_json(json, "x.json").is_ok());
+        for (from, to, refusal) in [
+            (
+                "\"\"",
+                "\"abs_attn\"",
+                "`vision_cfg.timm_pool` = \"abs_attn\" is not implemented",
+            ),
+            (
+                "\"linear\"",
+                "null",
+                "`vision_cfg.timm_proj` = null is not implemented",
+            ),
+            ("224", "31", "`vision_cfg.image_size` 31 leaves nothing"),
+            (
+                "224",
+                "224, \"patch_dropout\": 0.5",
+                "`vision_cfg.patch_dropout` = 0.5",
+            ),
+        ] {
+            let json = json.replacen(from, to, 1);
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(refusal), "{refusal}: {error}");
+        }
+        let siglip = json
+            .replace("convnext_tiny", "vit_base_patch16_siglip_224")
+            .replace("\"\"", "\"map\"")
+            .replace("linear", "none");
+        let error = ClipConfig::from_json(&siglip, "x.json").unwrap_err();
+        let refusal = "`vision_cfg.timm_drop_path` = 0.1 is not implemented";
+        assert!(error.to_string().contains(refusal), "{error}");
+    }
+
+    #[test]
     fn an_unknown_preset_lists_the_known_ones() {
         let error = ClipConfig::load("ViT-Z").unwrap_err().to_string();
         assert!(

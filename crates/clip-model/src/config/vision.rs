@@ -7,7 +7,9 @@ use super::{
 };
 use crate::{
     ModelError,
-    encoder::{ModifiedResNet, SiglipShape, SiglipVisionTransformer},
+    encoder::{
+        ConvNeXtProjection, ConvNeXtShape, ModifiedResNet, SiglipShape, SiglipVisionTransformer,
+    },
 };
 
 /// An image encoder's architecture: a vision transformer's, a `ModifiedResNet`'s, or one that timm has a name for.
@@ -48,16 +50,21 @@ pub struct VisionConfig {
     /// Share of patch tokens dropped in training, in `[0, 1)`.
     #[serde(default)]
     pub patch_dropout: f64,
-    /// Name of one of timm's SigLIP models, whose numbers then count instead of `layers`, `width`, `head_width`,
-    /// `mlp_ratio` and `patch_size`.
+    /// Name of one of timm's SigLIP or `ConvNeXt` models, whose numbers then count instead of `layers`, `width`,
+    /// `head_width`, `mlp_ratio` and `patch_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_model_name: Option<String>,
-    /// How timm's model makes features of tokens; `map` (attention) is implemented.
+    /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model, and of a `ConvNeXt` `avg`,
+    /// which an empty name means too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_pool: Option<String>,
-    /// What follows timm's model; `none` is implemented.
+    /// What follows timm's model: `none` after a SigLIP model, `linear` or `mlp` after a `ConvNeXt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_proj: Option<String>,
+    /// Share of images that skip the last block in training, rising from 0 at the first (stochastic depth: Huang et al.
+    /// 2016). It is accepted of a `ConvNeXt` and kept for OpenCLIP, but not done here: no block is ever skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timm_drop_path: Option<f64>,
     #[serde(flatten)]
     pub(crate) other: Map<String, Value>,
 }
@@ -114,12 +121,16 @@ fn default_patch_size() -> Option<usize> {
     Some(16)
 }
 
+/// What a `ConvNeXt` divides a side by: 4 in its stem, 2 in three stages.
+const SMALLEST_CONVNEXT: usize = 32;
+
 /// Which image encoder a configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Tower {
     VisionTransformer { layers: usize },
     ModifiedResNet([usize; 4]),
     Siglip(SiglipShape),
+    ConvNeXt(ConvNeXtShape),
 }
 
 impl VisionConfig {
@@ -130,11 +141,23 @@ impl VisionConfig {
     pub(crate) fn tower(&self) -> Tower {
         match (&self.timm_model_name, self.layers) {
             (Some(name), _) => {
-                let shape = SiglipShape::by_timm_name(name);
-                Tower::Siglip(shape.expect("invariant: validated names are known"))
+                let tower = self.timm_tower(name);
+                tower.expect("invariant: validated names are known")
             }
             (None, Layers::Blocks(layers)) => Tower::VisionTransformer { layers },
             (None, Layers::Stages(stages)) => Tower::ModifiedResNet(stages),
+        }
+    }
+
+    /// The image encoder that timm has a name for.
+    fn timm_tower(&self, name: &str) -> Option<Tower> {
+        let projection = match self.timm_proj.as_deref() {
+            Some("mlp") => ConvNeXtProjection::Mlp,
+            _ => ConvNeXtProjection::Linear,
+        };
+        match SiglipShape::by_timm_name(name) {
+            Some(shape) => Some(Tower::Siglip(shape)),
+            None => ConvNeXtShape::by_timm_name(name, projection).map(Tower::ConvNeXt),
         }
     }
 
@@ -173,6 +196,7 @@ impl VisionConfig {
     pub(super) fn num_params(&self, embed_dim: usize) -> usize {
         match self.tower() {
             Tower::Siglip(shape) => SiglipVisionTransformer::num_params(&shape),
+            Tower::ConvNeXt(shape) => shape.num_params(embed_dim),
             Tower::ModifiedResNet(stages) => ModifiedResNet::num_params(self, stages, embed_dim),
             Tower::VisionTransformer { layers } => {
                 let norms = if self.no_ln_pre { 1 } else { 2 };
@@ -284,37 +308,59 @@ impl VisionConfig {
     }
 
     fn validate_timm(&self, name: &str, embed_dim: usize, origin: &str) -> Result<(), ModelError> {
-        let Some(shape) = SiglipShape::by_timm_name(name) else {
+        let Some(tower) = self.timm_tower(name) else {
             return Err(unsupported(
                 "vision_cfg.timm_model_name",
                 &name.into(),
                 origin,
             ));
         };
+        let is_siglip = matches!(tower, Tower::Siglip(_));
+        let (pools, projections): (&[_], &[_]) = if is_siglip {
+            (&["map"], &["none"])
+        } else {
+            (&["", "avg"], &["linear", "mlp"])
+        };
         let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::String);
         for (key, value, implemented) in [
-            ("vision_cfg.timm_pool", &self.timm_pool, "map"),
-            ("vision_cfg.timm_proj", &self.timm_proj, "none"),
+            ("vision_cfg.timm_pool", &self.timm_pool, pools),
+            ("vision_cfg.timm_proj", &self.timm_proj, projections),
         ] {
-            if value.as_deref() != Some(implemented) {
+            if !value
+                .as_deref()
+                .is_some_and(|value| implemented.contains(&value))
+            {
                 return Err(unsupported(key, &text(value), origin));
             }
         }
-        if self.patch_dropout > 0.0 {
-            return Err(unsupported(
-                "vision_cfg.patch_dropout",
-                &self.patch_dropout.into(),
-                origin,
-            ));
-        }
-        for (key, got, expected) in [
-            ("vision_cfg.image_size", self.image_size, shape.image_size),
-            ("embed_dim", embed_dim, shape.width),
+        let drop_path = self.timm_drop_path.unwrap_or(0.0);
+        for (key, value, implemented) in [
+            ("vision_cfg.patch_dropout", self.patch_dropout, false),
+            ("vision_cfg.timm_drop_path", drop_path, !is_siglip),
         ] {
-            if got != expected {
-                let reason = format!("`{key}` {got} does not fit `{name}`, which has {expected}");
+            if value != 0.0 && !implemented {
+                return Err(unsupported(key, &value.into(), origin));
+            }
+        }
+        match tower {
+            Tower::Siglip(shape) => {
+                let image_size = ("vision_cfg.image_size", self.image_size, shape.image_size);
+                for (key, got, expected) in [image_size, ("embed_dim", embed_dim, shape.width)] {
+                    if got != expected {
+                        let reason =
+                            format!("`{key}` {got} does not fit `{name}`, which has {expected}");
+                        return Err(invalid(reason, origin));
+                    }
+                }
+            }
+            _ if self.image_size < SMALLEST_CONVNEXT => {
+                let reason = format!(
+                    "`vision_cfg.image_size` {} leaves nothing of an image: `{name}` divides it by {SMALLEST_CONVNEXT}",
+                    self.image_size
+                );
                 return Err(invalid(reason, origin));
             }
+            _ => {}
         }
         Ok(())
     }

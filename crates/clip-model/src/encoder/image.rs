@@ -4,7 +4,7 @@ use burn::{
 };
 
 use super::{
-    Activation, BatchStatistics, ModifiedResNet, SiglipVisionTransformer, Statistics,
+    Activation, BatchStatistics, ConvNeXt, ModifiedResNet, SiglipVisionTransformer, Statistics,
     VisionTransformer,
 };
 use crate::{Init, VisionConfig, config::Tower};
@@ -19,6 +19,8 @@ pub enum ImageEncoder {
     ModifiedResNet(ModifiedResNet),
     /// SigLIP's vision transformer.
     Siglip(SiglipVisionTransformer),
+    /// timm's convolutional network, with OpenCLIP's projection.
+    ConvNeXt(ConvNeXt),
 }
 
 impl ImageEncoder {
@@ -36,6 +38,7 @@ impl ImageEncoder {
                 Self::ModifiedResNet(ModifiedResNet::init(config, stages, embed_dim, init))
             }
             Tower::Siglip(shape) => Self::Siglip(SiglipVisionTransformer::init(&shape, init)),
+            Tower::ConvNeXt(shape) => Self::ConvNeXt(ConvNeXt::init(&shape, embed_dim, init)),
         }
     }
 
@@ -49,6 +52,7 @@ impl ImageEncoder {
             Self::VisionTransformer(encoder) => encoder.forward(images, None),
             Self::ModifiedResNet(encoder) => encoder.forward(images, &mut Statistics::Running),
             Self::Siglip(encoder) => encoder.forward(images),
+            Self::ConvNeXt(encoder) => encoder.forward(images),
         }
     }
 
@@ -80,6 +84,10 @@ impl ImageEncoder {
                 assert!(keep.is_none(), "SigLIP's encoder drops no patches");
                 (encoder.forward(images), BatchStatistics::default())
             }
+            Self::ConvNeXt(encoder) => {
+                assert!(keep.is_none(), "a ConvNeXt has no patches to drop");
+                (encoder.forward(images), BatchStatistics::default())
+            }
         }
     }
 
@@ -94,6 +102,7 @@ impl ImageEncoder {
                 Self::ModifiedResNet(encoder.set_require_grad(unlocked_groups > 0))
             }
             Self::Siglip(encoder) => Self::Siglip(encoder.lock(unlocked_groups)),
+            Self::ConvNeXt(encoder) => Self::ConvNeXt(encoder.lock(unlocked_groups)),
         }
     }
 

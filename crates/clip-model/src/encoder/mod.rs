@@ -6,6 +6,7 @@ mod attention_pool;
 mod batch_norm;
 mod block;
 mod chain;
+mod convnext;
 mod image;
 mod modified_resnet;
 mod passes;
@@ -20,6 +21,10 @@ pub use attention_pool::AttentionPool2d;
 pub use batch_norm::{BatchNorm, BatchStatistics, Statistics};
 pub use block::{LayerScale, Mlp, ResidualAttentionBlock, Transformer};
 pub use chain::Chain;
+pub use convnext::{
+    ConvNeXt, ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtHead, ConvNeXtNorm, ConvNeXtProjection,
+    ConvNeXtShape, ConvNeXtStage, ConvNeXtStem, ConvNeXtTrunk, DepthwiseConvolution,
+};
 pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};
 pub use passes::{BlockGradients, Kept, ScoreMask};

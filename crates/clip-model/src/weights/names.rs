@@ -97,8 +97,8 @@ impl ModuleVisitor for NameVisitor {
 }
 
 /// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix unless it is custom, its norms say
-/// weight and bias, its layer scales gamma, its fused attention product isn't a layer of its own, its downsampling is a sequence, and
-/// timm's blocks have timm's names.
+/// weight and bias, its layer scales gamma, its fused attention product isn't a layer of its own, its downsampling is a
+/// sequence, and so are a `ConvNeXt`'s stem and downsampling; timm's blocks have timm's names.
 fn open_clip_name(path: &str, custom_text: bool) -> String {
     let path = match path.strip_prefix("text.") {
         Some(inside) if !custom_text => inside,
@@ -107,13 +107,21 @@ fn open_clip_name(path: &str, custom_text: bool) -> String {
     let name = path
         .replace(".gamma", ".weight")
         .replace(".beta", ".bias")
-        .replace(".scale", ".gamma")
-        .replace(".downsample.conv.", ".downsample.0.")
-        .replace(".downsample.bn.", ".downsample.1.");
-    if !name.starts_with("visual.trunk.") {
-        return name.replace(".in_proj.", ".in_proj_");
+        .replace(".scale", ".gamma");
+    if !["visual.trunk.", "visual.head."]
+        .iter()
+        .any(|timm| name.starts_with(timm))
+    {
+        return name
+            .replace(".in_proj.", ".in_proj_")
+            .replace(".downsample.conv.", ".downsample.0.")
+            .replace(".downsample.bn.", ".downsample.1.");
     }
     name.replace(".transformer.resblocks.", ".blocks.")
+        .replace(".stem.conv.", ".stem.0.")
+        .replace(".stem.norm.", ".stem.1.")
+        .replace(".downsample.norm.", ".downsample.0.")
+        .replace(".downsample.conv.", ".downsample.1.")
         .replace(".ln_1.", ".norm1.")
         .replace(".ln_2.", ".norm2.")
         .replace(".in_proj.", ".qkv.")

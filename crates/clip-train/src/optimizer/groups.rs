@@ -73,7 +73,7 @@ impl Parameters {
 impl Layer {
     /// Of a parameter's path, in any of the towers.
     fn of(path: &[String]) -> Self {
-        const EMBEDDINGS: [&str; 12] = [
+        const EMBEDDINGS: [&str; 13] = [
             "conv1",
             "conv2",
             "conv3",
@@ -86,12 +86,16 @@ impl Layer {
             "ln_pre",
             "patch_embed",
             "pos_embed",
+            "stem",
         ];
         // A stage's bottlenecks have a `conv1` of their own, further down.
         for (at, name) in path.iter().enumerate() {
             let number = || path.get(at + 1)?.parse::<usize>().ok();
             if name == "resblocks" {
                 return number().map_or(Self::Head, |block| Self::At(block + 1));
+            }
+            if name == "stages" {
+                return number().map_or(Self::Head, |stage| Self::At(stage + 1));
             }
             if let Some(stage) = name.strip_prefix("layer").and_then(|n| n.parse().ok()) {
                 return Self::At(stage);
@@ -156,6 +160,13 @@ mod tests {
             ("visual.attnpool.positional_embedding", Layer::Head),
             ("visual.trunk.patch_embed.proj.weight", Layer::At(0)),
             ("visual.trunk.attn_pool.latent", Layer::Head),
+            ("visual.trunk.stem.conv.weight", Layer::At(0)),
+            (
+                "visual.trunk.stages.3.blocks.2.mlp.c_fc.weight",
+                Layer::At(4),
+            ),
+            ("visual.trunk.head.norm.gamma", Layer::Head),
+            ("visual.head.proj.weight", Layer::Head),
             ("text.token_embedding.weight", Layer::At(0)),
             ("text.text_projection", Layer::Head),
             ("logit_scale", Layer::Head),

@@ -219,7 +219,8 @@ impl<'a> Encoder<'a> {
         encoded
     }
 
-    /// A residual network has no blocks like these: it keeps its whole graph, as in the reference.
+    /// Convolutional networks have no blocks like these: they keep their whole graph, as residual networks do in the
+    /// reference.
     fn encode_images(
         &self,
         model: &Clip,
@@ -310,7 +311,7 @@ impl Encoded {
             match &model.visual {
                 ImageEncoder::VisionTransformer(chain) => tape.back(chain, &mut found, parameters),
                 ImageEncoder::Siglip(chain) => tape.back(chain, &mut found, parameters),
-                ImageEncoder::ModifiedResNet(_) => None,
+                ImageEncoder::ModifiedResNet(_) | ImageEncoder::ConvNeXt(_) => None,
             };
         }
         let mut tapes = self.text_tapes.into_iter();
