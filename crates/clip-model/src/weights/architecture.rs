@@ -48,6 +48,14 @@ pub(super) fn infer<'a>(
         heads => Ok(heads),
     };
 
+    if tensors
+        .clone()
+        .any(|(name, _)| name.starts_with("visual.trunk."))
+    {
+        return Err(unknown(
+            "its image encoder is one of timm's, which shapes don't name".to_owned(),
+        ));
+    }
     let width = shape("ln_final.weight", 0)?;
     let text_hidden = shape("transformer.resblocks.0.mlp.c_fc.weight", 0)?;
     let vision = if tensors.clone().any(|(name, _)| name == "visual.proj") {
@@ -134,4 +142,20 @@ fn like_a_preset(config: &ClipConfig) -> Option<(&'static str, ClipConfig)> {
 pub(super) fn side(positions: usize) -> Option<usize> {
     let side = positions.checked_sub(1)?.isqrt();
     (side > 0 && side * side + 1 == positions).then_some(side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_encoder_of_timms_must_be_named() {
+        let tensors = [("visual.trunk.stem.0.weight", &[96, 3, 4, 4][..])];
+        let error = infer(Path::new("w.safetensors"), tensors.into_iter(), false).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("one of timm's") && error.contains("by a preset"),
+            "{error}"
+        );
+    }
 }
