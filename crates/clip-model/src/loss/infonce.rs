@@ -112,7 +112,6 @@ impl InfoNce {
             };
             scores.back(image, by_logits.mul_scalar(0.5 / rows), &mut sum);
         }
-        drop(taught);
         let factor = scores.factor().clone();
         let right_text = of_group(scores.text());
         let matched = scores.image().clone() * factor.clone() * right_text.clone();
