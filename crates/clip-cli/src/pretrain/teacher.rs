@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use burn::{module::Module, tensor::Device};
 use clip_data::Tokenizer;
 use clip_model::{
-    ClipConfig,
+    ClipConfig, TextPool,
     weights::{Checkpoint, ReadOptions},
 };
 use clip_train::{Teacher, config::RunConfig, progress::human_count};
@@ -101,6 +101,14 @@ fn suits(teacher: &ClipConfig, student: &ClipConfig) -> Result<()> {
         text.context_length,
         own.context_length
     );
+    // Padding is the run's, as far as its own context.
+    let ends_at_highest = !text.no_causal_mask && text.pool_type == TextPool::Argmax;
+    ensure!(
+        ends_at_highest || text.context_length == own.context_length,
+        "it reads captions with their padding, {} tokens, and the preset's have {}: take a preset with the teacher's context",
+        text.context_length,
+        own.context_length
+    );
     Ok(())
 }
 
@@ -124,5 +132,11 @@ mod tests {
         short.text_cfg.context_length = 32;
         let error = suits(&short, &student).unwrap_err().to_string();
         assert!(error.contains("32 tokens at most"), "{error}");
+
+        let (siglip, mut student) = (preset("ViT-B-16-SigLIP"), preset("ViT-B-16-SigLIP"));
+        suits(&siglip, &student).unwrap();
+        student.text_cfg.context_length = 32;
+        let error = suits(&siglip, &student).unwrap_err().to_string();
+        assert!(error.contains("with their padding, 64 tokens"), "{error}");
     }
 }
