@@ -111,7 +111,7 @@ impl ContrastiveStep {
     }
 
     /// Has the similarities of a batch become a teacher's too, beside what the captions say. The teacher encodes each chunk
-    /// once, after the model.
+    /// once, after the model; again where f16 has a step done again.
     ///
     /// # References
     /// `OpenCLIP`'s `--distill-model`, which takes whole batches only.
