@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 pub mod checkpoint;
 pub mod config;
 mod ema;
@@ -18,6 +19,7 @@ mod schedule;
 mod step;
 pub mod tensorboard;
 
+pub use aside::{Aside, Pending};
 pub use ema::Ema;
 pub use error::TrainError;
 pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};

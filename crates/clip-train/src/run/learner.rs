@@ -191,6 +191,13 @@ impl ContrastiveLearner {
             grad_norm: Some(grad_norm),
         }
     }
+
+    /// Has the device begin with all that it was asked for: otherwise what another thread reads would part what Burn makes
+    /// one kernel of, here or there.
+    pub(super) fn submit(&self) {
+        // A device that stopped says so to whoever reads.
+        let _ = self.clip().device().flush();
+    }
 }
 
 /// What a step is to tell, on the device: `[1]` each.

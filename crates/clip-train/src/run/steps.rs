@@ -1,4 +1,5 @@
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use super::{
     strategy::Work,
 };
 use crate::{
-    PairBatch, StepGradients, TrainError,
+    Aside, PairBatch, Pending, StepGradients, TrainError,
     checkpoint::{Best, RunState},
     progress::{EvalOutput, Notes, StepOutput},
 };
@@ -32,6 +33,8 @@ pub(super) struct Steps<'a> {
     /// The step whose numbers are still to be read. On a device that computes while this program goes on, it has the next
     /// step's gradients to compute before these are waited for.
     pub(super) begun: Option<Begun>,
+    /// Reads a step's numbers while this thread asks for the next step, where batches are brought to the device ahead.
+    pub(super) reader: Option<Aside>,
     /// When the step before was done, and all that was due after it.
     pub(super) ready: Instant,
     /// When `work.state.seconds` was brought up to date.
@@ -47,13 +50,19 @@ pub(super) struct Steps<'a> {
 
 /// A step that has been asked of the device: the model is the one after it.
 pub(super) struct Begun {
-    numbers: Numbers,
+    numbers: Reading,
     lr: f64,
     images: usize,
     /// The position after its batch.
     cursor: Cursor,
     /// For its batch.
     waited: Duration,
+}
+
+/// A step's numbers, and who reads them.
+enum Reading {
+    Here(Numbers),
+    Aside(Pending<StepOutput>),
 }
 
 impl Steps<'_> {
@@ -81,7 +90,10 @@ impl Steps<'_> {
         loader: &Arc<dyn DataLoader<ImageTextBatch>>,
     ) -> Result<bool, TrainError> {
         let batches = model.batches(loader, self.plan.batch as usize);
-        let mut batches = batches.map_err(|error| TrainError::Learner(error.to_string()))?;
+        let no_thread = |error: io::Error| TrainError::Learner(error.to_string());
+        let mut batches = batches.map_err(no_thread)?;
+        let reader = batches.are_ahead().then(|| Aside::new("numbers"));
+        self.reader = reader.transpose().map_err(no_thread)?;
         self.start_split();
         self.evaluate_what_is_owed(model)?;
         self.ready = Instant::now();
@@ -143,6 +155,13 @@ impl Steps<'_> {
     ) {
         let lr = self.plan.schedule.at(self.work.state.step);
         let numbers = model.update(&mut self.work.optimizer, lr, found);
+        let numbers = match &self.reader {
+            Some(reader) => {
+                model.submit();
+                Reading::Aside(reader.run(move || numbers.read(images)))
+            }
+            None => Reading::Here(numbers),
+        };
         self.begun = Some(Begun {
             numbers,
             lr,
@@ -205,7 +224,10 @@ impl Steps<'_> {
             cursor,
             waited,
         } = begun;
-        let mut output = numbers.read(images);
+        let mut output = match numbers {
+            Reading::Here(numbers) => numbers.read(images),
+            Reading::Aside(numbers) => numbers.wait(),
+        };
         let seconds = self.ready.elapsed().as_secs_f64();
         output.lr = lr;
         output.images_per_s = images as f64 / seconds;

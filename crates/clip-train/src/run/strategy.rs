@@ -95,6 +95,7 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
             processor: components.event_processor,
             evaluation: None,
             begun: None,
+            reader: None,
             ready: now,
             since: now,
             saved: now,

@@ -1,8 +1,9 @@
 use anyhow::{Result, ensure};
-use burn::tensor::Tensor;
 use clip_data::Tokenizer;
 use clip_model::{Clip, loss::ContrastiveLoss, weights::ModelDir};
-use clip_train::{Captions, ContrastiveStep, Images, Optimizer, OptimizerConfig, PairBatch};
+use clip_train::{
+    Aside, Captions, ContrastiveStep, Images, Optimizer, OptimizerConfig, PairBatch, Pending,
+};
 
 use super::{Place, Task, noise, tokenizer};
 use crate::bench::flops::Shape;
@@ -19,10 +20,12 @@ pub(super) struct Step {
     optimizer: Optimizer,
     images: Images,
     /// The next step's, which `clip pretrain` brings to a GPU while it computes.
-    ahead: Option<Images>,
+    ahead: Option<Pending<Images>>,
+    sender: Aside,
     captions: Captions,
     /// The gradient's norm in a step that may not be done yet.
-    unread: Option<Tensor<1>>,
+    unread: Option<Pending<f32>>,
+    reader: Aside,
     flop: Option<f64>,
 }
 
@@ -61,8 +64,10 @@ impl Step {
             optimizer,
             images,
             ahead: None,
+            sender: Aside::new("images")?,
             captions,
             unread: None,
+            reader: Aside::new("numbers")?,
             flop,
         })
     }
@@ -72,7 +77,7 @@ impl Step {
         let Some(norm) = self.unread.take() else {
             return Ok(());
         };
-        let norm = norm.into_scalar::<f32>();
+        let norm = norm.wait();
         ensure!(
             norm > 0.0 && norm.is_finite(),
             "the gradient's norm is {norm}: nothing was trained"
@@ -101,14 +106,20 @@ impl Task for Step {
         // invariant: it is put back below, and a step that fails is the last.
         let model = self.model.take().expect("invariant: put back");
         let count = self.images.count();
-        let images = self.ahead.take().unwrap_or_else(|| self.images.clone());
+        let images = match self.ahead.take() {
+            Some(images) => images.wait(),
+            None => self.images.clone(),
+        };
         let batch = PairBatch::new(images, self.captions.clone());
         let found = self.chunks.gradients(&model, &batch);
         self.read()?;
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
-        self.unread = Some(norm);
+        let device = model.device();
+        device.flush()?;
+        self.unread = Some(self.reader.run(move || norm.into_scalar::<f32>()));
         if self.chunks.is_one_chunk(count) {
-            self.ahead = Some(self.images.clone().on_device(&model.device()));
+            let images = self.images.clone();
+            self.ahead = Some(self.sender.run(move || images.on_device(&device)));
         }
         self.model = Some(model);
         Ok(count as u64)
