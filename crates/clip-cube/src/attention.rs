@@ -10,15 +10,13 @@ use crate::{
     kernels,
 };
 
-/// Whether [`attention`] and [`attention_back`] compute on this device: it has matrix units for the precision, and memory
-/// for all scores of a head in a group of threads.
+/// Whether [`attention`] and [`attention_back`] compute on this device: it has matrix units for the precision, whose
+/// registers hold known numbers.
 ///
 /// - `dtype`: of what is multiplied
-/// - `tokens`: of a sequence
 /// - `head_width`: numbers of a query
-pub fn attends(device: &Device, dtype: DType, tokens: usize, head_width: usize) -> bool {
-    client(device)
-        .is_some_and(|client| kernels::attention::fits(&client, dtype, tokens, head_width))
+pub fn attends(device: &Device, dtype: DType, head_width: usize) -> bool {
+    client(device).is_some_and(|client| kernels::attention::fits(&client, dtype, head_width))
 }
 
 /// What each head of each token finds among a sequence's tokens, side by side.

@@ -9,6 +9,8 @@ use super::*;
 
 /// The length of what is off over that of what should be: numbers are rounded to 8 bits once or twice.
 const HALF: f32 = 1e-2;
+/// What matrix units multiply.
+const HALVES: [DType; 2] = [DType::BF16, DType::F16];
 /// Sums of f32 in another order.
 const SINGLE: f32 = 1e-5;
 
@@ -50,17 +52,19 @@ fn has(kernel: bool, of: impl std::fmt::Debug) -> bool {
 #[test]
 fn attention_and_its_gradient_are_those_of_a_softmax_of_scores() {
     for (batch, tokens, heads, head_width, masked) in [
-        // ViT-B/32's, a whole text, whole tiles, fewer tokens than a tile, other widths.
+        // ViT-B/32's, ViT-B/16's, ViT-L/14's, a whole text, whole tiles, fewer tokens than a tile, other widths.
         (3, 50, 2, 64, false),
+        (3, 197, 2, 64, false),
+        (2, 257, 2, 64, false),
         (2, 77, 3, 64, true),
         (5, 32, 1, 64, true),
         (2, 5, 2, 64, true),
         (1, 1, 2, 32, false),
         (2, 33, 1, 80, false),
+        (2, 129, 2, 80, true),
+        (1, 130, 3, 128, true),
+        (2, 200, 1, 48, false),
     ] {
-        if !has(attends(&gpu(), DType::BF16, tokens, head_width), tokens) {
-            continue;
-        }
         let width = heads * head_width;
         let (projected, by_mixed) = (
             draw([batch, tokens, 3 * width]),
@@ -93,12 +97,17 @@ fn attention_and_its_gradient_are_those_of_a_softmax_of_scores() {
             .sum()
             .backward();
 
-        let half = |x: &Tensor<3>| to_gpu(x, DType::BF16);
-        let mask = mask.map(|mask| to_gpu(&mask, DType::F32));
-        let got = attention(half(&projected), mask.clone(), heads);
-        let back = attention_back(half(&projected), mask, half(&by_mixed), heads);
-        assert_close(got, &mixed.inner(), HALF);
-        assert_close(back, &leaf.grad(&grads).unwrap(), HALF);
+        for dtype in HALVES {
+            if !has(attends(&gpu(), dtype, head_width), (dtype, head_width)) {
+                continue;
+            }
+            let half = |x: &Tensor<3>| to_gpu(x, dtype);
+            let mask = mask.clone().map(|mask| to_gpu(&mask, DType::F32));
+            let got = attention(half(&projected), mask.clone(), heads);
+            let back = attention_back(half(&projected), mask, half(&by_mixed), heads);
+            assert_close(got, &mixed.clone().inner(), HALF);
+            assert_close(back, &leaf.grad(&grads).unwrap(), HALF);
+        }
     }
 }
 
@@ -148,23 +157,24 @@ fn norms_and_their_gradients_are_those_of_burns_operations() {
 
 #[test]
 fn products_lie_as_they_are_asked_to() {
-    for [m, n, k] in [
-        [128, 256, 128],
-        [512, 384, 256],
-        [2560, 768, 3072],
-        [8448, 128, 128],
+    for (dtype, [m, n, k]) in [
+        (DType::BF16, [128, 256, 128]),
+        (DType::F16, [512, 384, 256]),
+        (DType::BF16, [512, 384, 256]),
+        (DType::BF16, [2560, 768, 3072]),
+        (DType::BF16, [8448, 128, 128]),
     ] {
-        if !has(multiplies(&gpu(), DType::BF16, [m, n, k]), [m, n, k]) {
+        if !has(multiplies(&gpu(), dtype, [m, n, k]), (dtype, [m, n, k])) {
             continue;
         }
         let (a, b, bias) = (draw([m, k]), draw([k, n]), draw([n]));
-        let half = |x: &Tensor<2>| to_gpu(x, DType::BF16);
+        let half = |x: &Tensor<2>| to_gpu(x, dtype);
         let want = a.clone().matmul(b.clone());
         assert_close(product(half(&a), half(&b), false, None), &want, HALF);
         let turned = half(&b.clone().transpose());
         assert_close(product(half(&a), turned, true, None), &want, HALF);
         let biased = want + bias.clone().unsqueeze();
-        let there = to_gpu(&bias, DType::BF16);
+        let there = to_gpu(&bias, dtype);
         let got = product(half(&a), half(&b), false, Some(there.clone()));
         assert_close(got, &biased, HALF);
 
@@ -177,12 +187,17 @@ fn products_lie_as_they_are_asked_to() {
 
 #[test]
 fn gradients_by_weights_are_sums_over_all_rows() {
-    for [m, n, k] in [[128, 128, 64], [768, 256, 6400], [256, 1024, 25_600]] {
-        if !has(multiplies(&gpu(), DType::BF16, [m, n, k]), [m, n, k]) {
+    for (dtype, [m, n, k]) in [
+        (DType::BF16, [128, 128, 64]),
+        (DType::F16, [128, 128, 64]),
+        (DType::BF16, [768, 256, 6400]),
+        (DType::BF16, [256, 1024, 25_600]),
+    ] {
+        if !has(multiplies(&gpu(), dtype, [m, n, k]), (dtype, [m, n, k])) {
             continue;
         }
         let (x, by_y) = (draw([k, m]), draw([k, n]));
-        let half = |x: &Tensor<2>| to_gpu(x, DType::BF16);
+        let half = |x: &Tensor<2>| to_gpu(x, dtype);
         let want = x.clone().transpose().matmul(by_y.clone());
         assert_close(weight_gradient(half(&x), half(&by_y)), &want, SINGLE);
     }

@@ -104,9 +104,9 @@ impl MultiHeadAttention {
     /// Whether the device has one kernel for it.
     #[cfg(feature = "gpu")]
     fn is_kernel(&self, projected: &Tensor<3>) -> bool {
-        let [_, tokens, all] = projected.dims();
+        let [_, _, all] = projected.dims();
         let head_width = all / 3 / self.heads;
-        clip_cube::attends(&projected.device(), projected.dtype(), tokens, head_width)
+        clip_cube::attends(&projected.device(), projected.dtype(), head_width)
     }
 
     fn composed(&self, projected: Tensor<3>, mask: &ScoreMask) -> Attention {

@@ -1,0 +1,89 @@
+//! Attention among the tokens of a sequence, forward and back, by blocks.
+//!
+//! A group of threads ("cube") takes 64 queries of a head, and the keys and values 64 at a time, so that a sequence may be
+//! of any length. Scores stay in the registers that multiplied them: a query's greatest score and the sum of its weights
+//! follow from block to block (Milakov and Gimelshein 2018, [Online normalizer calculation for
+//! softmax](https://arxiv.org/abs/1805.02867); Dao 2023, [FlashAttention-2](https://arxiv.org/abs/2307.08691)). The way
+//! back computes them again, in two kernels, one by queries and one by keys, so that every sum is one thread's and the
+//! same each time.
+
+mod back;
+mod forward;
+mod rows;
+
+pub(crate) use {back::back, forward::forward};
+
+use burn::{
+    cubecl::{client::Client, prelude::*},
+    tensor::DType,
+};
+
+use super::matrix_units::{self, PLANE, TILE};
+
+/// Queries or keys of a block, of which each plane has a tile.
+const BLOCK: usize = 64;
+const PLANES: usize = BLOCK / TILE;
+/// Numbers that a thread reads at once: 16 bytes of bf16 or f16.
+const VECTOR: usize = 8;
+/// Of the widest head whose sums fit in a thread's registers.
+const MOST_WIDTH: usize = 128;
+
+/// What a kernel is compiled for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Plan {
+    /// Of a head.
+    width: usize,
+    masked: bool,
+    /// Tiles of the last block, if it isn't a whole one.
+    rest: usize,
+}
+
+impl Plan {
+    fn new(tokens: usize, width: usize, masked: bool) -> Self {
+        Self {
+            width,
+            masked,
+            rest: (tokens % BLOCK).div_ceil(TILE),
+        }
+    }
+
+    /// Vectors of a head's row.
+    const fn vectors(self) -> usize {
+        self.width / VECTOR
+    }
+
+    /// Vectors from one row in shared memory to the next, so that eight rows' beginnings are in different banks.
+    const fn pitch(self) -> usize {
+        self.vectors() + 1
+    }
+
+    /// Vectors of a block in shared memory.
+    const fn size(self) -> usize {
+        BLOCK * self.pitch()
+    }
+
+    /// Tiles across a head, as wide as operands are.
+    const fn across(self) -> usize {
+        self.width / TILE
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.width as f32).sqrt()
+    }
+}
+
+/// Cubes for so many sequences and heads, and the threads of each.
+fn launch(tokens: usize, heads: usize, batch: usize) -> (CubeCount, CubeDim) {
+    let blocks = tokens.div_ceil(BLOCK);
+    (
+        CubeCount::Static(blocks as u32, heads as u32, batch as u32),
+        CubeDim::new_2d(PLANE, PLANES as u32),
+    )
+}
+
+/// Whether both ways are computed on a device, for sequences of any length.
+pub(crate) fn fits(client: &Client, dtype: DType, head_width: usize) -> bool {
+    matrix_units::take_apart(client, dtype)
+        && head_width.is_multiple_of(TILE)
+        && head_width <= MOST_WIDTH
+}
