@@ -72,6 +72,9 @@ pub(crate) trait Kernels: Backend {
     #[fusion(meta = parts_of)]
     fn clip_sums(y: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    #[fusion(meta = |y| TensorSpec::new(Shape::new([1, y.shape[1]]), DType::F32))]
+    fn clip_sum(y: FloatTensor<Self>) -> FloatTensor<Self>;
+
     #[fusion(dtype = left, shape = rows_by(left, right, *transposed))]
     fn clip_product(
         left: FloatTensor<Self>,
@@ -193,6 +196,10 @@ impl Kernels for CubeBackend {
 
     fn clip_sums(y: FloatTensor<Self>) -> FloatTensor<Self> {
         kernels::norm::sums(contiguous(y), None).0
+    }
+
+    fn clip_sum(y: FloatTensor<Self>) -> FloatTensor<Self> {
+        kernels::norm::sum(contiguous(y))
     }
 
     fn clip_product(

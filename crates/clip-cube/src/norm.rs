@@ -101,9 +101,13 @@ pub fn sums(y: Tensor<3>) -> Tensor<1> {
     whole(Dispatch::clip_sums(y.into_dispatch()))
 }
 
-/// The sum of parts.
 fn whole(parts: DispatchTensor) -> Tensor<1> {
-    let parts: Tensor<2> = Tensor::from_dispatch(parts);
-    let [_, width] = parts.dims();
-    parts.sum_dim(0).reshape([width])
+    sum(Tensor::from_dispatch(parts))
+}
+
+/// The sum of all rows, in f32: `[rows, width]` to `[width]`, where [`norms`] says yes.
+pub(crate) fn sum(rows: Tensor<2>) -> Tensor<1> {
+    let [_, width] = rows.dims();
+    let sum: Tensor<2> = Tensor::from_dispatch(Dispatch::clip_sum(rows.into_dispatch()));
+    sum.reshape([width])
 }

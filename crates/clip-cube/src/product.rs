@@ -9,6 +9,7 @@ use crate::{
     Activation,
     backend::{Kernels, client},
     kernels,
+    norm::{self, norms},
 };
 
 /// Whether [`product`] and [`weight_gradient`] multiply `[m, k]` by `[k, n]` on this device: it has matrix units for the
@@ -83,6 +84,9 @@ pub fn weight_gradient(rows: Tensor<2>, by_product: Tensor<2>) -> Tensor<2> {
     let sums: Tensor<3> = Tensor::from_dispatch(sums);
     match parts {
         1 => sums.reshape([m, n]),
+        _ if norms(&device, DType::F32, m * n) => {
+            norm::sum(sums.reshape([parts, m * n])).reshape([m, n])
+        }
         _ => sums.sum_dim(0).reshape([m, n]),
     }
 }

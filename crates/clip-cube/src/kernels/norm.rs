@@ -1,7 +1,7 @@
 //! A layer norm of each token, forward and back, and sums over tokens.
 //!
 //! A row is one token's, and one plane's: threads that pass numbers to each other without memory. What is a sum over all
-//! rows is taken in parts, each by one cube; their sum is left to Burn.
+//! rows is taken in parts, each by one cube, and then of the parts.
 
 use burn::{
     backend::cubecl::dtype_to_storage_type,
@@ -145,10 +145,27 @@ pub(crate) fn sums(
     y: CubeTensor,
     normed: Option<(CubeTensor, [CubeTensor; 2])>,
 ) -> (CubeTensor, CubeTensor) {
+    let (rows, ..) = layout(&y);
+    sums_in(y, normed, parts(rows))
+}
+
+/// The sum of all rows.
+///
+/// # Shapes
+/// - `y`: `[rows, width]`
+/// - returns `[1, width]`, in f32
+pub(crate) fn sum(y: CubeTensor) -> CubeTensor {
+    sums_in(y, None, 1).0
+}
+
+fn sums_in(
+    y: CubeTensor,
+    normed: Option<(CubeTensor, [CubeTensor; 2])>,
+    parts: usize,
+) -> (CubeTensor, CubeTensor) {
     let (rows, vectors, n) = layout(&y);
     let client = y.client.clone();
     let lanes = lanes(&client);
-    let parts = parts(rows);
     let part = rows.div_ceil(parts);
     let shape = Shape::new([parts, vectors * n]);
     let plain = empty(&y, shape.clone(), DType::F32);
@@ -299,7 +316,7 @@ fn sums_kernel<E: Float, N: Size>(
     norm_sums: &mut [Vector<f32, N>],
     rows: usize,
     part: usize,
-    #[comptime] vectors: usize,
+    vectors: usize,
     #[comptime] lanes: u32,
     #[comptime] with_norm: bool,
     #[define(E)] _dtype: ElemType,
