@@ -147,6 +147,11 @@ pub(crate) struct Started {
 }
 
 impl Started {
+    /// Whether kernels are compiled for it when they are first needed.
+    pub(crate) fn is_gpu(&self) -> bool {
+        self.name.backend != Backend::Cpu
+    }
+
     /// Parts of a batch worth encoding at the same time: a processor runs much of a step on one core alone, a GPU is
     /// filled by one part.
     pub(crate) fn threads(&self) -> usize {

@@ -1,5 +1,7 @@
 //! What GPU backends keep between runs.
 
+use std::path::PathBuf;
+
 /// Has compiled kernels, and which of several was the fastest for a shape, kept in the user's cache folder: a later run
 /// starts without compiling and trying. By itself CubeCL keeps them in the `target` of the package around the current
 /// folder, and recompiles. A `cubecl.toml` decides all else.
@@ -17,6 +19,19 @@ pub(crate) fn keep() {
     CubeClRuntimeConfig::try_set(config);
 }
 
+/// Where they are kept.
+#[cfg(feature = "gpu")]
+pub(crate) fn kept_in() -> Option<PathBuf> {
+    use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+    Some(CubeClRuntimeConfig::get().environment.path.root())
+}
+
 /// A processor compiles nothing at run time.
 #[cfg(not(feature = "gpu"))]
 pub(crate) fn keep() {}
+
+#[cfg(not(feature = "gpu"))]
+pub(crate) fn kept_in() -> Option<PathBuf> {
+    None
+}

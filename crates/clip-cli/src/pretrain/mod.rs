@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     run.save_preset(&preset)?;
     prepare::save_config(&run, &config)?;
     let copier = mirror::start(mirror, &run, &config)?;
-    summary::announce(&config, &model, &run, &devices.described(), &loader);
+    summary::announce(&config, &model, &run, &devices, &loader);
 
     let latest = validation.latest();
     let retrieval_loader = validation.retrieval_loader();

@@ -9,15 +9,15 @@ use clip_train::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Ended, validation::Found};
-use crate::output;
+use super::{Ended, devices::Devices, validation::Found};
+use crate::{kernels, output};
 
 /// Says what is about to happen.
 pub(super) fn announce(
     config: &RunConfig,
     model: &ClipConfig,
     run: &RunDir,
-    devices: &str,
+    devices: &Devices,
     loader: &TrainLoader,
 ) {
     let samples = loader.samples_per_epoch();
@@ -25,12 +25,21 @@ pub(super) fn announce(
         "{} ({} parameters) on {}; {} samples, batch {}, {} steps; everything goes to {}",
         config.preset,
         human_count(model.num_params() as u64),
-        devices,
+        devices.described(),
         human_count(samples),
         config.batch,
         config.total_steps(samples),
         run.path().display()
     );
+    if devices.main.is_gpu()
+        && let Some(kept_in) = kernels::kept_in()
+    {
+        log::info!(
+            "the first step compiles kernels for the GPU and tries which are the fastest: for minutes if none are kept in \
+             {}, for seconds from then on",
+            kept_in.display()
+        );
+    }
 }
 
 /// Prints what came of it: for people, or as one JSON object.
