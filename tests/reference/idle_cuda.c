@@ -1,12 +1,15 @@
 /* A CUDA driver that computes nothing, to see on any machine what a program asks of a GPU and how long it takes to ask.
+ * Or, with IDLE_CUDA_COMPUTES, one that interprets every kernel (ptx.c): the same results as a GPU's, slowly.
  *
- *     gcc -O1 -shared -fPIC -o idle/libcuda.so.1 tests/reference/idle_cuda.c && ln -s libcuda.so.1 idle/libcuda.so
+ *     gcc -O2 -shared -fPIC -o idle/libcuda.so.1 tests/reference/idle_cuda.c -lm -lpthread
+ *     ln -s libcuda.so.1 idle/libcuda.so
  *     LD_LIBRARY_PATH=idle IDLE_CUDA_LOG=asked.txt clip bench train-b-32 --device cuda --precision bf16 ...
+ *     LD_LIBRARY_PATH=idle IDLE_CUDA_COMPUTES=1 cargo test --release -p clip-cube --features gpu,burn/cuda
  *
  * It plays an H200. Memory is the host's, kernels leave it as it is and take IDLE_CUDA_US microseconds (20) of a clock
  * that others wait for; those that measure how fast a GPU is take long enough to be believed. Four bytes that are read
  * are the number 8, which is what `clip` asks a device for before it trusts it. So no result means anything: losses,
- * features and which kernel autotune finds fastest least of all. The log has a line for each copy, kernel and module.
+ * features and which kernel autotune finds fastest least of all. A driver that computes does none of that. The log has a line for each copy, kernel and module.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +24,7 @@
 
 typedef int Result;
 typedef uint64_t Address;
-typedef struct { char name[256]; } Kernel;
+typedef struct { char name[256]; void *program; } Kernel;
 typedef struct { double at; } Event;
 /* As cuda.h lays it out. */
 typedef struct {
@@ -30,6 +33,9 @@ typedef struct {
     size_t target_pitch, width, height;
 } Copy2D;
 
+#include "ptx.c"
+
+static int computes;
 static FILE *asked;
 static double begun, busy_until, seconds_a_kernel = 20e-6;
 static long kernels, modules, to_device, to_host;
@@ -53,6 +59,7 @@ static void wait_until(double at) {
 __attribute__((constructor)) static void begin(void) {
     begun = now();
     const char *path = getenv("IDLE_CUDA_LOG"), *us = getenv("IDLE_CUDA_US");
+    computes = getenv("IDLE_CUDA_COMPUTES") != NULL;
     if (us) seconds_a_kernel = atof(us) * 1e-6;
     if (path && (asked = fopen(path, "w"))) setvbuf(asked, NULL, _IOFBF, 1 << 20);
 }
@@ -153,7 +160,7 @@ Result cuMemcpyHtoDAsync_v2(Address target, const void *source, size_t bytes, vo
 Result cuMemcpyDtoHAsync_v2(void *target, Address source, size_t bytes, void *stream) {
     to_host += bytes;
     LOG("d2h %zu\n", bytes);
-    if (bytes == sizeof(float)) *(float *)target = 8;
+    if (bytes == sizeof(float) && !computes) *(float *)target = 8;
     else memcpy(target, (void *)source, bytes);
     return 0;
 }
@@ -177,13 +184,14 @@ Result cuMemcpy2DAsync_v2(const Copy2D *copy, void *stream) {
 Result cuModuleLoadData(void **module, const char *ptx) {
     const char *entry = strstr(ptx, ".entry ");
     modules++;
-    *module = malloc(8);
+    *module = computes ? (void *)strdup(ptx) : malloc(8);
     LOG("module %zu %.*s\n", strlen(ptx), entry ? (int)strcspn(entry + 7, "(\n") : 0, entry ? entry + 7 : "");
     return 0;
 }
 Result cuModuleUnload(void *module) { return 0; }
 Result cuModuleGetFunction(Kernel **kernel, void *module, const char *name) {
-    *kernel = malloc(sizeof **kernel);
+    *kernel = calloc(1, sizeof **kernel);
+    if (computes) (*kernel)->program = read_program(module, name);
     snprintf((*kernel)->name, sizeof (*kernel)->name, "%s", name);
     return 0;
 }
@@ -191,6 +199,12 @@ Result cuFuncSetAttribute(Kernel *kernel, int attribute, int value) { return 0; 
 Result cuFuncGetAttribute(int *value, int attribute, Kernel *kernel) { *value = 32; return 0; }
 Result cuLaunchKernel(Kernel *kernel, unsigned x, unsigned y, unsigned z, unsigned threads_x, unsigned threads_y,
                       unsigned threads_z, unsigned shared, void *stream, void **arguments, void **extra) {
+    if (computes) {
+        unsigned grid[] = {x, y, z}, block[] = {threads_x, threads_y, threads_z};
+        double begun_at = now();
+        interpret(kernel->program, grid, block, shared, arguments);
+        LOG("took %.3f s\n", now() - begun_at);
+    }
     double time = now();
     kernels++;
     busy_until = (busy_until > time ? busy_until : time) + (strstr(kernel->name, "throughput") ? 0.01 : seconds_a_kernel);
