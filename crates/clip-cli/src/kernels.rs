@@ -21,6 +21,7 @@ pub(crate) fn keep() {
 
 /// Where they are kept.
 #[cfg(feature = "gpu")]
+#[allow(clippy::unnecessary_wraps, reason = "a build without GPUs has none")]
 pub(crate) fn kept_in() -> Option<PathBuf> {
     use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 

@@ -1,5 +1,8 @@
 //! What a GPU multiplies small matrices with ("tensor cores").
 
+// Kernels are written with half-open ranges.
+#![allow(clippy::range_plus_one)]
+
 use burn::{
     backend::cubecl::dtype_to_storage_type,
     cubecl::{

@@ -60,6 +60,7 @@ pub(super) struct Begun {
 }
 
 /// A step's numbers, and who reads them.
+#[allow(clippy::large_enum_variant, reason = "there is one a run")]
 enum Reading {
     Here(Numbers),
     Aside(Pending<StepOutput>),

@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{
     BLOCK, Plan, VECTOR, launch,
     rows::{
-        exponentials, follow, left_tiles, load_rows, mask_scores, quad_sum, rounded,
+        exponentials, follow, left_tiles, load_keys, load_rows, mask_scores, quad_sum, rounded,
         rows_by_columns, rows_by_rows, store_row,
     },
 };
@@ -97,33 +97,20 @@ fn forward_kernel<E: Float, N: Size>(
 
     // A plane whose queries are all beyond the tokens helps to load only.
     let takes_part = first + row < tokens;
-    let from_keys = from + all;
-    let from_values = from + 2 * all;
     let blocks = tokens / BLOCK;
     for block in 0..blocks {
         let key = block * BLOCK;
-        sync_cube();
-        load_rows::<E, N>(
+        load_keys::<E, N>(
             projected,
-            from_keys,
-            3 * all,
+            from,
+            all,
             key,
             tokens,
             &mut keys,
-            whole,
-            plan,
-        );
-        load_rows::<E, N>(
-            projected,
-            from_values,
-            3 * all,
-            key,
-            tokens,
             &mut values,
             whole,
             plan,
         );
-        sync_cube();
         if takes_part {
             attend::<E, N>(
                 &query, &keys, &values, mask, own, key, tokens, &mut most, &mut sum, &mut found,
@@ -134,28 +121,17 @@ fn forward_kernel<E: Float, N: Size>(
     if comptime!(plan.rest > 0) {
         let rest = comptime!(plan.rest);
         let key = blocks * BLOCK;
-        sync_cube();
-        load_rows::<E, N>(
+        load_keys::<E, N>(
             projected,
-            from_keys,
-            3 * all,
+            from,
+            all,
             key,
             tokens,
             &mut keys,
-            rest,
-            plan,
-        );
-        load_rows::<E, N>(
-            projected,
-            from_values,
-            3 * all,
-            key,
-            tokens,
             &mut values,
             rest,
             plan,
         );
-        sync_cube();
         if takes_part {
             attend::<E, N>(
                 &query, &keys, &values, mask, own, key, tokens, &mut most, &mut sum, &mut found,
@@ -222,7 +198,7 @@ fn attend<E: Float, N: Size>(
         #[unroll]
         for half in 0..2usize {
             let at = comptime!(2 * tile + half);
-            found[at] = found[at] * Vector::new(factors[half]);
+            found[at] *= Vector::new(factors[half]);
         }
     }
     #[unroll]

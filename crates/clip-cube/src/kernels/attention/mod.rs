@@ -7,7 +7,12 @@
 //! back computes them again, in two kernels, one by queries and one by keys, so that every sum is one thread's and the
 //! same each time.
 
+// What a thread keeps is much, and an argument a line; and arrays are names of registers to the kernels' compiler.
+#![allow(clippy::too_many_lines, clippy::trivially_copy_pass_by_ref)]
+
 mod back;
+mod by_keys;
+mod by_queries;
 mod forward;
 mod rows;
 

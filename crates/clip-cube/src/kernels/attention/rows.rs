@@ -32,6 +32,38 @@ pub(super) fn load_rows<E: Float, N: Size>(
     }
 }
 
+/// Tiles of a head's keys and values, from `key` on, into shared memory, once nobody reads what was there.
+///
+/// - `from`: the head's first query
+/// - `all`: vectors of all heads
+#[cube]
+pub(super) fn load_keys<E: Float, N: Size>(
+    projected: &[Vector<E, N>],
+    from: usize,
+    all: usize,
+    key: usize,
+    tokens: usize,
+    keys: &mut Shared<[Vector<E, N>]>,
+    values: &mut Shared<[Vector<E, N>]>,
+    #[comptime] tiles: usize,
+    #[comptime] plan: Plan,
+) {
+    let (first, stride) = (from + all, 3 * all);
+    sync_cube();
+    load_rows::<E, N>(projected, first, stride, key, tokens, keys, tiles, plan);
+    load_rows::<E, N>(
+        projected,
+        first + all,
+        stride,
+        key,
+        tokens,
+        values,
+        tiles,
+        plan,
+    );
+    sync_cube();
+}
+
 /// A plane's rows as left operands.
 #[cube]
 pub(super) fn left_tiles<E: Float, N: Size>(
