@@ -26,19 +26,21 @@ pub(crate) fn client(device: &Device) -> Option<Client> {
 
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait Kernels: Backend {
-    #[fusion(dtype = projected, shape = third(projected))]
+    #[fusion(meta = |projected, _, _, heads| (third(projected), of_heads(projected, *heads)))]
     fn clip_attention(
         projected: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         masked: bool,
         heads: usize,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     #[fusion(dtype = projected, shape = projected)]
     fn clip_attention_back(
         projected: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         masked: bool,
+        mixed: FloatTensor<Self>,
+        logs: FloatTensor<Self>,
         by_mixed: FloatTensor<Self>,
         heads: usize,
     ) -> FloatTensor<Self>;
@@ -138,7 +140,7 @@ impl Kernels for CubeBackend {
         mask: FloatTensor<Self>,
         masked: bool,
         heads: usize,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         kernels::attention::forward(contiguous(projected), contiguous(mask), masked, heads)
     }
 
@@ -146,13 +148,15 @@ impl Kernels for CubeBackend {
         projected: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         masked: bool,
+        mixed: FloatTensor<Self>,
+        logs: FloatTensor<Self>,
         by_mixed: FloatTensor<Self>,
         heads: usize,
     ) -> FloatTensor<Self> {
         kernels::attention::back(
             contiguous(projected),
-            contiguous(mask),
-            masked,
+            (contiguous(mask), masked),
+            (contiguous(mixed), contiguous(logs)),
             contiguous(by_mixed),
             heads,
         )
@@ -295,7 +299,14 @@ fn parts_of(y: &TensorSpec) -> TensorSpec {
 }
 
 /// Of queries, keys and values side by side, as many as there are queries.
-fn third(projected: &Shape) -> Shape {
-    let [batch, tokens, all] = projected.dims();
-    Shape::new([batch, tokens, all / 3])
+fn third(projected: &TensorSpec) -> TensorSpec {
+    let [batch, tokens, all] = projected.shape.dims();
+    TensorSpec::new(Shape::new([batch, tokens, all / 3]), projected.dtype)
+}
+
+/// A number of each row of a head, in f32, and of rows up to a whole block.
+fn of_heads(projected: &TensorSpec, heads: usize) -> TensorSpec {
+    let [batch, tokens, _] = projected.shape.dims();
+    let rows = kernels::attention::padded(tokens);
+    TensorSpec::new(Shape::new([batch, heads, rows]), DType::F32)
 }

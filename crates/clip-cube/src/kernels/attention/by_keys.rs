@@ -11,8 +11,9 @@ use crate::kernels::matrix_units::{HALF, Pair, TILE, no_sums};
 pub(super) fn by_keys_kernel<E: Float, N: Size>(
     projected: &[Vector<E, N>],
     mask: &[f32],
+    logs: &[Vector<f32, Pair>],
     by_mixed: &[Vector<E, N>],
-    statistics: &[Vector<f32, Pair>],
+    sums_along: &[Vector<f32, Pair>],
     by_projected: &mut [Vector<E, Pair>],
     tokens: usize,
     heads: usize,
@@ -101,8 +102,9 @@ pub(super) fn by_keys_kernel<E: Float, N: Size>(
             #[unroll]
             for tile in 0..2usize {
                 let query = from_query + at_query + comptime!(tile * HALF) + lane % 4 * 2;
-                let left = statistics[known + query];
-                let right = statistics[known + query + 1];
+                let pair = known + query;
+                let log = logs[pair / 2];
+                let along = sums_along[pair / 2];
                 #[unroll]
                 for half in 0..2usize {
                     let at = comptime!(2 * tile + half);
@@ -120,23 +122,13 @@ pub(super) fn by_keys_kernel<E: Float, N: Size>(
                         }
                         scores += added;
                     }
-                    let by_weights = by_scores[at];
                     let mut weight = Vector::<f32, Pair>::empty();
-                    let mut by_score = Vector::<f32, Pair>::empty();
-                    let of_left = (scores.extract(0usize) - left.extract(0usize)).exp();
-                    let of_right = (scores.extract(1usize) - right.extract(0usize)).exp();
-                    weight.insert(0usize, of_left);
-                    weight.insert(1usize, of_right);
-                    by_score.insert(
-                        0usize,
-                        of_left * (by_weights.extract(0usize) - left.extract(1usize)),
-                    );
-                    by_score.insert(
-                        1usize,
-                        of_right * (by_weights.extract(1usize) - right.extract(1usize)),
-                    );
+                    #[unroll]
+                    for x in 0..2usize {
+                        weight.insert(x, (scores.extract(x) - log.extract(x)).exp());
+                    }
+                    by_scores[at] = weight * (by_scores[at] - along);
                     weights[at] = weight;
-                    by_scores[at] = by_score;
                 }
             }
             let weights = rounded::<E>(&weights, 0usize);

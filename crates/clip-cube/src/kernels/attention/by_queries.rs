@@ -3,21 +3,23 @@ use burn::cubecl::{self, prelude::*};
 use super::{
     BLOCK, Plan, VECTOR,
     rows::{
-        exponentials, follow, left_tiles, load_keys, load_rows, mask_scores, quad_sum, rounded,
+        exponentials, left_tiles, load_keys, load_rows, mask_scores, quad_sum, rounded,
         rows_by_columns, rows_by_rows, store_row,
     },
 };
-use crate::kernels::matrix_units::{HALF, Pair, TILE, no_sums};
+use crate::kernels::matrix_units::{HALF, Pair, REGISTERS, TILE, no_sums};
 
-/// The gradient by queries; and of each query what the gradients by keys and values want to know: the logarithm of the sum
-/// of its scores' exponentials, and the sum of its weights' gradients by the weights.
+/// The gradient by queries; and of each query, for the gradients by keys, the sum of its weights' gradients by the weights,
+/// which is what was found times the gradient by it.
 #[cube(launch)]
 pub(super) fn by_queries_kernel<E: Float, N: Size>(
     projected: &[Vector<E, N>],
     mask: &[f32],
+    mixed: &[Vector<E, N>],
+    logs: &[f32],
     by_mixed: &[Vector<E, N>],
     by_projected: &mut [Vector<E, Pair>],
-    statistics: &mut [f32],
+    sums_along: &mut [f32],
     tokens: usize,
     heads: usize,
     #[comptime] plan: Plan,
@@ -36,17 +38,8 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
     let from = sequence * tokens * 3 * all + head * vectors;
     let of_mixed = sequence * tokens * all + head * vectors;
     let whole = comptime!(BLOCK / TILE);
-    // Queries and gradients are read once: they go where keys and values will be.
-    load_rows::<E, N>(
-        projected,
-        from,
-        3 * all,
-        first,
-        tokens,
-        &mut keys,
-        whole,
-        plan,
-    );
+    // What is read once goes where keys and values will be.
+    load_rows::<E, N>(mixed, of_mixed, all, first, tokens, &mut keys, whole, plan);
     load_rows::<E, N>(
         by_mixed,
         of_mixed,
@@ -58,23 +51,52 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
         plan,
     );
     sync_cube();
-    let query = left_tiles::<E, N>(&keys, row, plan);
+    let found = left_tiles::<E, N>(&keys, row, plan);
     let by_row = left_tiles::<E, N>(&values, row, plan);
+    sync_cube();
+    load_rows::<E, N>(
+        projected,
+        from,
+        3 * all,
+        first,
+        tokens,
+        &mut keys,
+        whole,
+        plan,
+    );
+    sync_cube();
+    let query = left_tiles::<E, N>(&keys, row, plan);
 
     let lane = UNIT_POS_X as usize;
     let own = first + row + lane / 4;
-    let mut most = Array::<f32>::new(2usize);
-    let mut sum = Array::<f32>::new(2usize);
+    let known = (sequence * heads + head) * tokens.div_ceil(BLOCK) * BLOCK + own;
+    let mut log = Array::<f32>::new(2usize);
     let mut along = Array::<f32>::new(2usize);
     #[unroll]
     for half in 0..2usize {
-        most[half] = f32::min_value();
-        sum[half] = 0.0f32;
-        along[half] = 0.0f32;
+        log[half] = logs[known + comptime!(half * HALF)];
+        let mut sum = 0.0f32;
+        #[unroll]
+        for tile in 0..comptime!(plan.across()) {
+            let (found, by_row) = (found.index(tile), by_row.index(tile));
+            #[unroll]
+            for i in 0..comptime!(REGISTERS / 2) {
+                let at = comptime!(2 * i + half);
+                let found = Vector::<f32, Pair>::cast_from(found[at]);
+                let product = found * Vector::cast_from(by_row[at]);
+                sum += product.extract(0usize) + product.extract(1usize);
+            }
+        }
+        along[half] = quad_sum(sum);
+        if lane.is_multiple_of(4) {
+            sums_along[known + comptime!(half * HALF)] = along[half];
+        }
     }
+
     // A plane whose queries are all beyond the tokens helps to load only.
     let takes_part = first + row < tokens;
     let blocks = tokens / BLOCK;
+    let mut by_query = no_sums(comptime!(plan.across()));
     for block in 0..blocks {
         let key = block * BLOCK;
         load_keys::<E, N>(
@@ -89,9 +111,21 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
             plan,
         );
         if takes_part {
-            weigh::<E, N>(
-                &query, &by_row, &keys, &values, mask, own, key, tokens, &mut most, &mut sum,
-                &mut along, whole, false, plan,
+            add_by_query::<E, N>(
+                &query,
+                &by_row,
+                &keys,
+                &values,
+                mask,
+                own,
+                key,
+                tokens,
+                &log,
+                &along,
+                &mut by_query,
+                whole,
+                false,
+                plan,
             );
         }
     }
@@ -110,34 +144,6 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
             plan,
         );
         if takes_part {
-            weigh::<E, N>(
-                &query, &by_row, &keys, &values, mask, own, key, tokens, &mut most, &mut sum,
-                &mut along, rest, true, plan,
-            );
-        }
-    }
-    #[unroll]
-    for half in 0..2usize {
-        let whole = quad_sum(sum[half]);
-        most[half] += whole.ln();
-        along[half] = quad_sum(along[half]) / whole;
-    }
-    if takes_part && lane.is_multiple_of(4) {
-        let rows = tokens.div_ceil(BLOCK) * BLOCK;
-        #[unroll]
-        for half in 0..2usize {
-            let token = own + comptime!(half * HALF);
-            let at = 2 * ((sequence * heads + head) * rows + token);
-            statistics[at] = most[half];
-            statistics[at + 1] = along[half];
-        }
-    }
-
-    // Once more, from the last block on, which is there still.
-    let mut by_query = no_sums(comptime!(plan.across()));
-    if comptime!(plan.rest > 0) {
-        if takes_part {
-            let key = blocks * BLOCK;
             add_by_query::<E, N>(
                 &query,
                 &by_row,
@@ -147,49 +153,11 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
                 own,
                 key,
                 tokens,
-                &most,
+                &log,
                 &along,
                 &mut by_query,
-                plan.rest,
+                rest,
                 true,
-                plan,
-            );
-        }
-    }
-    for block in 0..blocks {
-        let key = (blocks - 1 - block) * BLOCK;
-        let mut is_there = block == 0;
-        if comptime!(plan.rest > 0) {
-            is_there = false;
-        }
-        if !is_there {
-            load_keys::<E, N>(
-                projected,
-                from,
-                all,
-                key,
-                tokens,
-                &mut keys,
-                &mut values,
-                whole,
-                plan,
-            );
-        }
-        if takes_part {
-            add_by_query::<E, N>(
-                &query,
-                &by_row,
-                &keys,
-                &values,
-                mask,
-                own,
-                key,
-                tokens,
-                &most,
-                &along,
-                &mut by_query,
-                whole,
-                false,
                 plan,
             );
         }
@@ -210,49 +178,6 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
     }
 }
 
-/// Takes a plane's greatest scores, the sums of their exponentials and those of the exponentials times the gradients by
-/// them along the tiles of keys from `key` on.
-#[cube]
-fn weigh<E: Float, N: Size>(
-    query: &Sequence<Array<Vector<E, Pair>>>,
-    by_row: &Sequence<Array<Vector<E, Pair>>>,
-    keys: &Shared<[Vector<E, N>]>,
-    values: &Shared<[Vector<E, N>]>,
-    mask: &[f32],
-    own: usize,
-    key: usize,
-    tokens: usize,
-    most: &mut Array<f32>,
-    sum: &mut Array<f32>,
-    along: &mut Array<f32>,
-    #[comptime] tiles: usize,
-    #[comptime] partial: bool,
-    #[comptime] plan: Plan,
-) {
-    let mut scores = no_sums(tiles);
-    rows_by_rows::<E, N>(query, keys, 0usize, &mut scores, tiles, plan);
-    mask_scores(&mut scores, mask, own, key, tokens, tiles, partial, plan);
-    let mut by_weights = no_sums(tiles);
-    rows_by_rows::<E, N>(by_row, values, 0usize, &mut by_weights, tiles, plan);
-    let factors = follow(&scores, most, tiles);
-    #[unroll]
-    for half in 0..2usize {
-        sum[half] *= factors[half];
-        along[half] *= factors[half];
-    }
-    #[unroll]
-    for tile in 0..comptime!(2 * tiles) {
-        #[unroll]
-        for half in 0..2usize {
-            let at = comptime!(2 * tile + half);
-            let weights = exponentials(scores[at], most[half]);
-            let products = weights * by_weights[at];
-            sum[half] += weights.extract(0usize) + weights.extract(1usize);
-            along[half] += products.extract(0usize) + products.extract(1usize);
-        }
-    }
-}
-
 /// Adds the gradient by a plane's queries that comes from the tiles of keys from `key` on.
 #[cube]
 fn add_by_query<E: Float, N: Size>(
@@ -264,7 +189,7 @@ fn add_by_query<E: Float, N: Size>(
     own: usize,
     key: usize,
     tokens: usize,
-    most: &Array<f32>,
+    log: &Array<f32>,
     along: &Array<f32>,
     by_query: &mut Array<Vector<f32, Pair>>,
     #[comptime] tiles: usize,
@@ -281,7 +206,7 @@ fn add_by_query<E: Float, N: Size>(
         #[unroll]
         for half in 0..2usize {
             let at = comptime!(2 * tile + half);
-            let weights = exponentials(scores[at], most[half]);
+            let weights = exponentials(scores[at], log[half]);
             scores[at] = weights * (by_weights[at] - Vector::new(along[half]));
         }
     }

@@ -1,12 +1,12 @@
 use burn::{
     backend::cubecl::dtype_to_storage_type,
     cubecl::{self, prelude::*},
-    tensor::Shape,
+    tensor::{DType, Shape},
 };
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{
-    BLOCK, Plan, VECTOR, launch,
+    BLOCK, Plan, VECTOR, launch, padded,
     rows::{
         exponentials, follow, left_tiles, load_keys, load_rows, mask_scores, quad_sum, rounded,
         rows_by_columns, rows_by_rows, store_row,
@@ -20,17 +20,20 @@ use crate::kernels::{
 /// # Shapes
 /// - `projected`: `[batch, tokens, 3 * width]`, queries, keys and values
 /// - `mask`: `[tokens, tokens]`, added to the scores, in f32, if `masked`
-/// - returns `[batch, tokens, width]`
+/// - returns `[batch, tokens, width]`; and of each head's rows, `[batch, heads, padded]`, the logarithm of the sum of the
+///   scores' exponentials, in f32
 pub(crate) fn forward(
     projected: CubeTensor,
     mask: CubeTensor,
     masked: bool,
     heads: usize,
-) -> CubeTensor {
+) -> (CubeTensor, CubeTensor) {
     let [batch, tokens, all] = projected.meta.shape().dims();
     let width = all / 3;
     let shape = Shape::new([batch, tokens, width]);
     let mixed = empty(&projected, shape, projected.dtype);
+    let shape = Shape::new([batch, heads, padded(tokens)]);
+    let logs = empty(&projected, shape, DType::F32);
     let client = projected.client.clone();
     let (count, dim) = launch(tokens, heads, batch);
     forward_kernel::launch(
@@ -41,12 +44,13 @@ pub(crate) fn forward(
         projected.into_buffer_arg(),
         mask.into_buffer_arg(),
         mixed.clone().into_buffer_arg(),
+        logs.clone().into_buffer_arg(),
         tokens,
         heads,
         Plan::new(tokens, width / heads, masked),
         dtype_to_storage_type(mixed.dtype),
     );
-    mixed
+    (mixed, logs)
 }
 
 #[cube(launch)]
@@ -54,6 +58,7 @@ fn forward_kernel<E: Float, N: Size>(
     projected: &[Vector<E, N>],
     mask: &[f32],
     mixed: &mut [Vector<E, Pair>],
+    logs: &mut [f32],
     tokens: usize,
     heads: usize,
     #[comptime] plan: Plan,
@@ -140,11 +145,15 @@ fn forward_kernel<E: Float, N: Size>(
         }
     }
 
+    let of_logs = (sequence * heads + head) * tokens.div_ceil(BLOCK) * BLOCK;
     let to = (sequence * tokens * all + head * vectors) * comptime!(VECTOR / 2);
     #[unroll]
     for half in 0..2usize {
         let whole = quad_sum(sum[half]);
         let token = own + comptime!(half * HALF);
+        if UNIT_POS_X.is_multiple_of(4) {
+            logs[of_logs + token] = most[half] + whole.ln();
+        }
         if token < tokens {
             store_row::<E>(
                 &found,

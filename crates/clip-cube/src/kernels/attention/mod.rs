@@ -3,9 +3,9 @@
 //! A group of threads ("cube") takes 64 queries of a head, and the keys and values 64 at a time, so that a sequence may be
 //! of any length. Scores stay in the registers that multiplied them: a query's greatest score and the sum of its weights
 //! follow from block to block (Milakov and Gimelshein 2018, [Online normalizer calculation for
-//! softmax](https://arxiv.org/abs/1805.02867); Dao 2023, [FlashAttention-2](https://arxiv.org/abs/2307.08691)). The way
-//! back computes them again, in two kernels, one by queries and one by keys, so that every sum is one thread's and the
-//! same each time.
+//! softmax](https://arxiv.org/abs/1805.02867); Dao 2023, [FlashAttention-2](https://arxiv.org/abs/2307.08691)). What is
+//! kept of them is the logarithm of that sum. The way back computes them again, in two kernels, one by queries and one by
+//! keys, so that every sum is one thread's and the same each time.
 
 // What a thread keeps is much, and an argument a line; and arrays are names of registers to the kernels' compiler.
 #![allow(clippy::too_many_lines, clippy::trivially_copy_pass_by_ref)]
@@ -75,6 +75,11 @@ impl Plan {
     fn scale(self) -> f32 {
         1.0 / (self.width as f32).sqrt()
     }
+}
+
+/// Rows of whole blocks: as many logarithms are kept of a head.
+pub(crate) fn padded(tokens: usize) -> usize {
+    tokens.next_multiple_of(BLOCK)
 }
 
 /// Cubes for so many sequences and heads, and the threads of each.

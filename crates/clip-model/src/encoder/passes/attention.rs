@@ -85,6 +85,8 @@ pub(super) enum Attended {
         /// Queries, keys and values, `[batch, tokens, 3 * width]`.
         projected: Tensor<3>,
         mask: Option<Tensor<2>>,
+        /// `[batch, heads, rows]`: the logarithms of what weights were divided by.
+        logs: Tensor<3>,
     },
 }
 
@@ -94,8 +96,12 @@ impl MultiHeadAttention {
         #[cfg(feature = "gpu")]
         if self.is_kernel(&projected) {
             let mask = mask.mask.clone();
-            let mixed = clip_cube::attention(projected.clone(), mask.clone(), self.heads);
-            let of = Attended::Kernel { projected, mask };
+            let (mixed, logs) = clip_cube::attention(projected.clone(), mask.clone(), self.heads);
+            let of = Attended::Kernel {
+                projected,
+                mask,
+                logs,
+            };
             return Attention { mixed, of };
         }
         self.composed(projected, mask)
@@ -158,16 +164,21 @@ impl MultiHeadAttention {
     }
 
     /// The gradient by queries, keys and values side by side, `[batch, tokens, 3 * width]`.
-    pub(super) fn back(&self, kept: Attended, by_mixed: Tensor<3>) -> Tensor<3> {
-        let (queries, keys_and_values, weights) = match kept {
+    pub(super) fn back(&self, kept: Attention, by_mixed: Tensor<3>) -> Tensor<3> {
+        let (queries, keys_and_values, weights) = match kept.of {
             Attended::Composed {
                 queries,
                 keys_and_values,
                 weights,
             } => (queries, keys_and_values, weights),
             #[cfg(feature = "gpu")]
-            Attended::Kernel { projected, mask } => {
-                return clip_cube::attention_back(projected, mask, by_mixed, self.heads);
+            Attended::Kernel {
+                projected,
+                mask,
+                logs,
+            } => {
+                let found = (kept.mixed, logs);
+                return clip_cube::attention_back(projected, mask, found, by_mixed, self.heads);
             }
         };
         let [batch, tokens, width] = by_mixed.dims();

@@ -91,7 +91,7 @@ impl ResidualAttentionBlock {
         let mixed = kept.attention.mixed.clone();
         found.linear(&self.attn.out_proj, mixed, &by_attended);
         let by_mixed = by_input(&self.attn.out_proj, by_attended);
-        let by_projected = self.attn.back(kept.attention.of, by_mixed);
+        let by_projected = self.attn.back(kept.attention, by_mixed);
         found.linear(&self.attn.in_proj, kept.normed_1, &by_projected);
         let by_normed = by_input(&self.attn.in_proj, by_projected);
         let by_x = found.norm(&self.ln_1, kept.x, kept.norm_1, by_normed, by_middle);
