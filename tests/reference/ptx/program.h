@@ -23,15 +23,16 @@ typedef struct {
 
 typedef struct {
     enum Op op;
-    enum Type type, from;
-    int guard, unless; /* the predicate's register or -1, and whether it must be false */
-    int meet;          /* of a branch: where both ways come together */
-    int count, vector; /* operands, and how many of them are the first vector */
-    int target;
-    char name[64];
+    enum Type type, from; /* of what is found, and of what it is found from */
+    int guard, unless;    /* the predicate's register or -1; whether it must be false */
+    int target, meet;     /* of a branch: where to, and where both ways come together */
+    int count, vector;    /* operands, and how many of them are the vector */
     const char *text;
-    int nan, carry_in, carry_out, saturate, rounds, negated, compare;
-    int m, n, k, matrix, by_column, transposed, pieces;
+    int nan, carry_in, carry_out, saturate, rounds; /* .NaN, madc, .cc, .sat; 'm' of .rm, and so on */
+    int compare;                                    /* of setp: which of the comparisons */
+    int kind;                                       /* wmma: 'a', 'b' or 'd'; shfl: 'b' of bfly, 'i' of idx; shf: 'l' */
+    int with_predicate;                             /* shfl: whether it tells who had a number to give */
+    int m, n, k, by_column, transposed, pieces;     /* of matrices; how many of them at once */
     Operand operands[MOST_OPERANDS];
 } Instruction;
 
@@ -39,13 +40,15 @@ typedef struct {
     char name[96];
     int reg;
 } Name;
+/* Memory that has a name: 's'hared, 'l'ocal to a thread, or 'g'lobal with the bytes it begins with. */
 typedef struct {
     int reg;
     long size;
     int space;
     unsigned char *bytes;
-} Variable; /* space: s, l or g */
+} Variable;
 
+/* A kernel. Whatever has a name is a register: special ones, parameters and variables hold where they lie. */
 typedef struct {
     Instruction *code;
     int length, registers, names_count, variables_count;
@@ -61,6 +64,7 @@ typedef struct {
     uint32_t mask;
 } Path;
 enum { MOST_PATHS = 256 };
+/* A register is LANES words of `regs`, a thread's each. */
 typedef struct {
     Word *regs;
     uint32_t alive;

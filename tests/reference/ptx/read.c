@@ -167,7 +167,6 @@ static void read_instruction(Program *p, char *s, Instruction *it, char *target)
     int n = 0;
     while (*s && !isspace((unsigned char)*s)) mnemonic[n++] = *s++;
     mnemonic[n] = 0;
-    snprintf(it->name, sizeof it->name, "%.63s", mnemonic);
     char *parts[24];
     int count = 0;
     for (char *part = strtok(mnemonic, "."); part && count < 24; part = strtok(NULL, ".")) parts[count++] = part;
@@ -223,18 +222,18 @@ static void read_instruction(Program *p, char *s, Instruction *it, char *target)
             for (int c = 0; c < 18; c++)
                 if (!strcmp(parts[i], comparisons[c])) it->compare = c;
         if (it->op == SHFL) {
-            if (!strcmp(parts[i], "bfly")) it->matrix = 'b';
-            if (!strcmp(parts[i], "idx")) it->matrix = 'i';
-            if (!strcmp(parts[i], "up")) it->matrix = 'u';
-            if (!strcmp(parts[i], "down")) it->matrix = 'd';
+            if (!strcmp(parts[i], "bfly")) it->kind = 'b';
+            if (!strcmp(parts[i], "idx")) it->kind = 'i';
+            if (!strcmp(parts[i], "up")) it->kind = 'u';
+            if (!strcmp(parts[i], "down")) it->kind = 'd';
         }
-        if (it->op == SHF && !strcmp(parts[i], "l")) it->matrix = 'l';
+        if (it->op == SHF && !strcmp(parts[i], "l")) it->kind = 'l';
     }
     if (!strcmp(parts[0], "wmma")) {
         found = 1;
         if (!strcmp(parts[1], "load")) {
             it->op = WLOAD;
-            it->matrix = parts[2][0];
+            it->kind = parts[2][0];
             it->by_column = !strcmp(parts[5], "col");
         } else if (!strcmp(parts[1], "store")) {
             it->op = WSTORE;
@@ -256,11 +255,10 @@ static void read_instruction(Program *p, char *s, Instruction *it, char *target)
         return;
     }
     char word[160];
-    int in_braces = 0, groups = 0, first_group = 0;
+    int groups = 0, first_group = 0;
     n = 0;
     for (;; s++) {
         if (*s == '{') {
-            in_braces = 1;
             if (it->count == 0) first_group = 1;
             groups++;
             continue;
@@ -268,7 +266,7 @@ static void read_instruction(Program *p, char *s, Instruction *it, char *target)
         if (*s == '|') {
             word[n] = 0;
             it->operands[it->count++] = operand(p, word);
-            it->negated = 1;
+            it->with_predicate = 1;
             n = 0;
             continue;
         }
@@ -276,12 +274,9 @@ static void read_instruction(Program *p, char *s, Instruction *it, char *target)
             word[n] = 0;
             if (n) it->operands[it->count++] = operand(p, word);
             n = 0;
-            if (*s == '}') {
-                in_braces = 0;
-                if (it->op == MOV && first_group && groups == 1 && !it->vector) {
-                    it->op = UNPACK;
-                    it->vector = it->count;
-                }
+            if (*s == '}' && it->op == MOV && first_group && groups == 1 && !it->vector) {
+                it->op = UNPACK;
+                it->vector = it->count;
             }
             if (*s == 0) break;
             continue;

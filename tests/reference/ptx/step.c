@@ -169,7 +169,7 @@ static void perform(Warp *w, const Instruction *it, uint32_t mask) {
         EACH {
             Word both = (a[l] & 0xffffffffu) | b[l] << 32;
             int n = c[l] & 31;
-            d[l] = it->matrix == 'l' ? (uint32_t)(both << n >> 32) : (uint32_t)(both >> n);
+            d[l] = it->kind == 'l' ? (uint32_t)(both << n >> 32) : (uint32_t)(both >> n);
         }
         break;
     case SELP: EACH d[l] = c[l] & 1 ? a[l] : b[l]; break;
@@ -218,14 +218,14 @@ static void perform(Warp *w, const Instruction *it, uint32_t mask) {
     }
     case SHFL: {
         Word values[LANES];
-        int with = it->negated;
+        int with = it->with_predicate;
         const Operand *v = &o[1 + with], *by = &o[2 + with];
         memcpy(values, at(w, v), sizeof values);
         EACH {
-            int n = (int)at(w, by)[l], from = it->matrix == 'b'   ? l ^ n
-                                              : it->matrix == 'i' ? (n & 31)
-                                              : it->matrix == 'd' ? l + n
-                                                                  : l - n;
+            int n = (int)at(w, by)[l], from = it->kind == 'b'   ? l ^ n
+                                              : it->kind == 'i' ? (n & 31)
+                                              : it->kind == 'd' ? l + n
+                                                                : l - n;
             int there = from >= 0 && from < LANES;
             if (!there) from = l;
             d[l] = values[from];

@@ -95,7 +95,7 @@ static void move_matrices(Warp *w, const Instruction *it, int stores) {
 /* A fragment of `wmma` and a matrix in memory. Its numbers are in an order of our own: the matrix is parted among the
  * threads, row by row. */
 static void wmma_move(Warp *w, const Instruction *it, int stores) {
-    int rows = it->matrix == 'b' && !stores ? it->k : it->m, columns = !stores && it->matrix == 'a' ? it->k : it->n;
+    int rows = it->kind == 'b' && !stores ? it->k : it->m, columns = !stores && it->kind == 'a' ? it->k : it->n;
     int regs = it->count - 1;
     int per = rows * columns / LANES;
     int half = it->type != F32 && it->type != TF32;
