@@ -133,7 +133,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Pretrain(args) => pretrain::run(&args, device),
         Command::Runs(args) => runs::run(&args),
-        Command::Data(data) => data::run(&data),
+        Command::Data(data) => data::run(&data, device),
         Command::Devices(args) => devices::run(&args, device),
         Command::ServeDevice(args) => remote::run(&args, device),
         Command::Eval(eval) => eval::run(&eval, device),

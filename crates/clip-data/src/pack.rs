@@ -42,8 +42,10 @@ impl Default for PackConfig {
 pub struct Packed {
     /// The new shards.
     pub index: ShardIndex,
-    /// Samples read, and those left out.
+    /// Samples read, and those left out because they can't be used.
     pub faults: FaultReport,
+    /// Samples that were not wanted.
+    pub unwanted: u64,
 }
 
 /// Writes the usable samples of a set as new shards, in the set's order, with `index.json` and `sizes.json`.
@@ -55,24 +57,50 @@ pub struct Packed {
 /// [`DataError::BadSetting`], [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`], [`DataError::DuplicateKey`],
 /// [`DataError::NothingUsable`], [`DataError::NotPublished`], and [`DataError::Io`].
 pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed, DataError> {
+    pack_some(shards, config, out, |_, _| Ok(true))
+}
+
+/// As [`pack`], of the samples that are `wanted` alone, which is asked with shard and key in the set's order.
+///
+/// # Errors
+/// As [`pack`], and those of `wanted`.
+pub fn pack_some<E: From<DataError>>(
+    shards: &ShardSet,
+    config: &PackConfig,
+    out: &Path,
+    mut wanted: impl FnMut(usize, &str) -> Result<bool, E>,
+) -> Result<Packed, E> {
     config.layout.validate()?;
     if config.resize == Some(0) {
-        return Err(DataError::setting("resize", 0, "must be at least 1 pixel"));
+        return Err(DataError::setting("resize", 0, "must be at least 1 pixel").into());
     }
     if !(1..=100).contains(&config.jpeg_quality) {
         return Err(DataError::setting(
             "jpeg_quality",
             config.jpeg_quality,
             "must be from 1 to 100",
-        ));
+        )
+        .into());
     }
     let folder = OutputFolder::create(out)?;
     config.layout.warn_of_shared_keys(shards);
     let mut writer = SampleWriter::new(folder.path(), &config.layout);
     // Nothing is lost by leaving bad samples out of a copy, so no share of them is too many.
     let mut log = FaultLog::new(1.0);
+    let mut unwanted = 0;
     for chunk in Chunks::new(shards) {
-        let prepared: Vec<_> = chunk?
+        let mut chosen = Vec::new();
+        for (shard, item) in chunk? {
+            if let ShardItem::Sample(sample) = &item
+                && !wanted(shard, &sample.key)?
+            {
+                unwanted += 1;
+                log.good(false);
+            } else {
+                chosen.push((shard, item));
+            }
+        }
+        let prepared: Vec<_> = chosen
             .into_par_iter()
             .map_init(Resizer::new, |resizer, (shard, item)| {
                 (shard, prepare(item, config, resizer))
@@ -94,6 +122,7 @@ pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed
     Ok(Packed {
         index,
         faults: log.take_fresh(),
+        unwanted,
     })
 }
 
@@ -269,6 +298,34 @@ mod tests {
         let small = decode(&packed(4)).unwrap();
         // 9 by 8 pixels before.
         assert_eq!((small.width, small.height), (5, 4));
+    }
+
+    #[test]
+    fn samples_that_are_not_wanted_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = shards(&dir, &[4, 3]);
+        let out = dir.path().join("out");
+        let mut asked = Vec::new();
+        let packed = pack_some(&set, &PackConfig::default(), &out, |shard, key| {
+            asked.push((shard, key.to_owned()));
+            Ok::<_, DataError>(shard == 1 || key == "k2")
+        });
+        let packed = packed.unwrap();
+        let expected = (0..7).map(|n| (usize::from(n > 3), format!("k{n}")));
+        assert!(asked.into_iter().eq(expected));
+        let read = (packed.faults.samples, packed.unwanted);
+        assert_eq!((read, packed.index.samples()), ((7, 3), 4));
+        let kept = samples(&ShardSet::from_paths(vec![out.join("shard-000000.tar")]));
+        let keys: Vec<&str> = kept.iter().map(|sample| sample.key.as_str()).collect();
+        assert_eq!(keys, ["k2", "k4", "k5", "k6"]);
+
+        let refused = dir.path().join("refused");
+        let error = DataError::setting("scores", 0, "are none");
+        let mut error = Some(error);
+        let packed = pack_some(&set, &PackConfig::default(), &refused, |_, _| {
+            Err(error.take().unwrap())
+        });
+        assert!(packed.is_err() && !refused.exists());
     }
 
     #[test]

@@ -246,6 +246,41 @@ pub enum ZeroShotError {
         /// The shard.
         name: String,
     },
+    /// A folder has scores of something else.
+    #[error(
+        "{} holds scores {how}: give another folder, or delete it to score again",
+        folder.display()
+    )]
+    OtherScores {
+        /// The folder.
+        folder: PathBuf,
+        /// How they differ, such as `by another model`.
+        how: &'static str,
+    },
+    /// A file of scores is damaged, or is not one.
+    #[error(
+        "{path} is not a usable file of scores: {reason}; delete it and run `clip data score` again"
+    )]
+    CorruptScores {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder has no scores, or none that are of a shard.
+    #[error("there are no scores {what}: make them with `clip data score`")]
+    Unscored {
+        /// `in` the folder, or `of` the shard.
+        what: String,
+    },
+    /// A pass over shards was interrupted.
+    #[error(
+        "{path} is missing: `clip data score` was interrupted, and goes on when it is run again as before"
+    )]
+    UnfinishedScores {
+        /// The file that would have the next shard's scores.
+        path: PathBuf,
+    },
     /// A linear probe can't be fitted to these samples.
     #[error("cannot fit a linear probe: {reason}")]
     Probe {

@@ -10,7 +10,8 @@
 //!
 //! The statistics know no model: a text encoder comes in through [`TextEncoder`], images come in as features.
 //! [`ClipEncoders`] is the bridge to them from a model and from shards ([`ShardFeatures`],
-//! [`evaluate_retrieval`], [`evaluate_zeroshot`]); [`ImageIndex`] and [`ApproximateIndex`] search a folder. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
+//! [`evaluate_retrieval`], [`evaluate_zeroshot`]); [`ImageIndex`] and [`ApproximateIndex`] search a folder, and
+//! [`score_shards`] says how well captions fit. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
 //!
 //! # References
 //! Radford et al. 2021, [Learning Transferable Visual Models From Natural Language
@@ -38,6 +39,7 @@ mod hierarchy;
 mod image_index;
 mod model_source;
 mod nearest;
+mod pair_scores;
 pub mod probe;
 mod prompts;
 mod ranking;
@@ -63,6 +65,7 @@ pub use head::{ClassifierHead, HeadKey};
 pub use hierarchy::{GroupReport, GroupVotes, Level};
 pub use image_index::{Changes, ImageIndex, IndexedImage};
 pub use nearest::Found;
+pub use pair_scores::{PairScores, ScoreConfig, ScoredShard, ShardScores, score_shards};
 pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};
 pub use ranking::TiedRank;
 pub use retrieval::{Retrieval, RetrievalReport, retrieve};

@@ -196,6 +196,22 @@ impl ShardSet {
         Ok(())
     }
 
+    /// The set of one of its shards.
+    ///
+    /// # Panics
+    /// If there is no such shard.
+    #[must_use]
+    pub fn only(&self, shard: usize) -> Self {
+        let source = Source {
+            shards: 0..1,
+            weight: 1.0,
+        };
+        Self {
+            shards: vec![self.shards[shard].clone()],
+            sources: vec![source],
+        }
+    }
+
     /// Shards of all sources.
     pub fn len(&self) -> usize {
         self.shards.len()
