@@ -1,9 +1,10 @@
 use burn::cubecl::{self, prelude::*};
 
 use super::{
-    BLOCK, Plan, VECTOR,
+    BLOCK, Plan,
+    place::{Block, Place},
     rows::{
-        exponentials, left_tiles, load_keys, load_rows, mask_scores, quad_sum, rounded,
+        exponentials, left_tiles, load_keys, load_own, mask_scores, quad_sum, rounded,
         rows_by_columns, rows_by_rows, store_row,
     },
 };
@@ -25,51 +26,22 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
     #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
 ) {
-    let vectors = comptime!(plan.vectors());
-    let all = heads * vectors;
-    let first = CUBE_POS_X as usize * BLOCK;
-    let head = CUBE_POS_Y as usize;
-    let sequence = CUBE_POS_Z as usize;
-    let row = UNIT_POS_Y as usize * TILE;
-
     let mut keys = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(plan.size()), 128usize);
     let mut values = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(plan.size()), 128usize);
 
-    let from = sequence * tokens * 3 * all + head * vectors;
-    let of_mixed = sequence * tokens * all + head * vectors;
-    let whole = comptime!(BLOCK / TILE);
+    let place = Place::new(tokens, heads, plan);
     // What is read once goes where keys and values will be.
-    load_rows::<E, N>(mixed, of_mixed, all, first, tokens, &mut keys, whole, plan);
-    load_rows::<E, N>(
-        by_mixed,
-        of_mixed,
-        all,
-        first,
-        tokens,
-        &mut values,
-        whole,
-        plan,
-    );
+    load_own::<E, N>(mixed, place.mixed(), &place, &mut keys, plan);
+    load_own::<E, N>(by_mixed, place.mixed(), &place, &mut values, plan);
     sync_cube();
-    let found = left_tiles::<E, N>(&keys, row, plan);
-    let by_row = left_tiles::<E, N>(&values, row, plan);
+    let found = left_tiles::<E, N>(&keys, place.row, plan);
+    let by_row = left_tiles::<E, N>(&values, place.row, plan);
     sync_cube();
-    load_rows::<E, N>(
-        projected,
-        from,
-        3 * all,
-        first,
-        tokens,
-        &mut keys,
-        whole,
-        plan,
-    );
+    load_own::<E, N>(projected, place.queries(), &place, &mut keys, plan);
     sync_cube();
-    let query = left_tiles::<E, N>(&keys, row, plan);
+    let query = left_tiles::<E, N>(&keys, place.row, plan);
 
-    let lane = UNIT_POS_X as usize;
-    let own = first + row + lane / 4;
-    let known = (sequence * heads + head) * tokens.div_ceil(BLOCK) * BLOCK + own;
+    let known = place.first_number + place.own();
     let mut log = Array::<f32>::new(2usize);
     let mut along = Array::<f32>::new(2usize);
     #[unroll]
@@ -88,126 +60,102 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
             }
         }
         along[half] = quad_sum(sum);
-        if lane.is_multiple_of(4) {
+        if UNIT_POS_X.is_multiple_of(4) {
             sums_along[known + comptime!(half * HALF)] = along[half];
         }
     }
 
-    // A plane whose queries are all beyond the tokens helps to load only.
-    let takes_part = first + row < tokens;
-    let blocks = tokens / BLOCK;
+    let rows = QueryRows::<E> {
+        query,
+        by_row,
+        log,
+        along,
+    };
     let mut by_query = no_sums(comptime!(plan.across()));
-    for block in 0..blocks {
-        let key = block * BLOCK;
-        load_keys::<E, N>(
-            projected,
-            from,
-            all,
-            key,
-            tokens,
-            &mut keys,
-            &mut values,
-            whole,
-            plan,
-        );
-        if takes_part {
+    for number in 0..tokens / BLOCK {
+        let block = Block::whole(number);
+        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
+        if place.takes_part() {
             add_by_query::<E, N>(
-                &query,
-                &by_row,
+                &rows,
                 &keys,
                 &values,
                 mask,
-                own,
-                key,
-                tokens,
-                &log,
-                &along,
+                &place,
+                &block,
                 &mut by_query,
-                whole,
-                false,
                 plan,
             );
         }
     }
     if comptime!(plan.rest > 0) {
-        let rest = comptime!(plan.rest);
-        let key = blocks * BLOCK;
-        load_keys::<E, N>(
-            projected,
-            from,
-            all,
-            key,
-            tokens,
-            &mut keys,
-            &mut values,
-            rest,
-            plan,
-        );
-        if takes_part {
+        let block = Block::rest(&place, plan);
+        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
+        if place.takes_part() {
             add_by_query::<E, N>(
-                &query,
-                &by_row,
+                &rows,
                 &keys,
                 &values,
                 mask,
-                own,
-                key,
-                tokens,
-                &log,
-                &along,
+                &place,
+                &block,
                 &mut by_query,
-                rest,
-                true,
                 plan,
             );
         }
     }
+    let scale = comptime!(plan.scale()).runtime();
     #[unroll]
     for half in 0..2usize {
-        let token = own + comptime!(half * HALF);
-        if token < tokens {
-            store_row::<E>(
-                &by_query,
-                half,
-                comptime!(plan.scale()).runtime(),
-                by_projected,
-                (from + token * 3 * all) * comptime!(VECTOR / 2),
-                plan,
-            );
-        }
+        store_row::<E>(
+            &by_query,
+            half,
+            scale,
+            by_projected,
+            place.queries(),
+            &place,
+            plan,
+        );
     }
 }
 
-/// Adds the gradient by a plane's queries that comes from the tiles of keys from `key` on.
+/// What a plane keeps of its queries.
+#[derive(CubeType)]
+struct QueryRows<E: Float> {
+    query: Sequence<Array<Vector<E, Pair>>>,
+    /// The gradient by what they found.
+    by_row: Sequence<Array<Vector<E, Pair>>>,
+    /// Of the thread's two, the logarithm of the scores' exponentials' sum.
+    log: Array<f32>,
+    /// Of the thread's two, the sum of the weights' gradients by the weights.
+    along: Array<f32>,
+}
+
+/// Adds the gradient by a plane's queries that comes from a block of keys.
 #[cube]
 fn add_by_query<E: Float, N: Size>(
-    query: &Sequence<Array<Vector<E, Pair>>>,
-    by_row: &Sequence<Array<Vector<E, Pair>>>,
+    rows: &QueryRows<E>,
     keys: &Shared<[Vector<E, N>]>,
     values: &Shared<[Vector<E, N>]>,
     mask: &[f32],
-    own: usize,
-    key: usize,
-    tokens: usize,
-    log: &Array<f32>,
-    along: &Array<f32>,
+    place: &Place,
+    block: &Block,
     by_query: &mut Array<Vector<f32, Pair>>,
-    #[comptime] tiles: usize,
-    #[comptime] partial: bool,
     #[comptime] plan: Plan,
 ) {
+    let tiles = comptime!(block.tiles);
     let mut scores = no_sums(tiles);
-    rows_by_rows::<E, N>(query, keys, 0usize, &mut scores, tiles, plan);
-    mask_scores(&mut scores, mask, own, key, tokens, tiles, partial, plan);
+    rows_by_rows::<E, N>(&rows.query, keys, 0usize, &mut scores, tiles, plan);
+    mask_scores(&mut scores, mask, place, block, plan);
     let mut by_weights = no_sums(tiles);
-    rows_by_rows::<E, N>(by_row, values, 0usize, &mut by_weights, tiles, plan);
+    rows_by_rows::<E, N>(&rows.by_row, values, 0usize, &mut by_weights, tiles, plan);
     #[unroll]
     for tile in 0..comptime!(2 * tiles) {
         #[unroll]
         for half in 0..2usize {
             let at = comptime!(2 * tile + half);
-            let weights = exponentials(scores[at], log[half]);
-            scores[at] = weights * (by_weights[at] - Vector::new(along[half]));
+            let weights = exponentials(scores[at], rows.log[half]);
+            scores[at] = weights * (by_weights[at] - Vector::new(rows.along[half]));
         }
     }
     #[unroll]

@@ -7,8 +7,9 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::{
     BLOCK, Plan, VECTOR, launch, padded,
+    place::{Block, Place},
     rows::{
-        exponentials, follow, left_tiles, load_keys, load_rows, mask_scores, quad_sum, rounded,
+        exponentials, follow, left_tiles, load_keys, load_own, mask_scores, quad_sum, rounded,
         rows_by_columns, rows_by_rows, store_row,
     },
 };
@@ -64,141 +65,109 @@ fn forward_kernel<E: Float, N: Size>(
     #[comptime] plan: Plan,
     #[define(E)] _dtype: ElemType,
 ) {
-    let vectors = comptime!(plan.vectors());
-    let all = heads * vectors;
-    let first = CUBE_POS_X as usize * BLOCK;
-    let head = CUBE_POS_Y as usize;
-    let sequence = CUBE_POS_Z as usize;
-    let row = UNIT_POS_Y as usize * TILE;
-
     let mut queries = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(plan.size()), 128usize);
     let mut keys = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(plan.size()), 128usize);
     let mut values = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(plan.size()), 128usize);
 
-    let from = sequence * tokens * 3 * all + head * vectors;
-    let whole = comptime!(BLOCK / TILE);
-    load_rows::<E, N>(
-        projected,
-        from,
-        3 * all,
-        first,
-        tokens,
-        &mut queries,
-        whole,
-        plan,
-    );
+    let place = Place::new(tokens, heads, plan);
+    load_own::<E, N>(projected, place.queries(), &place, &mut queries, plan);
     sync_cube();
-    let query = left_tiles::<E, N>(&queries, row, plan);
+    let query = left_tiles::<E, N>(&queries, place.row, plan);
 
-    let own = first + row + UNIT_POS_X as usize / 4;
-    let mut most = Array::<f32>::new(2usize);
-    let mut sum = Array::<f32>::new(2usize);
-    #[unroll]
-    for half in 0..2usize {
-        most[half] = f32::min_value();
-        sum[half] = 0.0f32;
-    }
-    let mut found = no_sums(comptime!(plan.across()));
-
-    // A plane whose queries are all beyond the tokens helps to load only.
-    let takes_part = first + row < tokens;
-    let blocks = tokens / BLOCK;
-    for block in 0..blocks {
-        let key = block * BLOCK;
-        load_keys::<E, N>(
-            projected,
-            from,
-            all,
-            key,
-            tokens,
-            &mut keys,
-            &mut values,
-            whole,
-            plan,
-        );
-        if takes_part {
+    let mut found = Found::new(plan);
+    for number in 0..tokens / BLOCK {
+        let block = Block::whole(number);
+        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
+        if place.takes_part() {
             attend::<E, N>(
-                &query, &keys, &values, mask, own, key, tokens, &mut most, &mut sum, &mut found,
-                whole, false, plan,
+                &query, &keys, &values, mask, &place, &block, &mut found, plan,
             );
         }
     }
     if comptime!(plan.rest > 0) {
-        let rest = comptime!(plan.rest);
-        let key = blocks * BLOCK;
-        load_keys::<E, N>(
-            projected,
-            from,
-            all,
-            key,
-            tokens,
-            &mut keys,
-            &mut values,
-            rest,
-            plan,
-        );
-        if takes_part {
+        let block = Block::rest(&place, plan);
+        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
+        if place.takes_part() {
             attend::<E, N>(
-                &query, &keys, &values, mask, own, key, tokens, &mut most, &mut sum, &mut found,
-                rest, true, plan,
+                &query, &keys, &values, mask, &place, &block, &mut found, plan,
             );
         }
     }
 
-    let of_logs = (sequence * heads + head) * tokens.div_ceil(BLOCK) * BLOCK;
-    let to = (sequence * tokens * all + head * vectors) * comptime!(VECTOR / 2);
     #[unroll]
     for half in 0..2usize {
-        let whole = quad_sum(sum[half]);
-        let token = own + comptime!(half * HALF);
+        let sum = quad_sum(found.sum[half]);
         if UNIT_POS_X.is_multiple_of(4) {
-            logs[of_logs + token] = most[half] + whole.ln();
+            let own = place.own() + comptime!(half * HALF);
+            logs[place.first_number + own] = found.most[half] + sum.ln();
         }
-        if token < tokens {
-            store_row::<E>(
-                &found,
-                half,
-                1.0f32 / whole,
-                mixed,
-                to + token * all * comptime!(VECTOR / 2),
-                plan,
-            );
-        }
+        let factor = 1.0f32 / sum;
+        store_row::<E>(
+            &found.mixed,
+            half,
+            factor,
+            mixed,
+            place.mixed(),
+            &place,
+            plan,
+        );
     }
 }
 
-/// A plane's queries and the tiles of keys and values from `key` on: what they find is added to what they `found`.
+/// What a thread's two queries have found so far.
+#[derive(CubeType)]
+struct Found {
+    /// The greatest score.
+    most: Array<f32>,
+    /// The thread's part of the sum of the weights.
+    sum: Array<f32>,
+    /// The thread's part of the values times the weights.
+    mixed: Array<Vector<f32, Pair>>,
+}
+
+#[cube]
+impl Found {
+    fn new(#[comptime] plan: Plan) -> Found {
+        let mut most = Array::<f32>::new(2usize);
+        let mut sum = Array::<f32>::new(2usize);
+        #[unroll]
+        for half in 0..2usize {
+            most[half] = f32::min_value();
+            sum[half] = 0.0f32;
+        }
+        let mixed = no_sums(comptime!(plan.across()));
+        Found { most, sum, mixed }
+    }
+}
+
+/// A plane's queries and a block of keys and values: what they find is added to what they found.
 #[cube]
 fn attend<E: Float, N: Size>(
     query: &Sequence<Array<Vector<E, Pair>>>,
     keys: &Shared<[Vector<E, N>]>,
     values: &Shared<[Vector<E, N>]>,
     mask: &[f32],
-    own: usize,
-    key: usize,
-    tokens: usize,
-    most: &mut Array<f32>,
-    sum: &mut Array<f32>,
-    found: &mut Array<Vector<f32, Pair>>,
-    #[comptime] tiles: usize,
-    #[comptime] partial: bool,
+    place: &Place,
+    block: &Block,
+    found: &mut Found,
     #[comptime] plan: Plan,
 ) {
+    let tiles = comptime!(block.tiles);
     let mut scores = no_sums(tiles);
     rows_by_rows::<E, N>(query, keys, 0usize, &mut scores, tiles, plan);
-    mask_scores(&mut scores, mask, own, key, tokens, tiles, partial, plan);
-    let factors = follow(&scores, most, tiles);
+    mask_scores(&mut scores, mask, place, block, plan);
+    let factors = follow(&scores, &mut found.most, tiles);
     #[unroll]
     for half in 0..2usize {
-        sum[half] *= factors[half];
+        found.sum[half] *= factors[half];
     }
     #[unroll]
     for tile in 0..comptime!(2 * tiles) {
         #[unroll]
         for half in 0..2usize {
             let at = comptime!(2 * tile + half);
-            let weights = exponentials(scores[at], most[half]);
-            sum[half] += weights.extract(0usize) + weights.extract(1usize);
+            let weights = exponentials(scores[at], found.most[half]);
+            found.sum[half] += weights.extract(0usize) + weights.extract(1usize);
             scores[at] = weights;
         }
     }
@@ -207,13 +176,13 @@ fn attend<E: Float, N: Size>(
         #[unroll]
         for half in 0..2usize {
             let at = comptime!(2 * tile + half);
-            found[at] *= Vector::new(factors[half]);
+            found.mixed[at] *= Vector::new(factors[half]);
         }
     }
     #[unroll]
     for tile in 0..tiles {
         let weights = rounded::<E>(&scores, tile);
         let row = comptime!(tile * TILE).runtime();
-        rows_by_columns::<E, N>(&weights, values, row, found, plan);
+        rows_by_columns::<E, N>(&weights, values, row, &mut found.mixed, plan);
     }
 }

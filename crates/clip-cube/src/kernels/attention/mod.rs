@@ -14,6 +14,7 @@ mod back;
 mod by_keys;
 mod by_queries;
 mod forward;
+mod place;
 mod rows;
 
 pub(crate) use {back::back, forward::forward};
@@ -27,6 +28,7 @@ use super::matrix_units::{self, PLANE, TILE};
 
 /// Queries or keys of a block, of which each plane has a tile.
 const BLOCK: usize = 64;
+/// Tiles of a block, each a plane's.
 const PLANES: usize = BLOCK / TILE;
 /// Numbers that a thread reads at once: 16 bytes of bf16 or f16.
 const VECTOR: usize = 8;

@@ -2,15 +2,17 @@
 
 use burn::cubecl::{self, prelude::*};
 
-use super::{PLANES, Plan, VECTOR};
+use super::{
+    PLANES, Plan, VECTOR,
+    place::{Block, Place, Rows},
+};
 use crate::kernels::matrix_units::{HALF, PLANE, Pair, REGISTERS, TILE, multiply_add, operand};
 
 /// Tiles of rows of a head, from `row` on, into shared memory; zeros beyond the tokens.
 #[cube]
 pub(super) fn load_rows<E: Float, N: Size>(
-    from: &[Vector<E, N>],
-    first: usize,
-    stride: usize,
+    memory: &[Vector<E, N>],
+    from: Rows,
     row: usize,
     tokens: usize,
     rows: &mut Shared<[Vector<E, N>]>,
@@ -26,39 +28,52 @@ pub(super) fn load_rows<E: Float, N: Size>(
         let token = row + at / vectors;
         let mut vector = Vector::<E, N>::new(E::from_int(0));
         if token < tokens {
-            vector = from[first + token * stride + at % vectors];
+            vector = memory[from.first + token * from.stride + at % vectors];
         }
         rows[at / vectors * comptime!(plan.pitch()) + at % vectors] = vector;
     }
 }
 
-/// Tiles of a head's keys and values, from `key` on, into shared memory, once nobody reads what was there.
-///
-/// - `from`: the head's first query
-/// - `all`: vectors of all heads
+/// The cube's own rows of a head into shared memory.
+#[cube]
+pub(super) fn load_own<E: Float, N: Size>(
+    memory: &[Vector<E, N>],
+    from: Rows,
+    place: &Place,
+    rows: &mut Shared<[Vector<E, N>]>,
+    #[comptime] plan: Plan,
+) {
+    load_rows::<E, N>(memory, from, place.first, place.tokens, rows, PLANES, plan);
+}
+
+/// A block of a head's keys and values into shared memory, once nobody reads what was there.
 #[cube]
 pub(super) fn load_keys<E: Float, N: Size>(
     projected: &[Vector<E, N>],
-    from: usize,
-    all: usize,
-    key: usize,
-    tokens: usize,
+    place: &Place,
+    block: &Block,
     keys: &mut Shared<[Vector<E, N>]>,
     values: &mut Shared<[Vector<E, N>]>,
-    #[comptime] tiles: usize,
     #[comptime] plan: Plan,
 ) {
-    let (first, stride) = (from + all, 3 * all);
+    let (key, tokens) = (block.key, place.tokens);
     sync_cube();
-    load_rows::<E, N>(projected, first, stride, key, tokens, keys, tiles, plan);
     load_rows::<E, N>(
         projected,
-        first + all,
-        stride,
+        place.keys(),
+        key,
+        tokens,
+        keys,
+        block.tiles,
+        plan,
+    );
+    load_rows::<E, N>(
+        projected,
+        place.values(),
         key,
         tokens,
         values,
-        tiles,
+        block.tiles,
         plan,
     );
     sync_cube();
@@ -139,28 +154,25 @@ pub(super) fn rounded<E: Float>(
     registers
 }
 
-/// Scales a plane's scores of the keys from `key` on, and adds the mask to them. In the last block, which may be `partial`,
-/// none is left beyond the tokens.
+/// Scales a plane's scores of a block, and adds the mask to them. None is left beyond the tokens.
 #[cube]
 pub(super) fn mask_scores(
     scores: &mut Array<Vector<f32, Pair>>,
     mask: &[f32],
-    own: usize,
-    key: usize,
-    tokens: usize,
-    #[comptime] tiles: usize,
-    #[comptime] partial: bool,
+    place: &Place,
+    block: &Block,
     #[comptime] plan: Plan,
 ) {
     let scale = comptime!(plan.scale()).runtime();
-    let column = key + UNIT_POS_X as usize % 4 * 2;
+    let tokens = place.tokens;
+    let column = block.key + UNIT_POS_X as usize % 4 * 2;
     #[unroll]
-    for tile in 0..comptime!(2 * tiles) {
+    for tile in 0..comptime!(2 * block.tiles) {
         let column = column + comptime!(tile * HALF);
         #[unroll]
         for half in 0..2usize {
             let at = comptime!(2 * tile + half);
-            let token = own + comptime!(half * HALF);
+            let token = place.own() + comptime!(half * HALF);
             let mut pair = scores[at];
             #[unroll]
             for x in 0..2usize {
@@ -170,7 +182,7 @@ pub(super) fn mask_scores(
                         score += mask[token * tokens + column + x];
                     }
                 }
-                if comptime!(partial) {
+                if comptime!(block.partial) {
                     score = select(column + x < tokens, score, f32::min_value());
                 }
                 pair.insert(x, score);
@@ -222,20 +234,25 @@ pub(super) fn quad_sum(of: f32) -> f32 {
     pair + plane_shuffle_xor(pair, 2u32)
 }
 
-/// A row of sums, times a factor, to memory.
+/// The thread's part of one of its rows of sums, times a factor, to memory, if it is a token's.
 #[cube]
 pub(super) fn store_row<E: Float>(
     sums: &Array<Vector<f32, Pair>>,
     #[comptime] half: usize,
     factor: f32,
-    to: &mut [Vector<E, Pair>],
-    first: usize,
+    memory: &mut [Vector<E, Pair>],
+    to: Rows,
+    place: &Place,
     #[comptime] plan: Plan,
 ) {
-    let lane = UNIT_POS_X as usize;
-    #[unroll]
-    for tile in 0..comptime!(2 * plan.across()) {
-        let pair = sums[comptime!(2 * tile + half)] * Vector::new(factor);
-        to[first + comptime!(tile * HALF / 2) + lane % 4] = Vector::cast_from(pair);
+    let token = place.own() + comptime!(half * HALF);
+    if token < place.tokens {
+        let first = (to.first + token * to.stride) * comptime!(VECTOR / 2);
+        let lane = UNIT_POS_X as usize;
+        #[unroll]
+        for tile in 0..comptime!(2 * plan.across()) {
+            let pair = sums[comptime!(2 * tile + half)] * Vector::new(factor);
+            memory[first + comptime!(tile * HALF / 2) + lane % 4] = Vector::cast_from(pair);
+        }
     }
 }
