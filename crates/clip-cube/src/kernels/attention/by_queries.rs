@@ -72,20 +72,22 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
         along,
     };
     let mut by_query = no_sums(comptime!(plan.across()));
-    for number in 0..tokens / BLOCK {
-        let block = Block::whole(number);
-        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
-        if place.takes_part() {
-            add_by_query::<E, N>(
-                &rows,
-                &keys,
-                &values,
-                mask,
-                &place,
-                &block,
-                &mut by_query,
-                plan,
-            );
+    if comptime!(plan.whole) {
+        for number in 0..tokens / BLOCK {
+            let block = Block::whole(number);
+            load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
+            if place.takes_part() {
+                add_by_query::<E, N>(
+                    &rows,
+                    &keys,
+                    &values,
+                    mask,
+                    &place,
+                    &block,
+                    &mut by_query,
+                    plan,
+                );
+            }
         }
     }
     if comptime!(plan.rest > 0) {

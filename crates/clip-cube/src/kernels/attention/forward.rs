@@ -75,13 +75,15 @@ fn forward_kernel<E: Float, N: Size>(
     let query = left_tiles::<E, N>(&queries, place.row, plan);
 
     let mut found = Found::new(plan);
-    for number in 0..tokens / BLOCK {
-        let block = Block::whole(number);
-        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
-        if place.takes_part() {
-            attend::<E, N>(
-                &query, &keys, &values, mask, &place, &block, &mut found, plan,
-            );
+    if comptime!(plan.whole) {
+        for number in 0..tokens / BLOCK {
+            let block = Block::whole(number);
+            load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
+            if place.takes_part() {
+                attend::<E, N>(
+                    &query, &keys, &values, mask, &place, &block, &mut found, plan,
+                );
+            }
         }
     }
     if comptime!(plan.rest > 0) {

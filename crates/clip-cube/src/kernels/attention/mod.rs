@@ -41,6 +41,8 @@ struct Plan {
     /// Of a head.
     width: usize,
     masked: bool,
+    /// Whether there is a whole block.
+    whole: bool,
     /// Tiles of the last block, if it isn't a whole one.
     rest: usize,
 }
@@ -50,6 +52,7 @@ impl Plan {
         Self {
             width,
             masked,
+            whole: tokens >= BLOCK,
             rest: (tokens % BLOCK).div_ceil(TILE),
         }
     }
