@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{Activation, BatchStatistics, ImageEncoder, TextTransformer},
+    encoder::{BatchStatistics, ImageEncoder, TextTransformer},
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -40,11 +40,7 @@ pub struct Clip {
 
 impl Clip {
     pub(crate) fn init(config: &ClipConfig, init: &mut Init) -> Self {
-        let activation = if config.quick_gelu {
-            Activation::QuickGelu
-        } else {
-            Activation::Gelu
-        };
+        let activation = config.activation();
         let initial_logit_scale = config
             .init_logit_scale
             .map_or(INITIAL_LOGIT_SCALE, |scale| scale as f32);

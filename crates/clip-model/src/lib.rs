@@ -42,7 +42,7 @@ pub use clip::{
     Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, SIGLIP_LOGIT_BIAS, SIGLIP_LOGIT_SCALE, l2_normalize,
 };
 pub use config::{
-    ActKwargs, Approximate, ClipConfig, Layers, NormKwargs, ProjType, TextConfig, TextPool,
+    ActKwargs, Approximate, ClipConfig, Layers, NormKwargs, ProjType, TextConfig, TextPool, Tower,
     VisionConfig, VisionPool,
 };
 pub use error::ModelError;

@@ -7,13 +7,14 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use self::vision::Tower;
 pub use self::{
     text::{ActKwargs, Approximate, NormKwargs, ProjType, TextConfig, TextPool},
-    vision::{Layers, VisionConfig, VisionPool},
+    vision::{Layers, Tower, VisionConfig, VisionPool},
 };
 use crate::{
-    Clip, Init, ModelError, presets,
+    Clip, Init, ModelError,
+    encoder::Activation,
+    presets,
     weights::{CONFIG_FILE, ModelDir, WeightsFile},
 };
 
@@ -140,6 +141,15 @@ impl ClipConfig {
     /// A model whose weights are still to come from a file, at no cost until then.
     pub fn init_blank(&self, device: &Device) -> Clip {
         Clip::init(self, &mut Init::blank(device))
+    }
+
+    /// The blocks' non-linearity, of both encoders unless one says otherwise.
+    pub fn activation(&self) -> Activation {
+        if self.quick_gelu {
+            Activation::QuickGelu
+        } else {
+            Activation::Gelu
+        }
     }
 
     /// Number of parameters, from the configuration alone. Batch norms' running statistics are none.

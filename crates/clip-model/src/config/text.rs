@@ -6,7 +6,11 @@ use super::{
     LARGEST, LARGEST_VOCABULARY, MOST_LAYERS, block_params, default_mlp_ratio, invalid, multiple,
     refuse_unknown, validate_mlp, within,
 };
-use crate::{ModelError, encoder::Activation, presets};
+use crate::{
+    ModelError,
+    encoder::{Activation, LAYER_NORM_EPSILON},
+    presets,
+};
 
 /// A text transformer's architecture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -164,7 +168,7 @@ impl TextConfig {
     }
 
     /// The blocks' non-linearity, where the model's is GELU.
-    pub(crate) fn activation(&self, model: Activation) -> Activation {
+    pub fn activation(&self, model: Activation) -> Activation {
         let tanh = ActKwargs {
             approximate: Approximate::Tanh,
         };
@@ -175,9 +179,9 @@ impl TextConfig {
         }
     }
 
-    /// PyTorch's default is 1e-5.
-    pub(crate) fn layer_norm_epsilon(&self) -> f64 {
-        self.norm_kwargs.map_or(1e-5, |norm| norm.eps)
+    /// What every layer norm adds to variances.
+    pub fn layer_norm_epsilon(&self) -> f64 {
+        self.norm_kwargs.map_or(LAYER_NORM_EPSILON, |norm| norm.eps)
     }
 
     /// Number of parameters.

@@ -126,10 +126,17 @@ const SMALLEST_CONVNEXT: usize = 32;
 
 /// Which image encoder a configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Tower {
-    VisionTransformer { layers: usize },
+pub enum Tower {
+    /// The paper's vision transformer.
+    VisionTransformer {
+        /// Its blocks.
+        layers: usize,
+    },
+    /// The paper's residual network, by the bottlenecks of its stages.
     ModifiedResNet([usize; 4]),
+    /// SigLIP's vision transformer.
     Siglip(SiglipShape),
+    /// timm's convolutional network, with OpenCLIP's projection.
     ConvNeXt(ConvNeXtShape),
 }
 
@@ -138,7 +145,7 @@ impl VisionConfig {
     ///
     /// # Panics
     /// If `timm_model_name` is not known, which [`ClipConfig::from_json`](super::ClipConfig::from_json) refuses.
-    pub(crate) fn tower(&self) -> Tower {
+    pub fn tower(&self) -> Tower {
         match (&self.timm_model_name, self.layers) {
             (Some(name), _) => {
                 let tower = self.timm_tower(name);

@@ -7,8 +7,8 @@ use crate::Init;
 
 /// Share of a batch in the running statistics. 0.1: PyTorch's default, which OpenAI's code leaves.
 const MOMENTUM: f64 = 0.1;
-/// Added to variances. 1e-5: PyTorch's default, which OpenAI's code leaves.
-const EPSILON: f64 = 1e-5;
+/// Added to variances in batch norms. 1e-5: PyTorch's default, which OpenAI's code leaves.
+pub const BATCH_NORM_EPSILON: f64 = 1e-5;
 
 /// Batch normalisation whose running statistics change only when they are told to, so that the parts of a batch may
 /// pass through it on several threads and more than once.
@@ -90,7 +90,8 @@ impl BatchNorm {
                 x * factor.reshape(per_channel) + shift.reshape(per_channel)
             }
             Statistics::OfBatch(found) => {
-                let normalized = batch_norm_train(x, self.gamma.val(), self.beta.val(), EPSILON);
+                let normalized =
+                    batch_norm_train(x, self.gamma.val(), self.beta.val(), BATCH_NORM_EPSILON);
                 found.0.push(Moments {
                     count: batch * height * width,
                     mean: normalized.mean.without_autodiff(),
@@ -104,7 +105,11 @@ impl BatchNorm {
 
     /// What each channel is multiplied by, and what is added to it, by the running statistics; both `[channels]`.
     pub(super) fn running(&self) -> (Tensor<1>, Tensor<1>) {
-        let deviation = self.running_var.value().add_scalar(EPSILON).sqrt();
+        let deviation = self
+            .running_var
+            .value()
+            .add_scalar(BATCH_NORM_EPSILON)
+            .sqrt();
         let factor = self.gamma.val() / deviation;
         let shift = self.beta.val() - self.running_mean.value() * factor.clone();
         (factor, shift)

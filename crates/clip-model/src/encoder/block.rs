@@ -10,8 +10,8 @@ use burn::{
 use super::{Activation, MultiHeadAttention, sequences};
 use crate::Init;
 
-/// PyTorch's default.
-pub(super) const LAYER_NORM_EPSILON: f64 = 1e-5;
+/// Added to variances in layer norms. 1e-5: PyTorch's default.
+pub const LAYER_NORM_EPSILON: f64 = 1e-5;
 
 /// Two linear layers around the non-linearity.
 #[derive(Module, Debug)]

@@ -7,7 +7,7 @@ use super::{
     Activation, BatchStatistics, ConvNeXt, ModifiedResNet, SiglipVisionTransformer, Statistics,
     VisionTransformer,
 };
-use crate::{Init, VisionConfig, config::Tower};
+use crate::{Init, Tower, VisionConfig};
 
 /// The image encoder that a configuration asks for.
 #[derive(Module, Debug)]

@@ -18,8 +18,8 @@ mod vision;
 pub use activation::Activation;
 pub use attention::MultiHeadAttention;
 pub use attention_pool::AttentionPool2d;
-pub use batch_norm::{BatchNorm, BatchStatistics, Statistics};
-pub use block::{LayerScale, Mlp, ResidualAttentionBlock, Transformer};
+pub use batch_norm::{BATCH_NORM_EPSILON, BatchNorm, BatchStatistics, Statistics};
+pub use block::{LAYER_NORM_EPSILON, LayerScale, Mlp, ResidualAttentionBlock, Transformer};
 pub use chain::Chain;
 pub use convnext::{
     ConvNeXt, ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtHead, ConvNeXtNorm, ConvNeXtProjection,
@@ -28,6 +28,6 @@ pub use convnext::{
 pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};
 pub use passes::{BlockGradients, Kept, ScoreMask};
-pub use siglip::{AttentionPoolLatent, SiglipShape, SiglipVisionTransformer};
+pub use siglip::{AttentionPoolLatent, SIGLIP_EPSILON, SiglipShape, SiglipVisionTransformer};
 pub use text::{EmbeddedCaptions, TextProjection, TextTransformer};
 pub use vision::{PatchEmbedding, VisionTransformer};

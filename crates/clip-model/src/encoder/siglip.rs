@@ -10,8 +10,8 @@ use super::{
 };
 use crate::Init;
 
-/// timm's layer norm.
-const EPSILON: f64 = 1e-6;
+/// Added to variances in SigLIP's image encoder. 1e-6: timm's layer norm.
+pub const SIGLIP_EPSILON: f64 = 1e-6;
 /// Deviation of initial matrices and positions: timm's `init_weights_vit_timm`. Its bounds, 100 deviations away, cut
 /// nothing off.
 const STD: f64 = 0.02;
@@ -151,13 +151,13 @@ impl SiglipVisionTransformer {
         } = *shape;
         let bound = 1.0 / ((3 * patch_size * patch_size) as f64).sqrt();
         let resblocks = (0..shape.layers).map(|_| ResidualAttentionBlock {
-            ln_1: init.layer_norm(width, EPSILON),
+            ln_1: init.layer_norm(width, SIGLIP_EPSILON),
             attn: MultiHeadAttention::init_normal(width, heads, STD, STD, init),
             ls_1: None,
-            ln_2: init.layer_norm(width, EPSILON),
+            ln_2: init.layer_norm(width, SIGLIP_EPSILON),
             mlp: mlp(shape, init),
             ls_2: None,
-            epsilon: EPSILON,
+            epsilon: SIGLIP_EPSILON,
         });
         let transformer = Transformer {
             resblocks: resblocks.collect(),
@@ -172,13 +172,13 @@ impl SiglipVisionTransformer {
                 },
                 pos_embed: init.normal([1, shape.patches(), width], STD),
                 transformer,
-                norm: init.layer_norm(width, EPSILON),
+                norm: init.layer_norm(width, SIGLIP_EPSILON),
                 attn_pool: AttentionPoolLatent {
                     latent: init.truncated_normal([1, 1, width], (width as f64).powf(-0.5)),
                     q: linear(width, width, init),
                     kv: linear(width, 2 * width, init),
                     proj: linear(width, width, init),
-                    norm: init.layer_norm(width, EPSILON),
+                    norm: init.layer_norm(width, SIGLIP_EPSILON),
                     mlp: mlp(shape, init),
                     heads,
                 },

@@ -1,6 +1,10 @@
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::Device;
+use serde_json::Value;
 
 use super::{
     CONFIG_FILE, FileKind, ModelDir, WEIGHTS_FILE, WeightsFile, architecture,
@@ -10,6 +14,7 @@ use super::{
     load,
     locate::{HF_CONFIG_FILE, HF_PREPROCESSOR_FILE, HF_WEIGHTS_FILE},
     parameter_shapes,
+    safetensors::transpose,
     state_dict::{FloatType, StateDict, write_state},
 };
 use crate::{Clip, ClipConfig, ModelError, Preprocess};
@@ -116,14 +121,58 @@ impl Checkpoint {
         load::fill(self.config.init_blank(device), &self.state)
     }
 
+    /// Shape of a tensor, by OpenCLIP's name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.state.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// A tensor's numbers by OpenCLIP's name, row-major and little-endian. Counts stay 64-bit integers.
+    pub fn bytes(&self, name: &str, dtype: FloatType) -> Option<Cow<'_, [u8]>> {
+        let tensor = self.state.get(name)?;
+        Some(tensor.written_as(dtype.stored()))
+    }
+
+    /// The same of a matrix, turned over: PyTorch's linear layers keep `[to, from]`, others' `[from, to]`. Nothing if the
+    /// tensor is no matrix of floats.
+    pub fn transposed_bytes(&self, name: &str, dtype: FloatType) -> Option<Vec<u8>> {
+        let &[rows, columns] = self.shape(name)? else {
+            return None;
+        };
+        let bytes = self.bytes(name, dtype)?;
+        Some(match dtype {
+            FloatType::F32 => transpose(bytes.as_chunks::<4>().0, rows, columns).into_flattened(),
+            FloatType::F16 | FloatType::Bf16 => {
+                transpose(bytes.as_chunks::<2>().0, rows, columns).into_flattened()
+            }
+        })
+    }
+
+    /// Writes [`CONFIG_FILE`] alone, which says what an architecture's weights mean and how images are made ready.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn save_config(&self, folder: &Path) -> Result<(), ModelError> {
+        let path = folder.join(CONFIG_FILE);
+        let json = config_json(&self.config, self.preprocess, &path)?;
+        std::fs::write(&path, json).map_err(ModelError::io("write", path))
+    }
+
+    /// Writes `preprocessor_config.json` alone, which transformers' `CLIPImageProcessor` loads.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`].
+    pub fn save_preprocessor(&self, folder: &Path) -> Result<(), ModelError> {
+        let preprocessor =
+            hugging_face::to_preprocessor(self.preprocess, self.config.vision_cfg.image_size);
+        write_json(&preprocessor, &folder.join(HF_PREPROCESSOR_FILE))
+    }
+
     /// Writes [`CONFIG_FILE`] and [`WEIGHTS_FILE`] into a folder, which OpenCLIP loads as `local-dir:DIR`.
     ///
     /// # Errors
     /// [`ModelError::Io`].
     pub fn save_open_clip(&self, folder: &Path, dtype: FloatType) -> Result<(), ModelError> {
-        let config_file = folder.join(CONFIG_FILE);
-        let json = config_json(&self.config, self.preprocess, &config_file)?;
-        std::fs::write(&config_file, json).map_err(ModelError::io("write", &config_file))?;
+        self.save_config(folder)?;
         write_state(&self.state, dtype, &folder.join(WEIGHTS_FILE))
     }
 
@@ -143,18 +192,14 @@ impl Checkpoint {
             let reason = format!("it has no place for {name}");
             ModelError::NotHuggingFace { reason }
         })?;
-        let preprocessor =
-            hugging_face::to_preprocessor(self.preprocess, self.config.vision_cfg.image_size);
-        for (name, json) in [
-            (HF_CONFIG_FILE, config),
-            (HF_PREPROCESSOR_FILE, preprocessor),
-        ] {
-            let path = folder.join(name);
-            let written = std::fs::write(&path, format!("{json:#}\n"));
-            written.map_err(ModelError::io("write", path))?;
-        }
+        write_json(&config, &folder.join(HF_CONFIG_FILE))?;
+        self.save_preprocessor(folder)?;
         write_state(&state, dtype, &folder.join(HF_WEIGHTS_FILE))
     }
+}
+
+fn write_json(json: &Value, path: &Path) -> Result<(), ModelError> {
+    std::fs::write(path, format!("{json:#}\n")).map_err(ModelError::io("write", path))
 }
 
 /// Architecture and preprocessing from the files beside the weights, of the layout that their names have.

@@ -28,7 +28,12 @@ impl FloatType {
         }
     }
 
-    fn stored(self) -> Dtype {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        byte_size(self.stored())
+    }
+
+    pub(super) fn stored(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
@@ -77,6 +82,17 @@ impl HostTensor {
 
     pub(crate) fn is_float(&self) -> bool {
         self.dtype != Dtype::I64 && burn_type(self.dtype).is_some()
+    }
+
+    /// Its numbers as a file of `dtype` holds them; counts stay what they are.
+    pub(crate) fn written_as(&self, dtype: Dtype) -> Cow<'_, [u8]> {
+        if self.dtype == dtype || !self.is_float() {
+            return Cow::Borrowed(&self.bytes);
+        }
+        // invariant: what is a float can be another one.
+        let converted = self.converted(dtype);
+        let converted = converted.expect("invariant: a float");
+        Cow::Owned(converted.as_bytes().to_vec())
     }
 
     /// The same numbers as another type, rounded to the nearest.
@@ -132,13 +148,7 @@ impl View for Written<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        if self.tensor.dtype == self.dtype {
-            return Cow::Borrowed(&self.tensor.bytes);
-        }
-        // invariant: a checkpoint holds floats and counts only, and counts stay what they are.
-        let converted = self.tensor.converted(self.dtype);
-        let converted = converted.expect("invariant: a checkpoint's tensors are floats");
-        Cow::Owned(converted.as_bytes().to_vec())
+        self.tensor.written_as(self.dtype)
     }
 
     fn data_len(&self) -> usize {
