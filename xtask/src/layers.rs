@@ -9,12 +9,13 @@ use serde_json::Value;
 use crate::cargo::{self, Usage};
 
 /// The workspace's crates and those of them that each may depend on, for tests too.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("clip-alloc", &[]),
     ("clip-cube", &[]),
     ("clip-kernels", &[]),
     ("clip-model", &["clip-alloc", "clip-cube", "clip-kernels"]),
     ("clip-data", &[]),
+    ("clip-onnx", &["clip-model"]),
     (
         "clip-train",
         &[
@@ -33,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
             "clip-data",
             "clip-kernels",
             "clip-model",
+            "clip-onnx",
             "clip-train",
             "clip-zeroshot",
         ],
