@@ -335,6 +335,48 @@ fn buffers_are_not_counted_as_parameters() {
     assert_eq!(found["params"], 102_007_137); // OpenCLIP's count
 }
 
+/// Deployed without this program or OpenCLIP: all that a caller needs is in the folder. What the files compute is tested in
+/// clip-onnx.
+#[test]
+fn a_model_goes_out_as_onnx() {
+    let folder = Folder::new();
+    let export = |dtype: &str, out: &str| {
+        let args = [
+            "weights", "export", "model", "--format", "onnx", "--dtype", dtype, "--out", out,
+        ];
+        folder.clip(&args)
+    };
+    let ran = export("f32", "onnx");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.out.trim(), "onnx");
+    for file in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "preprocessor_config.json",
+    ] {
+        assert!(folder.path("onnx").join(file).is_file(), "{file}");
+    }
+    let read = |dir: &str, file: &str| std::fs::read(folder.path(dir).join(file)).unwrap();
+    let config = "open_clip_config.json";
+    let json = |dir| serde_json::from_slice::<Value>(&read(dir, config)).unwrap();
+    assert_eq!(json("onnx"), json("model"));
+    assert_eq!(export("f16", "half").code, Some(0));
+    for (file, names) in [
+        ("image_encoder.onnx", ["pixel_values", "image_embeds"]),
+        ("text_encoder.onnx", ["input_ids", "text_embeds"]),
+    ] {
+        let [whole, half] = ["onnx", "half"].map(|dir| read(dir, file));
+        for name in names.into_iter().chain(["logit_scale"]) {
+            let mut windows = whole.windows(name.len());
+            assert!(windows.any(|window| window == name.as_bytes()), "{name}");
+        }
+        assert!(half.len() < whole.len(), "{file}");
+    }
+    let again = export("f32", "onnx");
+    assert_eq!(again.code, Some(1));
+    assert!(again.err.contains("exists and is not empty"), "{again:?}");
+}
+
 #[test]
 fn what_clip_model_cannot_hold_is_not_exported() {
     let folder = Folder::new();

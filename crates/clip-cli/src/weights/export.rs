@@ -1,4 +1,4 @@
-//! `clip weights export`: a model for OpenCLIP or transformers.
+//! `clip weights export`: a model for OpenCLIP, transformers or runtimes of ONNX.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// A model directory, or other weights that `import` reads.
     #[arg(value_name = "DIR")]
     model: PathBuf,
-    /// Whose layout: OpenCLIP's hub layout, or transformers' CLIPModel and CLIPProcessor.
+    /// Whose layout: OpenCLIP's hub layout, transformers' CLIPModel and CLIPProcessor, or an ONNX file for each encoder.
     #[arg(long, value_enum)]
     format: Format,
     /// How the numbers are written. bf16 and f16 are half as large, and not exact.
@@ -40,6 +40,7 @@ enum Format {
     OpenClip,
     #[value(name = "hf")]
     HuggingFace,
+    Onnx,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -76,10 +77,13 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     create_directory(&args.out, |folder| match (args.format, &tokenizer) {
         (Format::OpenClip, tokenizer) => {
             checkpoint.save_open_clip(folder, args.dtype.into())?;
-            if let Some(tokenizer) = tokenizer {
-                tokenizer.save_dir(folder)?;
-            }
-            anyhow::Ok(())
+            save_tokenizer(tokenizer.as_ref(), folder)
+        }
+        (Format::Onnx, tokenizer) => {
+            clip_onnx::export(&checkpoint, folder, args.dtype.into())?;
+            checkpoint.save_config(folder)?;
+            checkpoint.save_preprocessor(folder)?;
+            save_tokenizer(tokenizer.as_ref(), folder)
         }
         (Format::HuggingFace, Some(tokenizer)) => {
             export_hugging_face(&checkpoint, tokenizer, args.dtype, folder)
@@ -93,6 +97,14 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         return tell(&args.out, checkpoint.config.num_params());
     }
     output::line(&args.out.display().to_string())
+}
+
+/// Where the model has one.
+fn save_tokenizer(tokenizer: Option<&Tokenizer>, folder: &Path) -> Result<()> {
+    if let Some(tokenizer) = tokenizer {
+        tokenizer.save_dir(folder)?;
+    }
+    Ok(())
 }
 
 fn export_hugging_face(

@@ -23,7 +23,7 @@ use crate::{device::DeviceName, output};
 pub(crate) enum Weights {
     /// Make a model directory of others' weights: OpenCLIP's, OpenAI's or Hugging Face's, here or on its hub.
     Import(import::Args),
-    /// Write a model for OpenCLIP or for transformers.
+    /// Write a model for OpenCLIP, for transformers, or as ONNX.
     Export(export::Args),
     /// Make the model between two of one architecture, such as before and after fine-tuning (WiSE-FT).
     Interpolate(interpolate::Args),
