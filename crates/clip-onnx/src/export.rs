@@ -96,7 +96,7 @@ fn text_encoder(weights: Weights<'_>) -> Graph<'_> {
     graph
 }
 
-/// In OpenCLIP's keys, as [`ABOUT`]'s readers may have no other file.
+/// In OpenCLIP's keys: the file may be all that its user has.
 fn preprocess_json(checkpoint: &Checkpoint) -> String {
     #[derive(Serialize)]
     struct Cfg {
