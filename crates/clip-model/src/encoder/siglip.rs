@@ -125,19 +125,11 @@ pub struct AttentionPoolLatent {
     heads: usize,
 }
 
-/// A linear layer as timm initialises it.
-fn linear(from: usize, to: usize, init: &mut Init) -> Linear {
-    Linear {
-        weight: init.normal([from, to], STD),
-        bias: Some(init.constant([to], 0.0)),
-    }
-}
-
-fn mlp(shape: &SiglipShape, init: &mut Init) -> Mlp {
+fn mlp(width: usize, hidden: usize, activation: Activation, init: &mut Init) -> Mlp {
     Mlp {
-        c_fc: linear(shape.width, shape.mlp_width, init),
-        c_proj: linear(shape.mlp_width, shape.width, init),
-        activation: shape.activation,
+        c_fc: init.linear_of_timm(width, hidden, STD),
+        c_proj: init.linear_of_timm(hidden, width, STD),
+        activation,
     }
 }
 
@@ -147,6 +139,8 @@ impl SiglipVisionTransformer {
             patch_size,
             width,
             heads,
+            mlp_width,
+            activation,
             ..
         } = *shape;
         let bound = 1.0 / ((3 * patch_size * patch_size) as f64).sqrt();
@@ -155,7 +149,7 @@ impl SiglipVisionTransformer {
             attn: MultiHeadAttention::init_normal(width, heads, STD, STD, init),
             ls_1: None,
             ln_2: init.layer_norm(width, SIGLIP_EPSILON),
-            mlp: mlp(shape, init),
+            mlp: mlp(width, mlp_width, activation, init),
             ls_2: None,
             epsilon: SIGLIP_EPSILON,
         });
@@ -173,15 +167,14 @@ impl SiglipVisionTransformer {
                 pos_embed: init.normal([1, shape.patches(), width], STD),
                 transformer,
                 norm: init.layer_norm(width, SIGLIP_EPSILON),
-                attn_pool: AttentionPoolLatent {
-                    latent: init.truncated_normal([1, 1, width], (width as f64).powf(-0.5)),
-                    q: linear(width, width, init),
-                    kv: linear(width, 2 * width, init),
-                    proj: linear(width, width, init),
-                    norm: init.layer_norm(width, SIGLIP_EPSILON),
-                    mlp: mlp(shape, init),
+                attn_pool: AttentionPoolLatent::init(
+                    width,
                     heads,
-                },
+                    mlp_width,
+                    activation,
+                    SIGLIP_EPSILON,
+                    init,
+                ),
             },
         }
     }
@@ -225,8 +218,7 @@ impl SiglipVisionTransformer {
         let mlp = linear(width, shape.mlp_width) + linear(shape.mlp_width, width);
         let attention = linear(width, 3 * width) + linear(width, width);
         let patches = linear(3 * shape.patch_size.pow(2), width) + shape.patches() * width;
-        // The pool is a block with a learned query and one norm less.
-        let pool = width + attention + norm + mlp;
+        let pool = AttentionPoolLatent::num_params(width, shape.mlp_width);
         patches + shape.layers * (attention + mlp + 2 * norm) + norm + pool
     }
 }
@@ -259,6 +251,34 @@ impl Chain for SiglipVisionTransformer {
 }
 
 impl AttentionPoolLatent {
+    /// As timm's transformers begin; `mlp_width` hidden features, and a norm with `epsilon`.
+    pub(super) fn init(
+        width: usize,
+        heads: usize,
+        mlp_width: usize,
+        activation: Activation,
+        epsilon: f64,
+        init: &mut Init,
+    ) -> Self {
+        Self {
+            latent: init.truncated_normal([1, 1, width], (width as f64).powf(-0.5)),
+            q: init.linear_of_timm(width, width, STD),
+            kv: init.linear_of_timm(width, 2 * width, STD),
+            proj: init.linear_of_timm(width, width, STD),
+            norm: init.layer_norm(width, epsilon),
+            mlp: mlp(width, mlp_width, activation, init),
+            heads,
+        }
+    }
+
+    /// Number of parameters: a block's, with a learned query and one norm less.
+    pub(super) fn num_params(width: usize, mlp_width: usize) -> usize {
+        let linear = |from: usize, to: usize| (from + 1) * to;
+        let attention = linear(width, 3 * width) + linear(width, width);
+        let mlp = linear(width, mlp_width) + linear(mlp_width, width);
+        width + attention + 2 * width + mlp
+    }
+
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`
     /// - returns `[batch, width]`

@@ -81,14 +81,6 @@ pub struct ConvNeXtHead {
     pub mlp: Option<Mlp>,
 }
 
-/// A linear layer as timm initialises it.
-fn linear(from: usize, to: usize, init: &mut Init) -> Linear {
-    Linear {
-        weight: init.normal([from, to], STD),
-        bias: Some(init.constant([to], 0.0)),
-    }
-}
-
 /// A convolution whose stride is its side, as timm initialises it.
 pub(super) fn patches(from: usize, to: usize, side: usize, init: &mut Init) -> PatchEmbedding {
     PatchEmbedding {
@@ -122,8 +114,8 @@ impl ConvNeXtBlock {
             conv_dw: DepthwiseConvolution::init(channels, init),
             norm: init.layer_norm(channels, epsilon),
             mlp: Mlp {
-                c_fc: linear(channels, MLP_RATIO * channels, init),
-                c_proj: linear(MLP_RATIO * channels, channels, init),
+                c_fc: init.linear_of_timm(channels, MLP_RATIO * channels, STD),
+                c_proj: init.linear_of_timm(MLP_RATIO * channels, channels, STD),
                 activation: Activation::Gelu,
             },
             scale: init.constant([channels], LAYER_SCALE),
