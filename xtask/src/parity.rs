@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Usage};
 
-/// The paper's models, one of SigLIP's and one with a `ConvNeXt`.
-const PRESETS: [&str; 11] = [
+/// The paper's models, and one with each of timm's image encoders.
+const PRESETS: [&str; 14] = [
     "RN50",
     "RN101",
     "RN50x4",
@@ -19,6 +19,9 @@ const PRESETS: [&str; 11] = [
     "ViT-L-14-336",
     "ViT-B-16-SigLIP",
     "convnext_base_w",
+    "EVA01-g-14",
+    "EVA02-B-16",
+    "PE-Core-B-16",
 ];
 
 /// `[--python PYTHON] [PRESET...]`

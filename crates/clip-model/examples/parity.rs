@@ -7,7 +7,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, Int, Tensor, TensorData},
 };
-use clip_model::{ClipConfig, Preprocess, weights::ModelDir};
+use clip_model::{ClipConfig, Preprocess, encoder::ImageEncoder, weights::ModelDir};
 use safetensors::{Dtype, tensor::TensorView};
 
 const BATCH: usize = 2;
@@ -41,7 +41,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let config = ClipConfig::load(preset)?;
     let device = Device::flex();
-    let model = config.init(0, &device).map(&mut Unsettle);
+    let mut model = config.init(0, &device).map(&mut Unsettle);
+    if let ImageEncoder::Eva(encoder) = &mut model.visual {
+        // It begins so small that the bias would hide what is projected.
+        let head = &mut encoder.trunk.head;
+        head.weight = head.weight.clone().map(|weight| weight * 1000.0);
+    }
     let dir = Path::new(dir);
     ModelDir::save(dir, &config, Preprocess::default(), &model)?;
 

@@ -96,6 +96,11 @@ impl Clip {
                 let projected = encoder.head.forward(unprojected.clone());
                 [unprojected, projected]
             }
+            ImageEncoder::Eva(encoder) => {
+                let unprojected = encoder.forward_features(images);
+                let projected = encoder.trunk.head.forward(unprojected.clone());
+                [unprojected, projected]
+            }
             encoder => {
                 let features = encoder.forward(images);
                 [features.clone(), features]

@@ -5,8 +5,8 @@ use burn::tensor::Device;
 use crate::{
     Clip, ClipConfig, Init,
     encoder::{
-        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, ImageEncoder, SiglipShape,
-        SiglipVisionTransformer,
+        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, Eva, EvaFamily, EvaShape,
+        ImageEncoder, SiglipShape, SiglipVisionTransformer,
     },
     weights::named_params,
 };
@@ -102,6 +102,23 @@ fn convnext(name: &str, shape: &[usize]) -> Expected {
         "head.mlp.fc2.weight" => Uniform((2.0 * VISION_WIDTH).powf(-0.5)),
         _ if end("gamma") => Constant(1e-6),
         // Vectors are norms' gains, of the stem and of what leads to a stage too.
+        _ if end("weight") && shape.len() == 1 => Constant(1.0),
+        _ if end("weight") => Normal(0.02),
+        _ => Constant(0.0),
+    }
+}
+
+fn eva(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    let depth = |number: f64| (2.0 * number).sqrt();
+    match name {
+        "trunk.patch_embed.proj.weight" => Uniform(fan_in(shape).powf(-0.5)),
+        "trunk.patch_embed.proj.bias" => Uniform((3.0 * 16.0_f64).powf(-0.5)),
+        "trunk.pos_embed" | "trunk.cls_token" => Normal(0.02),
+        "trunk.attn_pool.latent" => Truncated(VISION_WIDTH.powf(-0.5)),
+        "trunk.head.weight" => Normal(0.001 * 0.02),
+        _ if end(".0.attn.proj.weight") || end(".0.mlp.fc2.weight") => Normal(0.02 / depth(1.0)),
+        _ if end(".1.attn.proj.weight") || end(".1.mlp.fc2.weight") => Normal(0.02 / depth(2.0)),
         _ if end("weight") && shape.len() == 1 => Constant(1.0),
         _ if end("weight") => Normal(0.02),
         _ => Constant(0.0),
@@ -205,4 +222,31 @@ fn a_convnext_begins_as_timms() {
     let mut model = Clip::init(&config(vision), init);
     model.visual = ImageEncoder::ConvNeXt(ConvNeXt::init(&shape, 48, init));
     check(&model, convnext);
+}
+
+#[test]
+fn evas_begin_as_timms() {
+    let vision =
+        r#"{"image_size": 16, "layers": 1, "width": 48, "head_width": 16, "patch_size": 4}"#;
+    for family in [
+        EvaFamily::Eva01,
+        EvaFamily::Eva02,
+        EvaFamily::Eva02PostNorm,
+        EvaFamily::PerceptionEncoder,
+    ] {
+        let shape = EvaShape {
+            family,
+            image_size: 16,
+            patch_size: 4,
+            width: 48,
+            layers: 2,
+            heads: 3,
+            mlp_width: 128,
+            class_token: true,
+        };
+        let init = &mut Init::new(0, &Device::flex());
+        let mut model = Clip::init(&config(vision), init);
+        model.visual = ImageEncoder::Eva(Eva::init(&shape, 48, init));
+        check(&model, eva);
+    }
 }

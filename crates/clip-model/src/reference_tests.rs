@@ -1,6 +1,8 @@
 //! Features, loss and every gradient against OpenCLIP's (`tests/reference/small_*.py`), on Burn's default device: the
 //! processor, or a GPU's in a build with its backend, where the environment variable `BURN_DEVICE` chooses.
 
+mod eva;
+
 use std::collections::HashMap;
 
 use burn::{
@@ -131,6 +133,16 @@ impl Golden {
             assert_values_close(&got, &want, &param.name);
         }
         model.visual.update_running_statistics(&statistics);
+    }
+
+    /// The model's file has the reference's weights, bit by bit.
+    fn has_been_kept(&self, model: &Clip) {
+        let bytes = weights_bytes(model);
+        for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+            let theirs = self.find(&format!("model.{name}")).unwrap();
+            assert_eq!(tensor.shape(), theirs.shape(), "{name}");
+            assert!(tensor.data() == theirs.data(), "{name}");
+        }
     }
 }
 
@@ -321,12 +333,12 @@ fn siglip_agrees_with_open_clip() {
     );
 }
 
+/// The text encoder of `small_convnext.py` and `small_eva.py`; timm has no name for so small an image encoder.
+const SMALL_TEXT: &str = r#"{"embed_dim": 6, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8, "head_width": 8,
+    "patch_size": 8}, "text_cfg": {"context_length": 4, "vocab_size": 10, "width": 4, "heads": 1, "layers": 1}}"#;
+
 /// The model of `small_convnext.py`, with one of OpenCLIP's projections.
 fn small_convnext(projection: ConvNeXtProjection, device: &Device) -> Clip {
-    // The text encoder by configuration; timm has no name for so small an image encoder.
-    let json = r#"{"embed_dim": 6, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8, "head_width": 8,
-        "patch_size": 8}, "text_cfg": {"context_length": 4, "vocab_size": 10, "width": 4, "heads": 1,
-        "layers": 1}}"#;
     let shape = ConvNeXtShape {
         depths: [1, 2, 1, 1],
         channels: [4, 6, 8, 10],
@@ -334,7 +346,7 @@ fn small_convnext(projection: ConvNeXtProjection, device: &Device) -> Clip {
         projection,
     };
     let init = &mut Init::new(0, device);
-    let mut model = Clip::init(&ClipConfig::from_json(json, "test").unwrap(), init);
+    let mut model = Clip::init(&ClipConfig::from_json(SMALL_TEXT, "test").unwrap(), init);
     model.visual = ImageEncoder::ConvNeXt(ConvNeXt::init(&shape, 6, init));
     model
 }
@@ -354,12 +366,7 @@ fn convnext_agrees_with_open_clip() {
     let images = pixels(3, CONVNEXT_SIDE, &device);
     golden.agrees(&model, images.clone());
 
-    let bytes = weights_bytes(&model);
-    for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
-        let theirs = golden.find(&format!("model.{name}")).unwrap();
-        assert_eq!(tensor.shape(), theirs.shape(), "{name}");
-        assert!(tensor.data() == theirs.data(), "{name}");
-    }
+    golden.has_been_kept(&model);
 
     let linear = small_convnext(ConvNeXtProjection::Linear, &device);
     let (ImageEncoder::ConvNeXt(encoder), ImageEncoder::ConvNeXt(linear)) =

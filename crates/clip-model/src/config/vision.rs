@@ -8,7 +8,8 @@ use super::{
 use crate::{
     ModelError,
     encoder::{
-        ConvNeXtProjection, ConvNeXtShape, ModifiedResNet, SiglipShape, SiglipVisionTransformer,
+        ConvNeXtProjection, ConvNeXtShape, EvaShape, ModifiedResNet, SiglipShape,
+        SiglipVisionTransformer,
     },
 };
 
@@ -50,16 +51,20 @@ pub struct VisionConfig {
     /// Share of patch tokens dropped in training, in `[0, 1)`.
     #[serde(default)]
     pub patch_dropout: f64,
-    /// Name of one of timm's SigLIP or `ConvNeXt` models, whose numbers then count instead of `layers`, `width`,
+    /// Name of one of timm's SigLIP, `ConvNeXt` or `Eva` models, whose numbers then count instead of `layers`, `width`,
     /// `head_width`, `mlp_ratio` and `patch_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_model_name: Option<String>,
-    /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model, and of a `ConvNeXt` `avg`,
-    /// which an empty name means too.
+    /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model and a Perception Encoder,
+    /// `token` (the class token's) of EVA, and of a `ConvNeXt` `avg`, which an empty name means too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_pool: Option<String>,
-    /// What follows timm's model: `none` after a SigLIP model, `linear` or `mlp` after a `ConvNeXt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What follows timm's model: `none` after a SigLIP model, `linear` (OpenCLIP's default) or `mlp` after a `ConvNeXt`, and
+    /// `null` after an `Eva`, which has a projection of its own.
+    #[serde(
+        default = "default_timm_proj",
+        skip_serializing_if = "is_default_timm_proj"
+    )]
     pub timm_proj: Option<String>,
     /// Share of images that skip the last block in training, rising from 0 at the first (stochastic depth: Huang et al.
     /// 2016). It is accepted of a `ConvNeXt` and kept for OpenCLIP, but not done here: no block is ever skipped.
@@ -121,6 +126,16 @@ fn default_patch_size() -> Option<usize> {
     Some(16)
 }
 
+#[allow(clippy::unnecessary_wraps)] // The field can be `null`.
+fn default_timm_proj() -> Option<String> {
+    Some("linear".to_owned())
+}
+
+#[allow(clippy::ref_option)] // serde calls it with a reference to the field.
+fn is_default_timm_proj(projection: &Option<String>) -> bool {
+    *projection == default_timm_proj()
+}
+
 /// What a `ConvNeXt` divides a side by: 4 in its stem, 2 in three stages.
 const SMALLEST_CONVNEXT: usize = 32;
 
@@ -138,6 +153,7 @@ pub enum Tower {
     Siglip(SiglipShape),
     /// timm's convolutional network, with OpenCLIP's projection.
     ConvNeXt(ConvNeXtShape),
+    Eva(EvaShape),
 }
 
 impl VisionConfig {
@@ -162,10 +178,10 @@ impl VisionConfig {
             Some("mlp") => ConvNeXtProjection::Mlp,
             _ => ConvNeXtProjection::Linear,
         };
-        match SiglipShape::by_timm_name(name) {
-            Some(shape) => Some(Tower::Siglip(shape)),
-            None => ConvNeXtShape::by_timm_name(name, projection).map(Tower::ConvNeXt),
-        }
+        let siglip = SiglipShape::by_timm_name(name).map(Tower::Siglip);
+        siglip
+            .or_else(|| ConvNeXtShape::by_timm_name(name, projection).map(Tower::ConvNeXt))
+            .or_else(|| EvaShape::by_timm_name(name).map(Tower::Eva))
     }
 
     /// Side of a vision transformer's patch, in pixels.
@@ -204,6 +220,7 @@ impl VisionConfig {
         match self.tower() {
             Tower::Siglip(shape) => SiglipVisionTransformer::num_params(&shape),
             Tower::ConvNeXt(shape) => shape.num_params(embed_dim),
+            Tower::Eva(shape) => shape.num_params(embed_dim),
             Tower::ModifiedResNet(stages) => ModifiedResNet::num_params(self, stages, embed_dim),
             Tower::VisionTransformer { layers } => {
                 let norms = if self.no_ln_pre { 1 } else { 2 };
@@ -322,44 +339,34 @@ impl VisionConfig {
                 origin,
             ));
         };
-        let is_siglip = matches!(tower, Tower::Siglip(_));
-        let (pools, projections): (&[_], &[_]) = if is_siglip {
-            (&["map"], &["none"])
-        } else {
-            (&["", "avg"], &["linear", "mlp"])
+        let (pools, projections): (&[_], &[_]) = match tower {
+            Tower::Siglip(_) => (&[Some("map")], &[Some("none")]),
+            Tower::Eva(shape) if shape.pools_by_attention() => (&[Some("map")], &[None]),
+            Tower::Eva(_) => (&[Some("token")], &[None]),
+            _ => (&[Some(""), Some("avg")], &[Some("linear"), Some("mlp")]),
         };
         let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::String);
         for (key, value, implemented) in [
             ("vision_cfg.timm_pool", &self.timm_pool, pools),
             ("vision_cfg.timm_proj", &self.timm_proj, projections),
         ] {
-            if !value
-                .as_deref()
-                .is_some_and(|value| implemented.contains(&value))
-            {
+            if !implemented.contains(&value.as_deref()) {
                 return Err(unsupported(key, &text(value), origin));
             }
         }
         let drop_path = self.timm_drop_path.unwrap_or(0.0);
+        let is_convnext = matches!(tower, Tower::ConvNeXt(_));
         for (key, value, implemented) in [
             ("vision_cfg.patch_dropout", self.patch_dropout, false),
-            ("vision_cfg.timm_drop_path", drop_path, !is_siglip),
+            ("vision_cfg.timm_drop_path", drop_path, is_convnext),
         ] {
             if value != 0.0 && !implemented {
                 return Err(unsupported(key, &value.into(), origin));
             }
         }
-        match tower {
-            Tower::Siglip(shape) => {
-                let image_size = ("vision_cfg.image_size", self.image_size, shape.image_size);
-                for (key, got, expected) in [image_size, ("embed_dim", embed_dim, shape.width)] {
-                    if got != expected {
-                        let reason =
-                            format!("`{key}` {got} does not fit `{name}`, which has {expected}");
-                        return Err(invalid(reason, origin));
-                    }
-                }
-            }
+        let (image_size, width) = match tower {
+            Tower::Siglip(shape) => (shape.image_size, shape.width),
+            Tower::Eva(shape) => (shape.image_size, embed_dim),
             _ if self.image_size < SMALLEST_CONVNEXT => {
                 let reason = format!(
                     "`vision_cfg.image_size` {} leaves nothing of an image: `{name}` divides it by {SMALLEST_CONVNEXT}",
@@ -367,8 +374,78 @@ impl VisionConfig {
                 );
                 return Err(invalid(reason, origin));
             }
-            _ => {}
+            _ => return Ok(()),
+        };
+        for (key, got, expected) in [
+            ("vision_cfg.image_size", self.image_size, image_size),
+            ("embed_dim", embed_dim, width),
+        ] {
+            if got != expected {
+                let reason = format!("`{key}` {got} does not fit `{name}`, which has {expected}");
+                return Err(invalid(reason, origin));
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ClipConfig;
+
+    #[test]
+    fn what_an_eva_has_not_is_refused() {
+        let json = r#"{"embed_dim": 512, "vision_cfg": {"image_size": 224, "timm_model_name": "eva02_base_patch16_clip_224",
+            "timm_pool": "token", "timm_proj": null}, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
+        let config = ClipConfig::from_json(json, "x.json").unwrap();
+        // OpenCLIP takes one that is left out for `linear`.
+        assert!(
+            serde_json::to_string(&config)
+                .unwrap()
+                .contains("\"timm_proj\":null")
+        );
+        for (from, to, refusal) in [
+            (
+                "token",
+                "avg",
+                "`vision_cfg.timm_pool` = \"avg\" is not implemented",
+            ),
+            (
+                "token",
+                "map",
+                "`vision_cfg.timm_pool` = \"map\" is not implemented",
+            ),
+            (
+                ", \"timm_proj\": null",
+                "",
+                "`vision_cfg.timm_proj` = \"linear\" is not implemented",
+            ),
+            (
+                "\"image_size\": 224",
+                "\"image_size\": 336",
+                "`vision_cfg.image_size` 336",
+            ),
+            (
+                "null",
+                "null, \"timm_drop_path\": 0.1",
+                "`vision_cfg.timm_drop_path` = 0.1",
+            ),
+            (
+                "null",
+                "null, \"patch_dropout\": 0.5",
+                "`vision_cfg.patch_dropout` = 0.5",
+            ),
+            (
+                "eva02_base_patch16_clip_224",
+                "eva02_base_patch14_224",
+                "`vision_cfg.timm_model_name` = \"eva02_base_patch14_224\"",
+            ),
+        ] {
+            let json = json.replacen(from, to, 1);
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(refusal), "{refusal}: {error}");
+        }
     }
 }

@@ -4,8 +4,8 @@ use burn::{
 };
 
 use super::{
-    Activation, BatchStatistics, ConvNeXt, ModifiedResNet, SiglipVisionTransformer, Statistics,
-    VisionTransformer,
+    Activation, BatchStatistics, ConvNeXt, Eva, ModifiedResNet, SiglipVisionTransformer,
+    Statistics, VisionTransformer,
 };
 use crate::{Init, Tower, VisionConfig};
 
@@ -21,6 +21,8 @@ pub enum ImageEncoder {
     Siglip(SiglipVisionTransformer),
     /// timm's convolutional network, with OpenCLIP's projection.
     ConvNeXt(ConvNeXt),
+    /// timm's vision transformer of EVA's families.
+    Eva(Eva),
 }
 
 impl ImageEncoder {
@@ -39,6 +41,7 @@ impl ImageEncoder {
             }
             Tower::Siglip(shape) => Self::Siglip(SiglipVisionTransformer::init(&shape, init)),
             Tower::ConvNeXt(shape) => Self::ConvNeXt(ConvNeXt::init(&shape, embed_dim, init)),
+            Tower::Eva(shape) => Self::Eva(Eva::init(&shape, embed_dim, init)),
         }
     }
 
@@ -53,6 +56,7 @@ impl ImageEncoder {
             Self::ModifiedResNet(encoder) => encoder.forward(images, &mut Statistics::Running),
             Self::Siglip(encoder) => encoder.forward(images),
             Self::ConvNeXt(encoder) => encoder.forward(images),
+            Self::Eva(encoder) => encoder.forward(images),
         }
     }
 
@@ -88,6 +92,10 @@ impl ImageEncoder {
                 assert!(keep.is_none(), "a ConvNeXt has no patches to drop");
                 (encoder.forward(images), BatchStatistics::default())
             }
+            Self::Eva(encoder) => {
+                assert!(keep.is_none(), "EVA's encoders drop no patches");
+                (encoder.forward(images), BatchStatistics::default())
+            }
         }
     }
 
@@ -103,6 +111,7 @@ impl ImageEncoder {
             }
             Self::Siglip(encoder) => Self::Siglip(encoder.lock(unlocked_groups)),
             Self::ConvNeXt(encoder) => Self::ConvNeXt(encoder.lock(unlocked_groups)),
+            Self::Eva(encoder) => Self::Eva(encoder.lock(unlocked_groups)),
         }
     }
 

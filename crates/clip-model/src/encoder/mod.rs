@@ -7,6 +7,7 @@ mod batch_norm;
 mod block;
 mod chain;
 mod convnext;
+mod eva;
 mod image;
 mod modified_resnet;
 mod passes;
@@ -24,6 +25,10 @@ pub use chain::Chain;
 pub use convnext::{
     ConvNeXt, ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtHead, ConvNeXtNorm, ConvNeXtProjection,
     ConvNeXtShape, ConvNeXtStage, ConvNeXtStem, ConvNeXtTrunk, DepthwiseConvolution,
+};
+pub use eva::{
+    Eva, EvaAttention, EvaBlock, EvaFamily, EvaMlp, EvaProjections, EvaShape, EvaTrunk,
+    FusedProjections, SeparateProjections, SwiGlu,
 };
 pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};

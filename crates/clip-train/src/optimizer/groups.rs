@@ -73,7 +73,7 @@ impl Parameters {
 impl Layer {
     /// Of a parameter's path, in any of the towers.
     fn of(path: &[String]) -> Self {
-        const EMBEDDINGS: [&str; 13] = [
+        const EMBEDDINGS: [&str; 15] = [
             "conv1",
             "conv2",
             "conv3",
@@ -81,9 +81,11 @@ impl Layer {
             "bn2",
             "bn3",
             "class_embedding",
+            "cls_token",
             "positional_embedding",
             "token_embedding",
             "ln_pre",
+            "norm_pre",
             "patch_embed",
             "pos_embed",
             "stem",
@@ -91,11 +93,9 @@ impl Layer {
         // A stage's bottlenecks have a `conv1` of their own, further down.
         for (at, name) in path.iter().enumerate() {
             let number = || path.get(at + 1)?.parse::<usize>().ok();
-            if name == "resblocks" {
+            // A stage has blocks of its own, further down.
+            if ["resblocks", "blocks", "stages"].contains(&name.as_str()) {
                 return number().map_or(Self::Head, |block| Self::At(block + 1));
-            }
-            if name == "stages" {
-                return number().map_or(Self::Head, |stage| Self::At(stage + 1));
             }
             if let Some(stage) = name.strip_prefix("layer").and_then(|n| n.parse().ok()) {
                 return Self::At(stage);
@@ -167,6 +167,14 @@ mod tests {
             ),
             ("visual.trunk.head.norm.gamma", Layer::Head),
             ("visual.head.proj.weight", Layer::Head),
+            ("visual.trunk.cls_token", Layer::At(0)),
+            ("visual.trunk.norm_pre.gamma", Layer::At(0)),
+            (
+                "visual.trunk.blocks.2.attn.projections.qkv.weight",
+                Layer::At(3),
+            ),
+            ("visual.trunk.norm.gamma", Layer::Head),
+            ("visual.trunk.head.weight", Layer::Head),
             ("text.token_embedding.weight", Layer::At(0)),
             ("text.text_projection", Layer::Head),
             ("logit_scale", Layer::Head),

@@ -219,8 +219,8 @@ impl<'a> Encoder<'a> {
         encoded
     }
 
-    /// Convolutional networks have no blocks like these: they keep their whole graph, as residual networks do in the
-    /// reference.
+    /// Convolutional networks have no blocks like these, and EVA's have blocks of their own: they keep their whole graph, as
+    /// residual networks do in the reference.
     fn encode_images(
         &self,
         model: &Clip,
@@ -311,7 +311,9 @@ impl Encoded {
             match &model.visual {
                 ImageEncoder::VisionTransformer(chain) => tape.back(chain, &mut found, parameters),
                 ImageEncoder::Siglip(chain) => tape.back(chain, &mut found, parameters),
-                ImageEncoder::ModifiedResNet(_) | ImageEncoder::ConvNeXt(_) => None,
+                ImageEncoder::ModifiedResNet(_)
+                | ImageEncoder::ConvNeXt(_)
+                | ImageEncoder::Eva(_) => None,
             };
         }
         let mut tapes = self.text_tapes.into_iter();
