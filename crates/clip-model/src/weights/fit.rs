@@ -8,7 +8,8 @@ use super::{
 };
 use crate::ModelError;
 
-const IMAGE_POSITIONS: &str = "visual.positional_embedding";
+/// OpenCLIP's own, and timm's.
+const IMAGE_POSITIONS: [&str; 2] = ["visual.positional_embedding", "visual.trunk.pos_embed"];
 const TEXT_POSITIONS: [&str; 2] = ["positional_embedding", "text.positional_embedding"];
 
 /// Whether a tensor is none of the model's: numbers that follow from the configuration.
@@ -111,17 +112,19 @@ fn reshaped(mut tensor: HostTensor, shape: &[usize]) -> Result<HostTensor, Vec<u
 
 /// Positional embeddings of another number of positions, with what was done.
 fn resized(name: &str, tensor: HostTensor, shape: &[usize]) -> (HostTensor, Option<String>) {
-    let (&[from, width], &[to, expected_width]) = (tensor.shape.as_slice(), shape) else {
+    let (&[ref before @ .., from, width], &[ref expected_before @ .., to, expected_width]) =
+        (tensor.shape.as_slice(), shape)
+    else {
         return (tensor, None);
     };
-    if from == to || width != expected_width || from * width == 0 {
+    if before != expected_before || from == to || width != expected_width || from * width == 0 {
         return (tensor, None);
     }
     let Some(values) = tensor.to_f32() else {
         return (tensor, None);
     };
-    let (values, note) = match (name, side(from), side(to)) {
-        (IMAGE_POSITIONS, Some(from), Some(to)) => (
+    let (values, note) = match (name, sides(from, to)) {
+        (name, Some((from, to))) if IMAGE_POSITIONS.contains(&name) => (
             resize_image_positions(&values, width, from, to),
             format!(
                 "{name} is resized from a {from}x{from} grid to {to}x{to} (bicubic, antialiased)"
@@ -134,6 +137,12 @@ fn resized(name: &str, tensor: HostTensor, shape: &[usize]) -> (HostTensor, Opti
         _ => return (tensor, None),
     };
     (HostTensor::from_f32(shape.to_vec(), &values), Some(note))
+}
+
+/// Places along the sides of two grids, both with one more position for a class token or both without.
+fn sides(from: usize, to: usize) -> Option<(usize, usize)> {
+    let with_class = side(from).zip(side(to));
+    with_class.or_else(|| side(from + 1).zip(side(to + 1)))
 }
 
 #[cfg(test)]
@@ -149,5 +158,22 @@ mod tests {
             assert_eq!(tensor.shape, [4, 2]);
             assert!(note.unwrap().contains("from 6 tokens to 4"));
         }
+    }
+
+    #[test]
+    fn timms_positions_are_resized_with_a_class_token_and_without() {
+        for (from, to) in [(17, 5), (16, 4)] {
+            let tensor = HostTensor::from_f32(vec![1, from, 2], &vec![0.5; from * 2]);
+            let (tensor, note) = resized("visual.trunk.pos_embed", tensor, &[1, to, 2]);
+            assert_eq!(tensor.shape, [1, to, 2]);
+            assert!(note.unwrap().contains("from a 4x4 grid to 2x2"));
+        }
+        // One with a class token and one without.
+        let tensor = HostTensor::from_f32(vec![1, 17, 2], &[0.5; 34]);
+        assert!(
+            resized("visual.trunk.pos_embed", tensor, &[1, 4, 2])
+                .1
+                .is_none()
+        );
     }
 }

@@ -4,17 +4,19 @@
 //! OpenCLIP, `open_clip/model.py`, `resize_pos_embed` and `resize_text_pos_embed`; PyTorch's
 //! `torch.nn.functional.interpolate`, whose arithmetic both use.
 
-/// Patches' embeddings for another grid, the class token's as it was: bicubic, and antialiased where the grid shrinks.
+/// Patches' embeddings for another grid, the class token's, if there is one, as it was: bicubic, and antialiased where the
+/// grid shrinks.
 ///
 /// # Shapes
-/// - `embedding`: `[1 + from * from, width]`, row by row; returns `[1 + to * to, width]`
+/// - `embedding`: `[1 + from * from, width]`, or one less without class token, row by row
+/// - returns `[1 + to * to, width]`, or one less
 pub(super) fn resize_image_positions(
     embedding: &[f32],
     width: usize,
     from: usize,
     to: usize,
 ) -> Vec<f32> {
-    let (class, patches) = embedding.split_at(width);
+    let (class, patches) = embedding.split_at(embedding.len() - from * from * width);
     let weights = bicubic(from, to);
     // Columns of each row first, then rows, as PyTorch does.
     let rows: Vec<f32> = patches

@@ -281,6 +281,8 @@ fn resized_positions_are_open_clips() {
     for side in [2, 3, 7] {
         let got = resize_image_positions(&golden("image"), 3, 5, side);
         close(&got, &format!("image_{side}"));
+        let without_class = resize_image_positions(&golden("image")[3..], 3, 5, side);
+        assert_eq!(without_class, got[3..]);
     }
     for length in [4, 9] {
         let got = resize_text_positions(&golden("text"), 3, 6, length);
