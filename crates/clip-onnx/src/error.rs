@@ -4,6 +4,15 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnnxError {
+    /// There is no ONNX form of an encoder here.
+    #[error(
+        "`{encoder}` can't be written as ONNX: CLIP's own encoders, SigLIP's and ConvNeXt's can; write this model in \
+         OpenCLIP's layout for its own tools"
+    )]
+    NoForm {
+        /// timm's or Hugging Face's name of it.
+        encoder: String,
+    },
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Io {
@@ -15,6 +24,12 @@ pub enum OnnxError {
 }
 
 impl OnnxError {
+    pub(crate) fn no_form(encoder: Option<&String>) -> Self {
+        Self::NoForm {
+            encoder: encoder.cloned().unwrap_or_default(),
+        }
+    }
+
     /// Wraps an input/output error with the file that was being written.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

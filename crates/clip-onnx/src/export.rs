@@ -29,7 +29,7 @@ pub const TEXT_FILE: &str = "text_encoder.onnx";
 /// transposed, one tensor is held twice at a time.
 ///
 /// # Errors
-/// [`OnnxError::Io`].
+/// [`OnnxError::NoForm`] and [`OnnxError::Io`].
 pub fn export(checkpoint: &Checkpoint, folder: &Path, dtype: FloatType) -> Result<(), OnnxError> {
     export_within(LARGEST_MESSAGE, checkpoint, folder, dtype)
 }
@@ -45,14 +45,13 @@ pub(crate) fn export_within(
     let scalars = ["logit_scale", "logit_bias"].into_iter();
     let scalars = scalars.filter_map(|name| Some((name, weights.scalar(name)?.to_string())));
     let mut metadata: Vec<_> = scalars.collect();
-    let text = text_encoder(weights);
+    let (image, text) = (image_encoder(weights)?, text_encoder(weights)?);
     file::write(&text, &metadata, &folder.join(TEXT_FILE), limit)?;
     metadata.push(("preprocess_cfg", preprocess_json(checkpoint)));
-    let image = image_encoder(weights);
     file::write(&image, &metadata, &folder.join(IMAGE_FILE), limit)
 }
 
-fn image_encoder(weights: Weights<'_>) -> Graph<'_> {
+fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
     let config = &weights.checkpoint.config;
     let mut graph = Graph::new(weights);
     let size = config.vision_cfg.image_size;
@@ -73,14 +72,19 @@ fn image_encoder(weights: Weights<'_>) -> Graph<'_> {
         }
         Tower::Siglip(shape) => siglip_vision_transformer(&mut graph, &pixels, &shape),
         Tower::ConvNeXt(shape) => convnext(&mut graph, &pixels, &shape),
+        Tower::Eva(_) => {
+            return Err(OnnxError::no_form(
+                config.vision_cfg.timm_model_name.as_ref(),
+            ));
+        }
     };
     let features = graph.l2_normalize(&features);
     let shape = [Axis::Free("batch"), Axis::Fixed(config.embed_dim)];
     graph.output("image_embeds", &features, &shape, "L2-normalised.");
-    graph
+    Ok(graph)
 }
 
-fn text_encoder(weights: Weights<'_>) -> Graph<'_> {
+fn text_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
     let config = &weights.checkpoint.config;
     let mut graph = Graph::new(weights);
     let shape = [Axis::Free("batch"), tokens_axis(&config.text_cfg)];
@@ -93,7 +97,7 @@ fn text_encoder(weights: Weights<'_>) -> Graph<'_> {
     let features = graph.l2_normalize(&features);
     let shape = [Axis::Free("batch"), Axis::Fixed(config.embed_dim)];
     graph.output("text_embeds", &features, &shape, "L2-normalised.");
-    graph
+    Ok(graph)
 }
 
 /// In OpenCLIP's keys: the file may be all that its user has.

@@ -326,3 +326,18 @@ fn a_file_says_what_its_features_mean() {
     assert_eq!(preprocess["size"], 18);
     assert_eq!(preprocess["interpolation"], "bicubic");
 }
+
+#[test]
+fn an_encoder_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "vit_pe_core_tiny_patch16_384";
+    let vision = json!({
+        "image_size": 384, "timm_model_name": name, "timm_pool": "map", "timm_proj": null,
+    });
+    let checkpoint = checkpoint(&small(json!({}), vision, json!({})), dir.path());
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let error = export(&checkpoint, &out, FloatType::F32).unwrap_err();
+    assert!(error.to_string().contains(name), "{error}");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+}
