@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{BatchStatistics, ImageEncoder, TextTransformer},
+    encoder::{BatchStatistics, ImageEncoder, TextEncoder},
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -29,7 +29,7 @@ pub struct Clip {
     /// The image encoder.
     pub visual: ImageEncoder,
     /// The text encoder.
-    pub text: TextTransformer,
+    pub text: TextEncoder,
     /// `[1]`: logarithm of the factor between cosines and logits.
     pub logit_scale: Param<Tensor<1>>,
     /// `[1]`: added to every logit by SigLIP's loss; models of other losses have none.
@@ -46,12 +46,12 @@ impl Clip {
             .map_or(INITIAL_LOGIT_SCALE, |scale| scale as f32);
         Self {
             visual: ImageEncoder::init(&config.vision_cfg, config.embed_dim, activation, init),
-            text: TextTransformer::init(&config.text_cfg, config.embed_dim, activation, init),
+            text: TextEncoder::init(&config.text_cfg, config.embed_dim, activation, init),
             logit_scale: init.constant([1], initial_logit_scale),
             logit_bias: config
                 .init_logit_bias
                 .map(|bias| init.constant([1], bias as f32)),
-            custom_text: config.custom_text,
+            custom_text: config.custom_text || config.text_cfg.hf_model_name.is_some(),
         }
     }
 
@@ -112,7 +112,7 @@ impl Clip {
     /// Text features, not normalised.
     ///
     /// # Shapes
-    /// - `tokens`: `[batch, tokens]`, from the start token to the end token, zero padded
+    /// - `tokens`: `[batch, tokens]`, from the start token to the end token, padded as the model's tokenizer does
     /// - returns `[batch, embed_dim]`
     pub fn encode_text(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
         self.text.forward(tokens).cast(DType::F32)

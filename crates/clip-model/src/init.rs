@@ -2,7 +2,7 @@ use std::{num::NonZero, thread};
 
 use burn::{
     module::{Param, ParamId, RunningState},
-    nn::{LayerNorm, LayerNormConfig, Linear},
+    nn::{Embedding, LayerNorm, LayerNormConfig, Linear},
     tensor::{Device, Shape, Tensor, TensorData},
 };
 use rand::{Rng, SeedableRng};
@@ -53,16 +53,25 @@ impl Init {
 
     /// Normal with mean 0.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
-        self.drawn(shape, 2 * UNIT_WORDS, |rng| {
-            (standard_normal(rng) * std) as f32
-        })
+        let values = self.normals(shape.iter().product(), std);
+        self.param(shape, values)
+    }
+
+    /// Rows that are normal with mean 0, but for that of padding, which is 0 as PyTorch's `padding_idx` makes it.
+    pub fn padded_embedding(&mut self, shape: [usize; 2], std: f64, padding: usize) -> Embedding {
+        let [rows, width] = shape;
+        let mut values = self.normals(rows * width, std);
+        values[padding * width..(padding + 1) * width].fill(0.0);
+        Embedding {
+            weight: self.param(shape, values),
+        }
     }
 
     /// Uniform in `[-bound, bound)`.
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
-        self.drawn(shape, UNIT_WORDS, |rng| {
-            ((2.0 * unit(rng) - 1.0) * bound) as f32
-        })
+        let draw = |rng: &mut ChaCha8Rng| ((2.0 * unit(rng) - 1.0) * bound) as f32;
+        let values = self.drawn(shape.iter().product(), UNIT_WORDS, draw);
+        self.param(shape, values)
     }
 
     /// The same value everywhere.
@@ -140,13 +149,13 @@ impl Init {
 
     /// Values that take so many words of the generator each, on all processors: each thread goes to the place in the
     /// generator's stream where its part begins, so they are those that one thread draws.
-    fn drawn<const D: usize>(
+    fn drawn(
         &mut self,
-        shape: [usize; D],
+        count: usize,
         words: usize,
         draw: impl Fn(&mut ChaCha8Rng) -> f32 + Sync,
-    ) -> Param<Tensor<D>> {
-        let mut values = vec![0.0; shape.iter().product()];
+    ) -> Vec<f32> {
+        let mut values = vec![0.0; count];
         if !self.blank {
             let start = self.rng.get_word_pos();
             let place = |value: usize| start + (value * words) as u128;
@@ -169,7 +178,13 @@ impl Init {
             }
             self.rng.set_word_pos(place(values.len()));
         }
-        self.param(shape, values)
+        values
+    }
+
+    fn normals(&mut self, count: usize, std: f64) -> Vec<f32> {
+        self.drawn(count, 2 * UNIT_WORDS, |rng| {
+            (standard_normal(rng) * std) as f32
+        })
     }
 
     /// Parameters are numbered as they are made, so that an optimizer's saved state finds its own again.

@@ -3,7 +3,7 @@
 //! | the paper's term | here |
 //! |---|---|
 //! | image encoder | [`encoder::ModifiedResNet`], [`encoder::VisionTransformer`] |
-//! | text encoder | [`encoder::TextTransformer`] |
+//! | text encoder | [`encoder::TextTransformer`]; others' models: [`encoder::TextEncoder`] |
 //! | joint multi-modal embedding | [`Clip::encode_image`], [`Clip::encode_text`], then [`l2_normalize`] |
 //! | temperature | [`Clip::logit_scale`] |
 //! | symmetric cross-entropy over similarity scores (figure 3) | [`loss::InfoNce`] |
@@ -42,8 +42,8 @@ pub use clip::{
     Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, SIGLIP_LOGIT_BIAS, SIGLIP_LOGIT_SCALE, l2_normalize,
 };
 pub use config::{
-    ActKwargs, Approximate, ClipConfig, Layers, NormKwargs, ProjType, TextConfig, TextPool, Tower,
-    VisionConfig, VisionPool,
+    ActKwargs, Approximate, ClipConfig, HfPooler, HfProjType, Layers, NormKwargs, ProjType,
+    TextConfig, TextPool, Tower, VisionConfig, VisionPool,
 };
 pub use error::ModelError;
 pub use image_norm::{ImageNorm, SentPixels};

@@ -192,7 +192,7 @@ mod tests {
             };
             let norm = visual(&copy).ln_pre.unwrap();
             assert_eq!(norm.gamma.val().dtype(), DType::F32);
-            let embedding = copy.text.token_embedding.weight.val();
+            let embedding = copy.text.token_embedding().weight.val();
             assert_eq!(embedding.dtype(), DType::F32);
             let dtype = precision.dtype().into();
             assert_eq!(visual(&copy).proj.val().dtype(), dtype);

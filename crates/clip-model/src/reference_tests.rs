@@ -2,6 +2,7 @@
 //! processor, or a GPU's in a build with its backend, where the environment variable `BURN_DEVICE` chooses.
 
 mod eva;
+mod hugging_face_text;
 
 use std::collections::HashMap;
 

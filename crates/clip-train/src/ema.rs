@@ -65,7 +65,7 @@ mod tests {
     }
 
     fn values(model: &Clip) -> Vec<f32> {
-        let values = model.text.positional_embedding.val().into_data();
+        let values = model.text.token_embedding().weight.val().into_data();
         values.try_to_vec().unwrap()
     }
 

@@ -9,7 +9,8 @@ use burn::{
 };
 use clip_data::{EvalLoader, EvalNeeds, ImageResizer, LoaderConfig, Resize, ShardSet, Tokenizer};
 use clip_model::{
-    Clip, ClipConfig, Interpolation, Precision, Preprocess, ResizeMode, weights::weights_bytes,
+    Clip, ClipConfig, Interpolation, Precision, Preprocess, ResizeMode, encoder::TextEnd,
+    weights::weights_bytes,
 };
 
 use crate::{Sha256Hex, TextEncoder, ZeroShotError};
@@ -31,7 +32,8 @@ impl ClipEncoders {
     /// Joins a model with the tokenizer and the preprocessing that it was trained with.
     ///
     /// # Errors
-    /// [`ZeroShotError::WrongTokenizer`] when the tokenizer's vocabulary is not the model's.
+    /// [`ZeroShotError::WrongTokenizer`] when the tokenizer's vocabulary is not the model's, [`ZeroShotError::WrongPadding`]
+    /// when its padding is not.
     pub fn new(
         config: &ClipConfig,
         model: &Clip,
@@ -61,6 +63,15 @@ impl ClipEncoders {
                 origin: origin.to_owned(),
                 tokenizer: tokenizer.vocab_size(),
                 model: config.text_cfg.vocab_size,
+            });
+        }
+        if let TextEnd::BeforePadding(padding) = config.text_cfg.end()
+            && i64::from(padding) != i64::from(tokenizer.pad_id())
+        {
+            return Err(ZeroShotError::WrongPadding {
+                origin: origin.to_owned(),
+                tokenizer: tokenizer.pad_id(),
+                model: padding,
             });
         }
         let model = model.valid();
@@ -201,7 +212,7 @@ pub fn resize(preprocess: &Preprocess) -> Resize {
 }
 
 impl TextEncoder for ClipEncoders {
-    /// Texts are padded to the longest of them: what follows a text's end changes nothing.
+    /// Texts are padded to the longest of them, where what follows a text's end changes nothing.
     fn encode_texts(&self, texts: &[String]) -> Result<Tensor<2>, ZeroShotError> {
         let encoded: Vec<Vec<u32>> = texts
             .iter()
@@ -212,7 +223,15 @@ impl TextEncoder for ClipEncoders {
         if tokens.is_empty() {
             return Err(ZeroShotError::NoSamples);
         }
-        let tokens = TensorData::new(tokens, [texts.len(), length]);
+        let end = self.model.text.end();
+        let rows = tokens.chunks(length);
+        let longest = rows
+            .clone()
+            .map(|row| end.length(row))
+            .max()
+            .unwrap_or(length);
+        let tokens: Vec<i32> = rows.flat_map(|row| &row[..longest]).copied().collect();
+        let tokens = TensorData::new(tokens, [texts.len(), longest]);
         let tokens = Tensor::<2, Int>::from_data(tokens, &self.device);
         Ok(self.model.encode_text(tokens))
     }

@@ -201,6 +201,19 @@ pub enum ZeroShotError {
         /// Rows of the model's token embedding.
         model: usize,
     },
+    /// A tokenizer pads with other than what a text encoder leaves out.
+    #[error(
+        "the tokenizer of {origin} pads with id {tokenizer}, but the model's text encoder leaves out id {model}: \
+         give the model the tokenizer that it was trained with"
+    )]
+    WrongPadding {
+        /// The model.
+        origin: String,
+        /// What the tokenizer pads with.
+        tokenizer: u32,
+        /// What the model takes for padding.
+        model: i32,
+    },
     /// A sample of a shard has no label.
     #[error("sample `{key}` has no {what}: leave it out, or take the labels from elsewhere")]
     Unlabelled {

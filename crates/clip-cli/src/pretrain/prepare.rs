@@ -1,13 +1,14 @@
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use clip_data::{
     ShardItem, ShardSet, Tokenizer,
     shapes::{ShapesConfig, generate},
 };
 use clip_model::{
-    ClipConfig,
+    ClipConfig, TextConfig,
+    encoder::TextEnd,
     presets::CLIP_VOCAB_SIZE,
     weights::{Checkpoint, ReadOptions},
 };
@@ -81,6 +82,8 @@ fn differences(there: &ClipConfig, here: &ClipConfig) -> Vec<String> {
         flag(text.no_causal_mask),
         flag(own.no_causal_mask),
     );
+    let pooler = |text: &TextConfig| format!("{:?}", text.hf_pooler_type);
+    compare("text_cfg.hf_pooler_type", pooler(text), pooler(own));
     let heads = |config: &ClipConfig| config.vision_cfg.head_width.to_string();
     if there.vision_cfg.timm_model_name.is_none() {
         compare("vision_cfg.head_width", heads(there), heads(here));
@@ -144,9 +147,17 @@ pub(super) fn tokenizer(
             .into(),
         (None, None, Some(of_run)) => Arc::clone(&of_run.tokenizer),
         (None, None, None) if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip().into(),
-        (None, None, None) => Tokenizer::train(captions(shards)?.into_iter(), vocab_size)
-            .with_context(|| format!("cannot learn a vocabulary from {named}"))?
-            .into(),
+        (None, None, None) => {
+            // Its padding has an id that no vocabulary learned here has.
+            if let Some(name) = &text.hf_model_name {
+                bail!(
+                    "the text encoder {name} has a tokenizer of its own: begin with weights that bring it (`--init`)"
+                );
+            }
+            Tokenizer::train(captions(shards)?.into_iter(), vocab_size)
+                .with_context(|| format!("cannot learn a vocabulary from {named}"))?
+                .into()
+        }
     };
     if let Some(of_run) = teacher {
         of_run.reads_as(&tokenizer)?;
@@ -156,6 +167,13 @@ pub(super) fn tokenizer(
         "the tokenizer has {} tokens, but the model's `text_cfg.vocab_size` is {vocab_size}",
         tokenizer.vocab_size()
     );
+    if let TextEnd::BeforePadding(padding) = text.end() {
+        ensure!(
+            i64::from(tokenizer.pad_id()) == i64::from(padding),
+            "the tokenizer pads with id {}, but the model's text encoder leaves out id {padding}",
+            tokenizer.pad_id()
+        );
+    }
     Ok(tokenizer)
 }
 

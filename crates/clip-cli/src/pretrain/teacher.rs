@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use burn::{module::Module, tensor::Device};
 use clip_data::Tokenizer;
 use clip_model::{
-    ClipConfig, TextPool,
+    ClipConfig,
+    encoder::TextEnd,
     weights::{Checkpoint, ReadOptions},
 };
 use clip_train::{Teacher, config::RunConfig, progress::human_count};
@@ -102,9 +103,8 @@ fn suits(teacher: &ClipConfig, student: &ClipConfig) -> Result<()> {
         own.context_length
     );
     // Padding is the run's, as far as its own context.
-    let ends_at_highest = !text.no_causal_mask && text.pool_type == TextPool::Argmax;
     ensure!(
-        ends_at_highest || text.context_length == own.context_length,
+        text.end() != TextEnd::Context || text.context_length == own.context_length,
         "it reads captions with their padding, {} tokens, and the preset's have {}: take a preset with the teacher's context",
         text.context_length,
         own.context_length

@@ -18,7 +18,7 @@ const MIN_BYTES: usize = 64 << 10;
 /// Those of CLIP's kind clean a text, split it by the reference's word pattern and apply byte-level BPE:
 /// [`Tokenizer::clip`] has CLIP's own 49,408 tokens, [`Tokenizer::train`] a vocabulary of any size learned from captions.
 /// In both, start and end of text are the last two ids, so that OpenCLIP's `argmax` finds the end; texts are padded with 0.
-/// [`Tokenizer::load`] reads besides what Hugging Face's `tokenizers` runs, such as SigLIP's and BERT's. Ids are those of
+/// [`Tokenizer::load`] reads besides what Hugging Face's `tokenizers` runs, such as SigLIP's, BERT's and `RoBERTa`'s. Ids are those of
 /// OpenCLIP's tokenizers over the same files.
 ///
 /// # References
@@ -105,6 +105,14 @@ impl Tokenizer {
         }
     }
 
+    /// The id that texts are padded with.
+    pub fn pad_id(&self) -> u32 {
+        match &self.kind {
+            Kind::Clip(_) => 0,
+            Kind::HuggingFace(other) => other.pad_id(),
+        }
+    }
+
     /// Whether id 0 is a padding token, as in trained vocabularies; in CLIP's own, it is also `!`.
     pub fn has_padding_token(&self) -> bool {
         match &self.kind {
@@ -154,9 +162,9 @@ impl Tokenizer {
         context_length: usize,
     ) -> (Vec<i32>, usize) {
         let longest = texts.clone().map(<[u32]>::len).max().unwrap_or(0);
-        let (id, length) = match &self.kind {
-            Kind::HuggingFace(other) if other.pad_id() != 0 => (other.pad_id(), context_length),
-            _ => (0, longest),
+        let (id, length) = match self.pad_id() {
+            0 => (0, longest),
+            id => (id, context_length),
         };
         let mut rows = Vec::new();
         for text in texts {

@@ -1,3 +1,4 @@
+mod hugging_face_text;
 mod text;
 mod vision;
 
@@ -7,7 +8,9 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(crate) use self::hugging_face_text::TextTower;
 pub use self::{
+    hugging_face_text::{HfPooler, HfProjType},
     text::{ActKwargs, Approximate, NormKwargs, ProjType, TextConfig, TextPool},
     vision::{Layers, Tower, VisionConfig, VisionPool},
 };
@@ -106,11 +109,12 @@ impl ClipConfig {
     /// # Errors
     /// Broken JSON, numbers that don't fit together, and every key that asks for something not implemented.
     pub fn from_json(json: &str, origin: &str) -> Result<Self, ModelError> {
-        let config: Self =
+        let mut config: Self =
             serde_json::from_str(json).map_err(|source| ModelError::ConfigSyntax {
                 origin: origin.to_owned(),
                 source,
             })?;
+        config.text_cfg = config.text_cfg.with_numbers_of_named();
         config.validate(origin)?;
         Ok(config)
     }

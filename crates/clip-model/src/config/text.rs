@@ -3,16 +3,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    LARGEST, LARGEST_VOCABULARY, MOST_LAYERS, block_params, default_mlp_ratio, invalid, multiple,
-    refuse_unknown, validate_mlp, within,
+    LARGEST, LARGEST_VOCABULARY, MOST_LAYERS, block_params, default_mlp_ratio,
+    hugging_face_text::{
+        HfPooler, HfProjType, TextTower, default_projection, is_default_projection,
+    },
+    invalid, multiple, refuse_unknown, validate_mlp, within,
 };
 use crate::{
     ModelError,
-    encoder::{Activation, LAYER_NORM_EPSILON},
+    encoder::{Activation, LAYER_NORM_EPSILON, PADDING, TextEnd},
     presets,
 };
 
-/// A text transformer's architecture.
+/// A text encoder's architecture: a text transformer's, or one of Hugging Face's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TextConfig {
     /// Longest caption, in tokens, start and end included. 77: CLIP's code.
@@ -21,11 +24,14 @@ pub struct TextConfig {
     /// Tokens of the vocabulary. 49,408: CLIP's own; any other asks for one trained on the run's captions.
     #[serde(default = "default_vocab_size")]
     pub vocab_size: usize,
-    /// Features of a token.
+    /// Features of a token. 512, like the two that follow: OpenCLIP's.
+    #[serde(default = "default_width")]
     pub width: usize,
     /// Attention heads.
+    #[serde(default = "default_heads")]
     pub heads: usize,
     /// Transformer blocks.
+    #[serde(default = "default_layers")]
     pub layers: usize,
     /// Hidden features of a block's MLP, in multiples of `width`.
     #[serde(default = "default_mlp_ratio")]
@@ -51,6 +57,22 @@ pub struct TextConfig {
     /// Of GELU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act_kwargs: Option<ActKwargs>,
+    /// Name of one of Hugging Face's text encoders, whose numbers then replace `vocab_size`, `width`, `heads`, `layers` and
+    /// `mlp_ratio`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hf_model_name: Option<String>,
+    /// What follows Hugging Face's model: `mlp`, `linear`, or null where its width is `embed_dim`.
+    #[serde(
+        default = "default_projection",
+        skip_serializing_if = "is_default_projection"
+    )]
+    pub hf_proj_type: Option<HfProjType>,
+    /// How OpenCLIP makes a text's features of the tokens' that Hugging Face's model gives.
+    #[serde(default, skip_serializing_if = "HfPooler::is_default")]
+    pub hf_pooler_type: HfPooler,
+    /// Whether OpenCLIP begins with the hub's weights for Hugging Face's model; unused here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hf_model_pretrained: Option<bool>,
     /// Where OpenCLIP finds the tokenizer when it isn't CLIP's own. Unused here: a model directory carries its
     /// tokenizer in a file, and a new model whose vocabulary isn't CLIP's learns one from its captions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +144,18 @@ fn default_vocab_size() -> usize {
     presets::CLIP_VOCAB_SIZE
 }
 
+fn default_width() -> usize {
+    512
+}
+
+fn default_heads() -> usize {
+    8
+}
+
+fn default_layers() -> usize {
+    12
+}
+
 fn default_eos_id() -> i32 {
     2
 }
@@ -184,8 +218,20 @@ impl TextConfig {
         self.norm_kwargs.map_or(LAYER_NORM_EPSILON, |norm| norm.eps)
     }
 
+    /// Where a caption is over for the text encoder.
+    pub fn end(&self) -> TextEnd {
+        match self.hf_model_name {
+            Some(_) => TextEnd::BeforePadding(PADDING),
+            None if !self.no_causal_mask && self.pool_type == TextPool::Argmax => TextEnd::Highest,
+            None => TextEnd::Context,
+        }
+    }
+
     /// Number of parameters.
     pub(super) fn num_params(&self, embed_dim: usize) -> usize {
+        if let TextTower::HuggingFace(shape) = self.tower() {
+            return shape.num_params(embed_dim);
+        }
         let projection = match (self.proj_type, self.proj_bias) {
             (ProjType::None, _) => 0,
             (ProjType::Linear, false) => self.width * embed_dim,
@@ -222,6 +268,9 @@ impl TextConfig {
             let reason = "`text_cfg.context_length` and `text_cfg.vocab_size` must be at least 3: \
                           a start token, an end token and one between";
             return Err(invalid(reason.to_owned(), origin));
+        }
+        if let Some(name) = &self.hf_model_name {
+            return self.validate_hugging_face(name, embed_dim, origin);
         }
         if self.proj_type == ProjType::None && self.width != embed_dim {
             let reason = format!(

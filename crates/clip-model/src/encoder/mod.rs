@@ -1,4 +1,4 @@
-//! The image encoders, the text encoder and the transformer they share.
+//! The image encoders, the text encoders and the transformer they share.
 
 mod activation;
 mod attention;
@@ -8,12 +8,14 @@ mod block;
 mod chain;
 mod convnext;
 mod eva;
+mod hugging_face;
 mod image;
 mod modified_resnet;
 mod passes;
 mod sequences;
 mod siglip;
 mod text;
+mod text_encoder;
 mod vision;
 
 pub use activation::Activation;
@@ -30,9 +32,14 @@ pub use eva::{
     Eva, EvaAttention, EvaBlock, EvaFamily, EvaMlp, EvaProjections, EvaShape, EvaTrunk,
     FusedProjections, SeparateProjections, SwiGlu,
 };
+pub use hugging_face::{
+    HfAttention, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, PADDING, Roberta,
+    RobertaEmbeddings, RobertaEncoder, RobertaLayer,
+};
 pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};
 pub use passes::{BlockGradients, Kept, ScoreMask};
 pub use siglip::{AttentionPoolLatent, SIGLIP_EPSILON, SiglipShape, SiglipVisionTransformer};
 pub use text::{EmbeddedCaptions, TextProjection, TextTransformer};
+pub use text_encoder::{TextEncoder, TextEnd};
 pub use vision::{PatchEmbedding, VisionTransformer};

@@ -4,7 +4,7 @@ use burn::{
     tensor::{Bool, Device, Int, Tensor, module::embedding},
 };
 
-use super::{Activation, Chain, ResidualAttentionBlock, Transformer, block::layer_norm};
+use super::{Activation, Chain, ResidualAttentionBlock, TextEnd, Transformer, block::layer_norm};
 use crate::{Init, ProjType, TextConfig, TextPool};
 
 /// The text transformer of the paper, causal and pooled at the end-of-text token, or SigLIP's, which is neither.
@@ -29,13 +29,39 @@ pub struct TextTransformer {
     causal: bool,
 }
 
-/// Captions as the text transformer begins with them.
+/// Captions as a text encoder begins with them.
 #[derive(Clone, Debug)]
 pub struct EmbeddedCaptions {
     /// `[batch, tokens]`.
     tokens: Tensor<2, Int>,
     /// `[batch, tokens, width]`, in f32.
     embedded: Tensor<3>,
+}
+
+impl EmbeddedCaptions {
+    pub(super) fn of(tokens: Tensor<2, Int>, embedding: &Embedding) -> Self {
+        Self {
+            embedded: embedding.forward(tokens.clone()), // f32, whatever the rest computes in
+            tokens,
+        }
+    }
+
+    /// The same, whose graph begins with the leaf that comes beside them.
+    pub(super) fn as_leaf(tokens: Tensor<2, Int>, table: &Embedding) -> (Self, Tensor<3>) {
+        let weight = table.weight.val();
+        let embedded = embedding(weight.clone().inner(), tokens.clone().inner());
+        let leaf = Tensor::from_inner(embedded).set_require_grad(weight.is_require_grad());
+        let embedded = leaf.clone();
+        (Self { tokens, embedded }, leaf)
+    }
+
+    pub(super) fn tokens(&self) -> &Tensor<2, Int> {
+        &self.tokens
+    }
+
+    pub(super) fn embedded(&self) -> Tensor<3> {
+        self.embedded.clone()
+    }
 }
 
 /// Into the joint space.
@@ -153,38 +179,20 @@ impl TextTransformer {
 
     /// Looks up the captions' tokens.
     fn embed(&self, tokens: &Tensor<2, Int>) -> EmbeddedCaptions {
-        let tokens = self.padded(tokens);
-        EmbeddedCaptions {
-            embedded: self.token_embedding.forward(tokens.clone()), // f32, whatever the rest computes in
-            tokens,
+        EmbeddedCaptions::of(self.padded(tokens), &self.token_embedding)
+    }
+
+    /// Where a text is over: the paper's is at its token of the highest id.
+    pub fn end(&self) -> TextEnd {
+        if self.causal && self.pool == TextPool::Argmax {
+            TextEnd::Highest
+        } else {
+            TextEnd::Context
         }
     }
 
-    /// Captions of which a graph begins with the tokens that were looked up: the embedding is as large as the vocabulary,
-    /// and so is a gradient by it, whatever few tokens it is of. Whoever has those by the leaf can add them all at once.
-    ///
-    /// # Shapes
-    /// - `tokens`: as for [`forward`](Self::forward), with autodiff
-    /// - returns, beside the captions, the leaf, `[batch, tokens, width]`, in f32, padded where padding counts
-    ///
-    /// # Panics
-    /// If there are more tokens than the context has positions.
-    pub fn embed_as_leaf(&self, tokens: &Tensor<2, Int>) -> (EmbeddedCaptions, Tensor<3>) {
-        let tokens = self.padded(tokens);
-        let weight = self.token_embedding.weight.val();
-        let embedded = embedding(weight.clone().inner(), tokens.clone().inner());
-        let leaf = Tensor::from_inner(embedded).set_require_grad(weight.is_require_grad());
-        let embedded = leaf.clone();
-        (EmbeddedCaptions { tokens, embedded }, leaf)
-    }
-
-    /// Whether a text is over at its token of the highest id, so that what follows changes nothing.
-    pub fn ends_at_highest(&self) -> bool {
-        self.causal && self.pool == TextPool::Argmax
-    }
-
     /// The tokens, brought up to the context where padding counts.
-    fn padded(&self, tokens: &Tensor<2, Int>) -> Tensor<2, Int> {
+    pub(super) fn padded(&self, tokens: &Tensor<2, Int>) -> Tensor<2, Int> {
         let [batch, length] = tokens.dims();
         let [context, _] = self.positional_embedding.val().dims();
         assert!(

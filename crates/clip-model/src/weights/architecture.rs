@@ -13,6 +13,9 @@ const HEAD_WIDTH: usize = 64;
 /// Longest axis of a tensor that is believed: a hundred times the vocabularies of today.
 const MAX_LENGTH: usize = 1 << 24;
 
+/// How the token embeddings of Hugging Face's text encoders end.
+const HUGGING_FACE_WORDS: &str = "transformer.embeddings.word_embeddings.weight";
+
 /// Infers the architecture from the shapes of tensors in OpenCLIP's names, and says what the shapes left open.
 ///
 /// # References
@@ -54,6 +57,14 @@ pub(super) fn infer<'a>(
     {
         return Err(unknown(
             "its image encoder is one of timm's, which shapes don't name".to_owned(),
+        ));
+    }
+    if tensors
+        .clone()
+        .any(|(name, _)| name.ends_with(HUGGING_FACE_WORDS))
+    {
+        return Err(unknown(
+            "its text encoder is one of Hugging Face's, which shapes don't name".to_owned(),
         ));
     }
     let width = shape("ln_final.weight", 0)?;
@@ -149,13 +160,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_encoder_of_timms_must_be_named() {
-        let tensors = [("visual.trunk.stem.0.weight", &[96, 3, 4, 4][..])];
-        let error = infer(Path::new("w.safetensors"), tensors.into_iter(), false).unwrap_err();
-        let error = error.to_string();
-        assert!(
-            error.contains("one of timm's") && error.contains("by a preset"),
-            "{error}"
-        );
+    fn an_encoder_of_others_must_be_named() {
+        let timms = ("visual.trunk.stem.0.weight", &[96, 3, 4, 4][..]);
+        let words = "text.transformer.embeddings.word_embeddings.weight";
+        let hugging_faces = (words, &[50_265, 768][..]);
+        for (tensor, told) in [
+            (timms, "one of timm's"),
+            (hugging_faces, "one of Hugging Face's"),
+        ] {
+            let tensors = [tensor].into_iter();
+            let error = infer(Path::new("w.safetensors"), tensors, false).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains(told) && error.contains("by a preset"),
+                "{error}"
+            );
+        }
     }
 }

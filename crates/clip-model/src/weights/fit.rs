@@ -20,7 +20,7 @@ pub(super) fn is_ignored(name: &str) -> bool {
         "vocab_size",
         "attn_mask",
     ];
-    const SUFFIXES: [&str; 2] = [".position_ids", ".attn_mask"];
+    const SUFFIXES: [&str; 3] = [".position_ids", ".token_type_ids", ".attn_mask"];
     NAMES.contains(&name) || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 

@@ -9,14 +9,15 @@ use burn::{
 
 use super::{
     file::Stored,
+    fit::is_ignored,
     names::{NamedParam, named_params},
     safetensors::transpose,
     state_dict::{HostTensor, StateDict},
 };
 use crate::{Clip, ModelError};
 
-/// Replaces all the model's weights by a file's, which must have exactly the model's parameters. Beside the model, one
-/// tensor is in memory at a time.
+/// Replaces all the model's weights by a file's, which must have exactly the model's parameters, beside numbers that follow
+/// from its configuration. Beside the model, one tensor is in memory at a time.
 ///
 /// # Errors
 /// [`ModelError::Io`], [`ModelError::WeightsSyntax`], or [`ModelError::WeightsMismatch`] naming every
@@ -42,7 +43,7 @@ pub fn load_weights(model: Clip, path: &Path) -> Result<Clip, ModelError> {
     }
     let unexpected: Vec<String> = tensors
         .keys()
-        .filter(|name| !params.iter().any(|param| param.name == **name))
+        .filter(|name| !params.iter().any(|param| param.name == **name) && !is_ignored(name))
         .cloned()
         .collect();
     if !(missing.is_empty() && unexpected.is_empty() && misshapen.is_empty()) {

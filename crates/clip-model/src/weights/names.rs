@@ -109,6 +109,9 @@ fn open_clip_name(path: &str, custom_text: bool) -> String {
         .replace(".gamma", ".weight")
         .replace(".beta", ".bias")
         .replace(".scale", ".gamma");
+    if HUGGING_FACE.iter().any(|part| name.starts_with(part)) {
+        return hugging_face_name(&name);
+    }
     if !["visual.trunk.", "visual.head."]
         .iter()
         .any(|timm| name.starts_with(timm))
@@ -130,6 +133,30 @@ fn open_clip_name(path: &str, custom_text: bool) -> String {
         .replace(".out_proj.", ".proj.")
         .replace(".c_fc.", ".fc1.")
         .replace(".c_proj.", ".fc2.")
+}
+
+/// Where parameters of Hugging Face's text encoders are.
+const HUGGING_FACE: [&str; 4] = [
+    "text.transformer.embeddings.",
+    "text.transformer.encoder.",
+    "text.transformer.pooler.",
+    "text.proj.",
+];
+
+/// transformers has a module around each of a layer's parts, and OpenCLIP's projection is a sequence.
+fn hugging_face_name(name: &str) -> String {
+    name.replace(".embeddings.norm.", ".embeddings.LayerNorm.")
+        .replace(".attention.output.", ".attention.output.dense.")
+        .replace(".attention.query.", ".attention.self.query.")
+        .replace(".attention.key.", ".attention.self.key.")
+        .replace(".attention.value.", ".attention.self.value.")
+        .replace(".attention_norm.", ".attention.output.LayerNorm.")
+        .replace(".mlp.c_fc.", ".intermediate.dense.")
+        .replace(".mlp.c_proj.", ".output.dense.")
+        .replace(".mlp_norm.", ".output.LayerNorm.")
+        .replace(".transformer.pooler.", ".transformer.pooler.dense.")
+        .replace("text.proj.c_fc.", "text.proj.0.")
+        .replace("text.proj.c_proj.", "text.proj.2.")
 }
 
 #[cfg(test)]

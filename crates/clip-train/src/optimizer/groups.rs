@@ -73,7 +73,7 @@ impl Parameters {
 impl Layer {
     /// Of a parameter's path, in any of the towers.
     fn of(path: &[String]) -> Self {
-        const EMBEDDINGS: [&str; 15] = [
+        const EMBEDDINGS: [&str; 16] = [
             "conv1",
             "conv2",
             "conv3",
@@ -89,12 +89,13 @@ impl Layer {
             "patch_embed",
             "pos_embed",
             "stem",
+            "embeddings",
         ];
         // A stage's bottlenecks have a `conv1` of their own, further down.
         for (at, name) in path.iter().enumerate() {
             let number = || path.get(at + 1)?.parse::<usize>().ok();
             // A stage has blocks of its own, further down.
-            if ["resblocks", "blocks", "stages"].contains(&name.as_str()) {
+            if ["resblocks", "blocks", "stages", "layer"].contains(&name.as_str()) {
                 return number().map_or(Self::Head, |block| Self::At(block + 1));
             }
             if let Some(stage) = name.strip_prefix("layer").and_then(|n| n.parse().ok()) {
@@ -177,6 +178,17 @@ mod tests {
             ("visual.trunk.head.weight", Layer::Head),
             ("text.token_embedding.weight", Layer::At(0)),
             ("text.text_projection", Layer::Head),
+            (
+                "text.transformer.embeddings.word_embeddings.weight",
+                Layer::At(0),
+            ),
+            ("text.transformer.embeddings.norm.gamma", Layer::At(0)),
+            (
+                "text.transformer.encoder.layer.11.mlp_norm.gamma",
+                Layer::At(12),
+            ),
+            ("text.transformer.pooler.weight", Layer::Head),
+            ("text.proj.c_fc.weight", Layer::Head),
             ("logit_scale", Layer::Head),
         ] {
             assert_eq!(of(path), layer, "{path}");

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use clip_model::encoder::TextTransformer;
+use clip_model::encoder::{TextEncoder, TextEnd};
 
 /// The token ids of a batch's captions, on the host, where their lengths are known.
 #[derive(Clone, Debug)]
@@ -48,20 +48,18 @@ impl Captions {
     /// that changes nothing.
     pub(super) fn of(
         &self,
-        text: &TextTransformer,
+        text: &TextEncoder,
         range: Range<usize>,
         buckets: usize,
         device: &Device,
     ) -> Buckets {
-        if text.ends_at_highest() {
-            self.buckets(range, buckets, device)
-        } else {
-            self.whole(range, device)
+        match text.end() {
+            TextEnd::Context => self.whole(range, device),
+            end => self.buckets(range, end, buckets, device),
         }
     }
 
-    /// Captions of a range as they are, for a text tower to which more of them counts than the highest id and what is
-    /// before it.
+    /// Captions of a range as they are, for a text tower to which their padding counts.
     pub(super) fn whole(&self, range: Range<usize>, device: &Device) -> Buckets {
         let ids = self.ids[range.start * self.length..range.end * self.length].to_vec();
         let place: Vec<i32> = (0..range.len() as i32).collect();
@@ -73,16 +71,16 @@ impl Captions {
     }
 
     /// Captions of a range, in at most `buckets` tensors, without what follows their ends.
-    pub(super) fn buckets(&self, range: Range<usize>, buckets: usize, device: &Device) -> Buckets {
+    pub(super) fn buckets(
+        &self,
+        range: Range<usize>,
+        end: TextEnd,
+        buckets: usize,
+        device: &Device,
+    ) -> Buckets {
         let row = |at: usize| &self.ids[at * self.length..(at + 1) * self.length];
-        // The end of a text is its highest id, as for the text tower, which is causal: the rest changes nothing.
-        let length = |at: usize| {
-            let ids = row(at);
-            let end = (0..ids.len()).max_by_key(|&at| (ids[at], std::cmp::Reverse(at)));
-            end.unwrap_or(0) + 1
-        };
         let count = range.len();
-        let mut order: Vec<(usize, usize)> = range.map(|at| (length(at), at)).collect();
+        let mut order: Vec<(usize, usize)> = range.map(|at| (end.length(row(at)), at)).collect();
         order.sort_unstable();
         let mut place = vec![0i32; count];
         let first = order.iter().map(|(_, at)| *at).min().unwrap_or(0);
@@ -161,7 +159,7 @@ mod tests {
     fn similar_lengths_share_a_bucket_and_the_order_comes_back() {
         let rows = [[9, 1, 2, 8, 10], [9, 10, 0, 0, 0], [9, 3, 10, 0, 0]];
         let captions = Captions::new(rows.concat(), 5);
-        let buckets = captions.buckets(0..3, 2, &Device::flex());
+        let buckets = captions.buckets(0..3, TextEnd::Highest, 2, &Device::flex());
         let shapes: Vec<_> = buckets.tokens.iter().map(Tensor::dims).collect();
         assert_eq!(shapes, [[2, 3], [1, 5]]);
         let place: Vec<i32> = buckets
@@ -171,7 +169,7 @@ mod tests {
             .try_to_vec()
             .unwrap();
         assert_eq!(place, [2, 0, 1]);
-        let part = captions.buckets(1..2, 4, &Device::flex());
+        let part = captions.buckets(1..2, TextEnd::Highest, 4, &Device::flex());
         assert_eq!(part.tokens[0].dims(), [1, 2]);
     }
 }

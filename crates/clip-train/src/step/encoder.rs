@@ -7,7 +7,7 @@ use burn::{
 };
 use clip_model::{
     Clip, Precision,
-    encoder::{BatchStatistics, ImageEncoder},
+    encoder::{BatchStatistics, EmbeddedCaptions, ImageEncoder, TextEncoder},
     loss::ContrastiveGradients,
 };
 
@@ -201,17 +201,11 @@ impl<'a> Encoder<'a> {
             encoded.image_tape = tape;
         }
         if self.text_trains {
-            let (text, captions) = (&model.text, &chunk.captions);
-            let recompute = self.options.recompute;
-            let features = captions.encode(|tokens| {
-                let (captions, leaf) = text.embed_as_leaf(tokens);
+            let features = chunk.captions.encode(|tokens| {
+                let (captions, leaf) = model.text.embed_as_leaf(tokens);
                 encoded.looked_up.push(leaf);
-                if !Tape::serves(text, recompute) {
-                    return text.forward_embedded(&captions);
-                }
-                let inference = &self.inference.text;
-                let (features, tape) = Tape::record(text, inference, &captions, recompute);
-                encoded.text_tapes.push(tape);
+                let (features, tape) = self.encode_captions(&model.text, &captions);
+                encoded.text_tapes.extend(tape);
                 features
             });
             encoded.text = Some(features.cast(DType::F32));
@@ -247,6 +241,24 @@ impl<'a> Encoder<'a> {
         };
         let statistics = BatchStatistics::default();
         (features.cast(DType::F32), statistics, Some(tape))
+    }
+
+    /// Hugging Face's text encoders have no blocks like these: they keep their whole graph.
+    fn encode_captions(
+        &self,
+        text: &TextEncoder,
+        captions: &EmbeddedCaptions,
+    ) -> (Tensor<2>, Option<Tape>) {
+        let recompute = self.options.recompute;
+        match (text, &self.inference.text) {
+            (TextEncoder::Transformer(chain), TextEncoder::Transformer(inference))
+                if Tape::serves(chain, recompute) =>
+            {
+                let (features, tape) = Tape::record(chain, inference, captions, recompute);
+                (features, Some(tape))
+            }
+            _ => (text.forward_embedded(captions), None),
+        }
     }
 
     /// What `encoded` holds, and what it leaves out.
@@ -319,12 +331,12 @@ impl Encoded {
         let mut tapes = self.text_tapes.into_iter();
         for (leaf, ids) in self.looked_up.iter().zip(self.chunk.captions.ids()) {
             // A bucket's tokens are where its tape begins, or on the graph that all share.
-            let grad = match tapes.next() {
-                Some(tape) => {
-                    let of_stem = tape.back(&model.text, &mut found, parameters);
+            let grad = match (tapes.next(), &model.text) {
+                (Some(tape), TextEncoder::Transformer(chain)) => {
+                    let of_stem = tape.back(chain, &mut found, parameters);
                     of_stem.and_then(|mut of_stem| leaf.grad_remove(&mut of_stem))
                 }
-                None => leaf.grad_remove(&mut found),
+                _ => leaf.grad_remove(&mut found),
             };
             if let Some(grad) = grad {
                 grads.tokens.push(ids, grad);

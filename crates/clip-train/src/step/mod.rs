@@ -265,7 +265,7 @@ impl ContrastiveStep {
             let scale = self.gradient_scale(&found, room);
             (found, scale)
         };
-        let token_embedding = &model.text.token_embedding.weight;
+        let token_embedding = &model.text.token_embedding().weight;
         let [vocab_size, _] = token_embedding.val().dims();
         let mut by_embedding = EmbeddingGradient::new(vocab_size);
         let mut grads = GradientsParams::new();

@@ -251,6 +251,7 @@ fn beyond_clip_model(config: &ClipConfig) -> Option<&'static str> {
             "`vision_cfg.pool_type`",
             vision.pool_type != VisionPool::Tok,
         ),
+        ("`text_cfg.hf_model_name`", text.hf_model_name.is_some()),
         ("`text_cfg.no_causal_mask`", text.no_causal_mask),
         ("`text_cfg.pool_type`", !pools_at_the_end),
         ("`text_cfg.proj_bias`", text.proj_bias),
@@ -290,6 +291,7 @@ mod tests {
         for (preset, name) in [
             ("RN50", "a residual network (`vision_cfg.layers`)"),
             ("ViT-B-16-SigLIP", "`vision_cfg.timm_model_name`"),
+            ("roberta-ViT-B-32", "`text_cfg.hf_model_name`"),
         ] {
             let config = ClipConfig::load(preset).unwrap();
             let error = to_config(&config, tokens, FloatType::F32).unwrap_err();

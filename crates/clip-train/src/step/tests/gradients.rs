@@ -71,10 +71,13 @@ fn blocks_that_go_back_by_themselves_find_what_autodiff_does() {
         let scale = |value| LayerScale {
             scale: Param::from_tensor(Tensor::full([32], value, &device)),
         };
-        for block in &mut model.text.transformer.resblocks {
+        let TextEncoder::Transformer(text) = &mut model.text else {
+            panic!("OpenCLIP's own");
+        };
+        for block in &mut text.transformer.resblocks {
             (block.ls_1, block.ls_2) = (Some(scale(0.4)), Some(scale(0.5)));
         }
-        assert!(!model.text.blocks()[0].is_one_operation());
+        assert!(!text.blocks()[0].is_one_operation());
         if locked {
             // The text tower's lower block, below which nothing needs a gradient, and a part of an image block.
             model.text = model.text.lock(2);
@@ -128,7 +131,9 @@ fn a_teachers_part_is_that_of_the_plain_loss_in_any_chunks() {
     let plain = {
         // Whole images for the teacher, as many of their patches as are kept for the student.
         let device = &Device::flex();
-        let captions = pairs.captions.buckets(0..BATCH, 1, device);
+        let captions = pairs
+            .captions
+            .buckets(0..BATCH, TextEnd::Highest, 1, device);
         let model = model.valid();
         let keep = pairs
             .patches
@@ -287,7 +292,9 @@ fn the_gradients_are_those_of_the_plain_loss() {
     let device = Device::flex().autodiff();
     let model = model(&device);
     let pairs = batch(BATCH);
-    let captions = pairs.captions.buckets(0..BATCH, 1, &device);
+    let captions = pairs
+        .captions
+        .buckets(0..BATCH, TextEnd::Highest, 1, &device);
     let loss = InfoNce::default().forward(ContrastiveBatch::new(
         model.encode_image(pairs.images.rows(0..BATCH, &device)),
         captions.encode(|tokens| model.encode_text(tokens.clone())),
@@ -339,4 +346,48 @@ fn captions_that_end_elsewhere_are_not_cut_at_their_highest_id() {
         (losses[0] - losses[1]).abs() > 100.0 * ROUNDING,
         "{losses:?}"
     );
+}
+
+/// `RoBERTa`, whose padding is no 0 and isn't attended to, on captions without a token of CLIP's meaning.
+#[test]
+fn padding_that_a_text_encoder_leaves_out_is_cut() {
+    let device = Device::flex().autodiff();
+    let shape = HfTextShape {
+        vocab_size: 50,
+        positions: 14,
+        width: 16,
+        heads: 2,
+        layers: 2,
+        mlp_width: 32,
+        pooler: HfPooler::MeanPooler,
+        projection: Some(HfProjType::Mlp),
+    };
+    let init = &mut Init::new(9, &device);
+    let numbered = weights(&model(&device)).len();
+    for _ in 0..numbered {
+        // Numbers that the rest of the model has.
+        init.constant([1], 0.0);
+    }
+    let mut model = model(&device);
+    model.text = TextEncoder::HuggingFace(HfTextEncoder::init(&shape, 16, init));
+    let pairs = |length: usize| {
+        let rows = (0..BATCH as i32).flat_map(|row| {
+            let words = row % 4 + 1;
+            let caption = (0..words).map(|at| 3 + (row * 7 + at * 11) % 47);
+            let caption = std::iter::once(0).chain(caption).chain([2]);
+            let padding = std::iter::repeat_n(1, length - words as usize - 2);
+            caption.chain(padding).collect::<Vec<_>>()
+        });
+        PairBatch::new(batch(BATCH).images, Captions::new(rows.collect(), length))
+    };
+    let whole = found(step(BATCH), &model, &pairs(6));
+    assert_eq!(whole.1.len(), 8 + 2 * 12 + 5 + 2 * 16 + 2 + 1);
+    for (length, chunk, buckets) in [(12, BATCH, 1), (6, BATCH, 3), (12, 5, 2)] {
+        let step = step(chunk).with_text_buckets(buckets);
+        assert_same(&whole, &found(step, &model, &pairs(length)), ROUNDING);
+    }
+    // A locked encoder is trained in its projection alone, as in the reference.
+    model.text = model.text.lock(0);
+    let (_, grads) = found(step(BATCH), &model, &pairs(6));
+    assert_eq!(grads.len(), 8 + 2 * 12 + 2 + 1);
 }

@@ -11,8 +11,11 @@ use burn::{
 };
 use clip_data::Cursor;
 use clip_model::{
-    ClipConfig, ImageNorm,
-    encoder::{Chain, ImageEncoder, LayerScale},
+    ClipConfig, HfPooler, HfProjType, ImageNorm, Init,
+    encoder::{
+        Chain, HfTextEncoder, HfTextShape, ImageEncoder, LayerScale, TextEncoder, TextEnd,
+        TextTransformer,
+    },
     loss::{Groups, InfoNce, SigLip},
     weights::weights_bytes,
 };
@@ -42,6 +45,13 @@ fn config() -> ClipConfig {
 
 fn model(device: &Device) -> Clip {
     config().init(9, device)
+}
+
+fn own_text(model: &Clip) -> &TextTransformer {
+    match &model.text {
+        TextEncoder::Transformer(text) => text,
+        TextEncoder::HuggingFace(_) => panic!("OpenCLIP's own"),
+    }
 }
 
 fn batch(size: usize) -> PairBatch {

@@ -1,0 +1,168 @@
+use burn::{
+    module::Module,
+    nn::{Embedding, Linear},
+    tensor::{Bool, DType, Int, Tensor},
+};
+
+use super::{
+    super::{Activation, EmbeddedCaptions, Mlp},
+    HfTextShape, Roberta,
+    shape::PADDING,
+};
+use crate::{HfPooler, HfProjType, Init};
+
+/// One of Hugging Face's transformers, then OpenCLIP's pooler and projection.
+///
+/// # References
+/// `HFTextEncoder` in `open_clip/hf_model.py`.
+#[derive(Module, Debug)]
+pub struct HfTextEncoder {
+    /// Hugging Face's model.
+    pub transformer: HfTransformer,
+    /// Into the joint space; none where that is as wide.
+    pub proj: Option<HfProjection>,
+    #[module(skip)]
+    pooler: HfPooler,
+    longest: usize,
+}
+
+/// The families of models.
+#[derive(Module, Debug)]
+pub enum HfTransformer {
+    /// `RoBERTa` and XLM-`RoBERTa`.
+    Roberta(Roberta),
+}
+
+/// Into the joint space.
+#[derive(Module, Debug)]
+pub enum HfProjection {
+    /// `[width, embed_dim]`, without bias.
+    Linear(Linear),
+    /// Two layers without biases around GELU, with as many hidden features as the mean of both widths.
+    Mlp(Mlp),
+}
+
+impl HfTextEncoder {
+    /// With initial weights as transformers and OpenCLIP draw them.
+    pub fn init(shape: &HfTextShape, embed_dim: usize, init: &mut Init) -> Self {
+        Self {
+            transformer: HfTransformer::Roberta(Roberta::init(shape, init)),
+            proj: HfProjection::init(shape, embed_dim, init),
+            pooler: shape.pooler,
+            longest: shape.longest(),
+        }
+    }
+
+    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
+    /// are. Groups are the embeddings and each layer. The projection is always trained, and so is a pooler of the model's
+    /// unless all of that is locked.
+    ///
+    /// # References
+    /// OpenCLIP's `--lock-text-unlocked-layers`; `HFTextEncoder.lock`.
+    pub fn lock(self, unlocked_groups: usize) -> Self {
+        let HfTransformer::Roberta(roberta) = self.transformer;
+        Self {
+            transformer: HfTransformer::Roberta(roberta.lock(unlocked_groups)),
+            ..self
+        }
+    }
+
+    /// Features of each caption in the joint space, not normalised. How far captions are padded changes nothing.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, tokens]`, padded with [`PADDING`](super::PADDING)
+    /// - returns `[batch, embed_dim]`
+    ///
+    /// # Panics
+    /// If there are more tokens than the model has positions.
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
+        self.check(&tokens);
+        self.forward_embedded(&EmbeddedCaptions::of(tokens, self.token_embedding()))
+    }
+
+    /// The same of captions whose tokens were looked up.
+    ///
+    /// # Shapes
+    /// - returns `[batch, embed_dim]`
+    pub fn forward_embedded(&self, captions: &EmbeddedCaptions) -> Tensor<2> {
+        let attended = captions.tokens().clone().not_equal_elem(PADDING);
+        let only_first = self.pooler != HfPooler::MeanPooler;
+        let HfTransformer::Roberta(roberta) = &self.transformer;
+        let x = roberta.forward(captions, &attended, only_first);
+        let pooled = match (self.pooler, &roberta.pooler) {
+            (HfPooler::MeanPooler, _) => mean(x, attended),
+            (HfPooler::ClsPooler, Some(pooler)) => pooler.forward(first(x)).tanh(),
+            (HfPooler::ClsPooler | HfPooler::ClsLastHiddenStatePooler, _) => first(x),
+        };
+        match &self.proj {
+            Some(projection) => projection.forward(pooled),
+            None => pooled,
+        }
+    }
+
+    /// # Panics
+    /// If there are more tokens than the model has positions.
+    pub(in super::super) fn check(&self, tokens: &Tensor<2, Int>) {
+        let [_, length] = tokens.dims();
+        let longest = self.longest;
+        assert!(
+            length <= longest,
+            "{length} tokens, but the text encoder has {longest} positions"
+        );
+    }
+
+    /// `[vocab_size, width]`.
+    pub fn token_embedding(&self) -> &Embedding {
+        let HfTransformer::Roberta(roberta) = &self.transformer;
+        &roberta.embeddings.word_embeddings
+    }
+}
+
+/// Of the tokens that aren't padding.
+///
+/// # Shapes
+/// - `x`: `[batch, tokens, width]`
+/// - `attended`: `[batch, tokens]`
+/// - returns `[batch, width]`
+fn mean(x: Tensor<3>, attended: Tensor<2, Bool>) -> Tensor<2> {
+    let dtype = x.dtype();
+    let weights = attended.float().unsqueeze_dim::<3>(2);
+    let sum = (x.cast(DType::F32) * weights.clone()).sum_dim(1);
+    (sum / weights.sum_dim(1)).squeeze_dim::<2>(1).cast(dtype)
+}
+
+/// # Shapes
+/// - `x`: `[batch, 1, width]`
+/// - returns `[batch, width]`
+fn first(x: Tensor<3>) -> Tensor<2> {
+    x.squeeze_dim(1)
+}
+
+impl HfProjection {
+    /// PyTorch's default initialisation.
+    fn init(shape: &HfTextShape, embed_dim: usize, init: &mut Init) -> Option<Self> {
+        let mut matrix = |from: usize, to: usize| Linear {
+            weight: init.uniform([from, to], (from as f64).powf(-0.5)),
+            bias: None,
+        };
+        let hidden = shape.projection_width(embed_dim);
+        shape.projection.map(|projection| match projection {
+            HfProjType::Linear => Self::Linear(matrix(shape.width, embed_dim)),
+            HfProjType::Mlp => Self::Mlp(Mlp {
+                c_fc: matrix(shape.width, hidden),
+                c_proj: matrix(hidden, embed_dim),
+                activation: Activation::Gelu,
+            }),
+        })
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, width]`
+    /// - returns `[batch, embed_dim]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Linear(linear) => linear.forward(x),
+            Self::Mlp(mlp) => mlp.forward(x.unsqueeze_dim(1)).squeeze_dim(1),
+        }
+    }
+}
