@@ -1,5 +1,5 @@
-"""Writes hugging_face_goldens.json: two small tokenizers built as SigLIP's and BERT's are, and what OpenCLIP's HFTokenizer
-makes of captions with them.
+"""Writes hugging_face_goldens.json: small tokenizers built as those of SigLIP, BERT, XLM-RoBERTa and RoBERTa are, and what
+OpenCLIP's HFTokenizer makes of captions with them.
 
     python -m venv venv && venv/bin/pip install -r tests/reference/requirements.txt
     venv/bin/python crates/clip-data/tests/reference/hugging_face_goldens.py
@@ -11,7 +11,7 @@ import tempfile
 import open_clip
 from open_clip.tokenizer import HFTokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, RobertaTokenizer, XLMRobertaTokenizer
 
 assert open_clip.__version__ == "3.3.0", open_clip.__version__
 
@@ -22,6 +22,8 @@ TEXTS = [
     "dogs dogs dogs dogs dogs dogs",
     "\u65e5\u672c [SEP] dog </s>",
     "?!",
+    "\u0421\u043e\u0431\u0430\u043a\u0430, \u72d7\u3068\u72ac  \u0915\u0941\u0924\u094d\u0924\u093e",
+    "a <mask> dog<pad> of \ud55c",
     "",
 ]
 PIECES = ["\u2581a", "\u2581photo", "\u2581of", "\u2581dog", "s", "\u2581two", "\u2581red", "\u2581on", "\u2581grass",
@@ -50,10 +52,26 @@ def bert():
         tokenizer_object=tokenizer, **{f"{kind}_token": name for kind, name in names.items()})
 
 
+def xlm_roberta():
+    pieces = [*PIECES, "\u2581\u0421\u043e\u0431", "\u0430\u043a", "\u0430", "\u72d7", "\u2581\u0915\u0941", ","]
+    scores = [(piece, -1.0 - index / 10) for index, piece in enumerate(pieces)]
+    special = [(token, 0.0) for token in ["<s>", "<pad>", "</s>", "<unk>"]]
+    return XLMRobertaTokenizer(vocab=[*special, *scores, ("<mask>", 0.0)])
+
+
+def roberta():
+    merges = [("d", "o"), ("do", "g"), ("\u0120", "dog"), ("\u0120", "a"), ("\u0120", "o"), ("\u0120o", "f")]
+    words = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    words += [first + second for first, second in merges] + ["<mask>"]
+    return RobertaTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=merges)
+
+
 goldens = []
 for name, tokenizer, context, kwargs in [
     ("siglip", siglip(), 8, {"clean": "canonicalize"}),
     ("bert", bert(), 7, {"strip_sep_token": True}),
+    ("xlm-roberta", xlm_roberta(), 8, {}),
+    ("roberta", roberta(), 13, {}),
 ]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
