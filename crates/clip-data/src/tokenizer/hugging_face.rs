@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::{PaddingParams, PaddingStrategy, Tokenizer as Inner};
 
 use super::clean::Clean;
+use super::nllb::name_language;
 use super::save::TOKENIZER_CONFIG_FILE;
 use super::text::Encoded;
 use crate::DataError;
@@ -104,6 +105,7 @@ impl HuggingFaceTokenizer {
             .with_truncation(None)
             .map_err(|error| wrong(error.to_string()))?;
         let mut config = object(&folder.join(TOKENIZER_CONFIG_FILE))?;
+        name_language(&mut inner, &config).map_err(wrong)?;
         for side in ["padding_side", "truncation_side"] {
             if config.get(side).is_some_and(|side| side == "left") {
                 return Err(wrong(format!("`{side}` = left is not implemented")));

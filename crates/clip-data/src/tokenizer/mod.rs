@@ -7,6 +7,7 @@ mod html;
 mod hugging_face;
 mod load;
 mod mojibake;
+mod nllb;
 mod openai;
 mod save;
 mod split;

@@ -1,5 +1,5 @@
-"""Writes hugging_face_goldens.json: small tokenizers built as those of SigLIP, BERT, XLM-RoBERTa and RoBERTa are, and what
-OpenCLIP's HFTokenizer makes of captions with them.
+"""Writes hugging_face_goldens.json: small tokenizers built as those of SigLIP, BERT, XLM-RoBERTa, RoBERTa and NLLB are,
+and what OpenCLIP's HFTokenizer makes of captions with them.
 
     python -m venv venv && venv/bin/pip install -r tests/reference/requirements.txt
     venv/bin/python crates/clip-data/tests/reference/hugging_face_goldens.py
@@ -11,7 +11,7 @@ import tempfile
 import open_clip
 from open_clip.tokenizer import HFTokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, RobertaTokenizer, XLMRobertaTokenizer
+from transformers import NllbTokenizer, PreTrainedTokenizerFast, RobertaTokenizer, XLMRobertaTokenizer
 
 assert open_clip.__version__ == "3.3.0", open_clip.__version__
 
@@ -66,12 +66,29 @@ def roberta():
     return RobertaTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=merges)
 
 
+def nllb(**names):
+    merges = [("d", "o"), ("do", "g"), ("\u2581", "dog"), ("\u2581", "a"), ("\u2581", "o"), ("\u2581o", "f")]
+    letters = sorted({*"abcdefghijklmnopqrstuvwxyz,!\u2581\u0430\u043a\u043e\u0431\u72d7"})
+    words = ["<s>", "<pad>", "</s>", "<unk>", *letters, *(first + second for first, second in merges)]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    languages = ["eng_Latn", "rus_Cyrl"]
+    tokenizer = NllbTokenizer(vocab=vocabulary, merges=merges, extra_special_tokens=languages, **names)
+    # As the hub's file has it, from before the class put the language in front.
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ["</s>", "eng_Latn"]]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s> eng_Latn", special_tokens=special)
+    return tokenizer
+
+
 goldens = []
 for name, tokenizer, context, kwargs in [
     ("siglip", siglip(), 8, {"clean": "canonicalize"}),
     ("bert", bert(), 7, {"strip_sep_token": True}),
     ("xlm-roberta", xlm_roberta(), 8, {}),
     ("roberta", roberta(), 13, {}),
+    ("nllb", nllb(), 13, {}),
+    ("nllb of Russian", nllb(src_lang="rus_Cyrl"), 13, {}),
+    ("nllb of before", nllb(legacy_behaviour=True), 13, {}),
 ]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
