@@ -101,7 +101,7 @@ impl TextConfig {
             return Err(unsupported("text_cfg.hf_model_name", &name.into(), origin));
         };
         self.refuse_transformers_keys(origin)?;
-        let longest = shape.longest();
+        let longest = shape.longest;
         if self.context_length > longest {
             let reason = format!(
                 "`text_cfg.context_length` {} is more than the {longest} tokens that `{name}` reads",

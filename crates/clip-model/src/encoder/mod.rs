@@ -33,8 +33,8 @@ pub use eva::{
     FusedProjections, SeparateProjections, SwiGlu,
 };
 pub use hugging_face::{
-    HfAttention, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, PADDING, Roberta,
-    RobertaEmbeddings, RobertaEncoder, RobertaLayer,
+    HfAttention, HfFamily, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, M2m100,
+    M2m100Layer, PADDING, Roberta, RobertaEmbeddings, RobertaEncoder, RobertaLayer,
 };
 pub use image::ImageEncoder;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};

@@ -1,30 +1,22 @@
 use super::*;
 use crate::{
     HfPooler, HfProjType,
-    encoder::{HfProjection, HfTextEncoder, HfTextShape, HfTransformer, PADDING, TextEncoder},
+    encoder::{
+        HfFamily, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, PADDING, TextEncoder,
+    },
 };
 
 /// Width of the joint space.
 const EMBED_DIM: usize = 6;
 
-/// The model of `small_roberta.py`, with one of OpenCLIP's poolers and projections.
-fn small_roberta(pooler: HfPooler, projection: HfProjType, device: &Device) -> Clip {
+/// A model with a text encoder of this shape.
+fn with_text(shape: &HfTextShape, device: &Device) -> Clip {
     // The image encoder by configuration; the hub has no name for so small a text encoder.
     let json = r#"{"embed_dim": 6, "custom_text": true, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8,
         "head_width": 8, "patch_size": 8}, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
-    let shape = HfTextShape {
-        vocab_size: 20,
-        positions: 10,
-        width: 12,
-        heads: 2,
-        layers: 2,
-        mlp_width: 20,
-        pooler,
-        projection: Some(projection),
-    };
     let init = &mut Init::new(0, device);
     let mut model = Clip::init(&ClipConfig::from_json(json, "test").unwrap(), init);
-    model.text = TextEncoder::HuggingFace(HfTextEncoder::init(&shape, EMBED_DIM, init));
+    model.text = TextEncoder::HuggingFace(HfTextEncoder::init(shape, EMBED_DIM, init));
     let params = named_params(&model, false).into_iter();
     let of_text = params.filter(|param| param.name.starts_with("text."));
     let count: usize = of_text
@@ -32,6 +24,38 @@ fn small_roberta(pooler: HfPooler, projection: HfProjType, device: &Device) -> C
         .sum();
     assert_eq!(count, shape.num_params(EMBED_DIM));
     model
+}
+
+/// The model of `small_roberta.py`, with one of OpenCLIP's poolers and projections.
+fn small_roberta(pooler: HfPooler, projection: HfProjType, device: &Device) -> Clip {
+    let shape = HfTextShape {
+        family: HfFamily::Roberta,
+        vocab_size: 20,
+        longest: 8,
+        width: 12,
+        heads: 2,
+        layers: 2,
+        mlp_width: 20,
+        pooler,
+        projection: Some(projection),
+    };
+    with_text(&shape, device)
+}
+
+/// That of `small_m2m100.py`.
+fn small_m2m100(device: &Device) -> Clip {
+    let shape = HfTextShape {
+        family: HfFamily::M2m100,
+        vocab_size: 20,
+        longest: 16,
+        width: 8,
+        heads: 2,
+        layers: 2,
+        mlp_width: 12,
+        pooler: HfPooler::ClsPooler,
+        projection: Some(HfProjType::Linear),
+    };
+    with_text(&shape, device)
 }
 
 fn golden_roberta() -> Golden {
@@ -76,8 +100,11 @@ fn robertas_own_pooler_agrees_with_open_clip() {
     else {
         panic!("both are Hugging Face's");
     };
-    let HfTransformer::Roberta(trained) = trained.transformer;
-    let HfTransformer::Roberta(roberta) = &mut text.transformer;
+    let (HfTransformer::Roberta(trained), HfTransformer::Roberta(roberta)) =
+        (trained.transformer, &mut text.transformer)
+    else {
+        panic!("both are RoBERTa's");
+    };
     (roberta.embeddings, roberta.encoder) = (trained.embeddings, trained.encoder);
     let matrix = |name: &str, shape: [usize; 2]| {
         let data = TensorData::new(golden.floats(&format!("cls_pooler.text.{name}")), shape);
@@ -95,6 +122,43 @@ fn robertas_own_pooler_agrees_with_open_clip() {
     let features = l2_normalize(model.encode_text(golden.tokens(&device)));
     let expected = golden.floats("cls_pooler.text_features");
     assert_close(features, &expected, "cls_pooler");
+}
+
+#[test]
+fn m2m100_agrees_with_open_clip() {
+    let file = include_bytes!("../../tests/reference/small_m2m100.safetensors");
+    let (golden, device) = (Golden::open(file, ""), Device::default().autodiff());
+    let model = small_m2m100(&device);
+    // The file has the text encoder alone.
+    let bytes = weights_bytes(&model);
+    let own = SafeTensors::deserialize(&bytes).unwrap();
+    let theirs = |name: &str| golden.find(&format!("model.{name}"));
+    let merged = own.tensors().into_iter().map(|(name, view)| {
+        let view = theirs(&name).unwrap_or(view);
+        (name, view)
+    });
+    let merged: HashMap<String, TensorView<'_>> = merged.collect();
+    let names = golden.file.names().into_iter();
+    let names: Vec<_> = names
+        .filter_map(|name| name.strip_prefix("model."))
+        .collect();
+    assert!(names.iter().all(|name| merged.contains_key(*name)));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weights.safetensors");
+    std::fs::write(&path, safetensors::serialize(&merged, None).unwrap()).unwrap();
+    let model = load_weights(model, &path).unwrap();
+
+    let features = model.encode_text(golden.tokens(&device));
+    let expected = golden.floats("text_features");
+    assert_close(features.clone(), &expected, "text features");
+    let grads = features.sin().sum().backward();
+    assert_eq!(golden.gradients_agree(&model, &grads, "text."), names.len());
+    let cut = golden.tokens(&device).narrow(0, 0, 1).narrow(1, 0, 4);
+    assert_close(
+        model.encode_text(cut),
+        &expected[..EMBED_DIM],
+        "cut padding",
+    );
 }
 
 #[test]
@@ -123,8 +187,9 @@ fn roberta_in_half_precision_is_close_to_open_clip() {
 #[test]
 fn roberta_begins_as_transformers_does() {
     let shape = HfTextShape {
+        family: HfFamily::Roberta,
         vocab_size: 200,
-        positions: 40,
+        longest: 38,
         width: 64,
         heads: 2,
         layers: 1,
@@ -134,7 +199,9 @@ fn roberta_begins_as_transformers_does() {
     };
     let device = Device::flex();
     let encoder = HfTextEncoder::init(&shape, EMBED_DIM, &mut Init::new(3, &device));
-    let HfTransformer::Roberta(roberta) = &encoder.transformer;
+    let HfTransformer::Roberta(roberta) = &encoder.transformer else {
+        panic!("RoBERTa's");
+    };
     let words = encoder.token_embedding().weight.val();
     let positions = roberta.embeddings.position_embeddings.weight.val();
     let [padding_word, padding_position] =

@@ -14,7 +14,10 @@ const HEAD_WIDTH: usize = 64;
 const MAX_LENGTH: usize = 1 << 24;
 
 /// How the token embeddings of Hugging Face's text encoders end.
-const HUGGING_FACE_WORDS: &str = "transformer.embeddings.word_embeddings.weight";
+const HUGGING_FACE_WORDS: [&str; 2] = [
+    "transformer.embeddings.word_embeddings.weight",
+    "transformer.embed_tokens.weight",
+];
 
 /// Infers the architecture from the shapes of tensors in OpenCLIP's names, and says what the shapes left open.
 ///
@@ -61,7 +64,7 @@ pub(super) fn infer<'a>(
     }
     if tensors
         .clone()
-        .any(|(name, _)| name.ends_with(HUGGING_FACE_WORDS))
+        .any(|(name, _)| HUGGING_FACE_WORDS.iter().any(|words| name.ends_with(words)))
     {
         return Err(unknown(
             "its text encoder is one of Hugging Face's, which shapes don't name".to_owned(),
@@ -162,8 +165,8 @@ mod tests {
     #[test]
     fn an_encoder_of_others_must_be_named() {
         let timms = ("visual.trunk.stem.0.weight", &[96, 3, 4, 4][..]);
-        let words = "text.transformer.embeddings.word_embeddings.weight";
-        let hugging_faces = (words, &[50_265, 768][..]);
+        let words = "text.transformer.embed_tokens.weight";
+        let hugging_faces = (words, &[256_206, 1024][..]);
         for (tensor, told) in [
             (timms, "one of timm's"),
             (hugging_faces, "one of Hugging Face's"),

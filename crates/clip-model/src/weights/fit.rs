@@ -20,7 +20,12 @@ pub(super) fn is_ignored(name: &str) -> bool {
         "vocab_size",
         "attn_mask",
     ];
-    const SUFFIXES: [&str; 3] = [".position_ids", ".token_type_ids", ".attn_mask"];
+    const SUFFIXES: [&str; 4] = [
+        ".position_ids",
+        ".token_type_ids",
+        ".attn_mask",
+        ".embed_positions.weights",
+    ];
     NAMES.contains(&name) || SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 

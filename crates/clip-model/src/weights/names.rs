@@ -136,10 +136,11 @@ fn open_clip_name(path: &str, custom_text: bool) -> String {
 }
 
 /// Where parameters of Hugging Face's text encoders are.
-const HUGGING_FACE: [&str; 4] = [
+const HUGGING_FACE: [&str; 5] = [
     "text.transformer.embeddings.",
     "text.transformer.encoder.",
     "text.transformer.pooler.",
+    "text.transformer.layers.",
     "text.proj.",
 ];
 
@@ -155,6 +156,10 @@ fn hugging_face_name(name: &str) -> String {
         .replace(".mlp.c_proj.", ".output.dense.")
         .replace(".mlp_norm.", ".output.LayerNorm.")
         .replace(".transformer.pooler.", ".transformer.pooler.dense.")
+        .replace(".self_attn.query.", ".self_attn.q_proj.")
+        .replace(".self_attn.key.", ".self_attn.k_proj.")
+        .replace(".self_attn.value.", ".self_attn.v_proj.")
+        .replace(".self_attn.output.", ".self_attn.out_proj.")
         .replace("text.proj.c_fc.", "text.proj.0.")
         .replace("text.proj.c_proj.", "text.proj.2.")
 }

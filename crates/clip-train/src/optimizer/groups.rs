@@ -73,7 +73,7 @@ impl Parameters {
 impl Layer {
     /// Of a parameter's path, in any of the towers.
     fn of(path: &[String]) -> Self {
-        const EMBEDDINGS: [&str; 16] = [
+        const EMBEDDINGS: [&str; 17] = [
             "conv1",
             "conv2",
             "conv3",
@@ -90,12 +90,13 @@ impl Layer {
             "pos_embed",
             "stem",
             "embeddings",
+            "embed_tokens",
         ];
         // A stage's bottlenecks have a `conv1` of their own, further down.
         for (at, name) in path.iter().enumerate() {
             let number = || path.get(at + 1)?.parse::<usize>().ok();
             // A stage has blocks of its own, further down.
-            if ["resblocks", "blocks", "stages", "layer"].contains(&name.as_str()) {
+            if ["resblocks", "blocks", "stages", "layer", "layers"].contains(&name.as_str()) {
                 return number().map_or(Self::Head, |block| Self::At(block + 1));
             }
             if let Some(stage) = name.strip_prefix("layer").and_then(|n| n.parse().ok()) {
@@ -188,6 +189,9 @@ mod tests {
                 Layer::At(12),
             ),
             ("text.transformer.pooler.weight", Layer::Head),
+            ("text.transformer.embed_tokens.weight", Layer::At(0)),
+            ("text.transformer.layers.0.fc1.weight", Layer::At(1)),
+            ("text.transformer.layer_norm.gamma", Layer::Head),
             ("text.proj.c_fc.weight", Layer::Head),
             ("logit_scale", Layer::Head),
         ] {

@@ -1,10 +1,11 @@
 use burn::{
     module::Module,
     nn::Linear,
-    tensor::{Bool, Tensor},
+    tensor::{Bool, Int, Tensor},
 };
 
 use super::super::{attention::mix, sequences};
+use super::shape::PADDING;
 use crate::Init;
 
 /// Deviation of initial matrices: `initializer_range` of BERT's kin.
@@ -64,6 +65,15 @@ impl HfAttention {
         let mixed = mixed.swap_dims(1, 2).reshape([batch, count, width]);
         sequences::linear(&self.output, mixed)
     }
+}
+
+/// A token's place among those that aren't padding, counted from after the padding's id, which padding has.
+///
+/// # Shapes
+/// - `attended`: `[batch, tokens]`, and so is the result
+pub(super) fn positions(attended: &Tensor<2, Bool>) -> Tensor<2, Int> {
+    let counted = attended.clone().int();
+    counted.clone().cumsum(1) * counted + PADDING
 }
 
 /// `[batch, 1, 1, tokens]`: 0 at a text's tokens, `-inf` at padding.

@@ -4,11 +4,13 @@
 //! OpenCLIP has in training, isn't done.
 
 mod layers;
+mod m2m100;
 mod roberta;
 mod shape;
 mod tower;
 
 pub use layers::HfAttention;
+pub use m2m100::{M2m100, M2m100Layer};
 pub use roberta::{Roberta, RobertaEmbeddings, RobertaEncoder, RobertaLayer};
-pub use shape::{HfTextShape, PADDING};
+pub use shape::{HfFamily, HfTextShape, PADDING};
 pub use tower::{HfProjection, HfTextEncoder, HfTransformer};

@@ -1,13 +1,13 @@
 use burn::{
     module::Module,
     nn::{Embedding, LayerNorm, Linear},
-    tensor::{Bool, Int, Tensor},
+    tensor::{Bool, Tensor},
 };
 
 use super::{
     super::{Activation, EmbeddedCaptions, Mlp, sequences},
     HfAttention, HfTextShape,
-    layers::{STD, linear, padding_mask},
+    layers::{STD, linear, padding_mask, positions},
     shape::{EPSILON, PADDING},
 };
 use crate::{HfPooler, Init};
@@ -70,7 +70,11 @@ impl Roberta {
         Self {
             embeddings: RobertaEmbeddings {
                 word_embeddings: init.padded_embedding([shape.vocab_size, width], STD, padding),
-                position_embeddings: init.padded_embedding([shape.positions, width], STD, padding),
+                position_embeddings: init.padded_embedding(
+                    [shape.positions(), width],
+                    STD,
+                    padding,
+                ),
                 token_type_embeddings: Embedding {
                     weight: init.normal([1, width], STD),
                 },
@@ -138,15 +142,6 @@ impl RobertaEmbeddings {
         let sum = captions.embedded() + positions + of_all.unsqueeze();
         sequences::layer_norm(&self.norm, EPSILON, sum)
     }
-}
-
-/// A token's place among those that aren't padding, counted from after the padding's id, which padding has.
-///
-/// # Shapes
-/// - `attended`: `[batch, tokens]`, and so is the result
-pub(super) fn positions(attended: &Tensor<2, Bool>) -> Tensor<2, Int> {
-    let counted = attended.clone().int();
-    counted.clone().cumsum(1) * counted + PADDING
 }
 
 impl RobertaLayer {

@@ -6,7 +6,7 @@ use burn::{
 
 use super::{
     super::{Activation, EmbeddedCaptions, Mlp},
-    HfTextShape, Roberta,
+    HfFamily, HfTextShape, M2m100, Roberta,
     shape::PADDING,
 };
 use crate::{HfPooler, HfProjType, Init};
@@ -28,9 +28,48 @@ pub struct HfTextEncoder {
 
 /// The families of models.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // As for `TextEncoder`.
 pub enum HfTransformer {
     /// `RoBERTa` and XLM-`RoBERTa`.
     Roberta(Roberta),
+    /// M2M100's encoder, and NLLB's.
+    M2m100(M2m100),
+}
+
+impl HfTransformer {
+    fn init(shape: &HfTextShape, init: &mut Init) -> Self {
+        match shape.family {
+            HfFamily::Roberta => Self::Roberta(Roberta::init(shape, init)),
+            HfFamily::M2m100 => Self::M2m100(M2m100::init(shape, init)),
+        }
+    }
+
+    fn lock(self, unlocked_groups: usize) -> Self {
+        match self {
+            Self::Roberta(roberta) => Self::Roberta(roberta.lock(unlocked_groups)),
+            Self::M2m100(m2m100) => Self::M2m100(m2m100.lock(unlocked_groups)),
+        }
+    }
+
+    fn forward(
+        &self,
+        captions: &EmbeddedCaptions,
+        attended: &Tensor<2, Bool>,
+        only_first: bool,
+    ) -> Tensor<3> {
+        match self {
+            Self::Roberta(roberta) => roberta.forward(captions, attended, only_first),
+            Self::M2m100(m2m100) => m2m100.forward(captions, attended, only_first),
+        }
+    }
+
+    /// Its own, from the first token's features.
+    fn pooler(&self) -> Option<&Linear> {
+        match self {
+            Self::Roberta(roberta) => roberta.pooler.as_ref(),
+            Self::M2m100(_) => None,
+        }
+    }
 }
 
 /// Into the joint space.
@@ -46,10 +85,10 @@ impl HfTextEncoder {
     /// With initial weights as transformers and OpenCLIP draw them.
     pub fn init(shape: &HfTextShape, embed_dim: usize, init: &mut Init) -> Self {
         Self {
-            transformer: HfTransformer::Roberta(Roberta::init(shape, init)),
+            transformer: HfTransformer::init(shape, init),
             proj: HfProjection::init(shape, embed_dim, init),
             pooler: shape.pooler,
-            longest: shape.longest(),
+            longest: shape.longest,
         }
     }
 
@@ -60,9 +99,8 @@ impl HfTextEncoder {
     /// # References
     /// OpenCLIP's `--lock-text-unlocked-layers`; `HFTextEncoder.lock`.
     pub fn lock(self, unlocked_groups: usize) -> Self {
-        let HfTransformer::Roberta(roberta) = self.transformer;
         Self {
-            transformer: HfTransformer::Roberta(roberta.lock(unlocked_groups)),
+            transformer: self.transformer.lock(unlocked_groups),
             ..self
         }
     }
@@ -87,9 +125,8 @@ impl HfTextEncoder {
     pub fn forward_embedded(&self, captions: &EmbeddedCaptions) -> Tensor<2> {
         let attended = captions.tokens().clone().not_equal_elem(PADDING);
         let only_first = self.pooler != HfPooler::MeanPooler;
-        let HfTransformer::Roberta(roberta) = &self.transformer;
-        let x = roberta.forward(captions, &attended, only_first);
-        let pooled = match (self.pooler, &roberta.pooler) {
+        let x = self.transformer.forward(captions, &attended, only_first);
+        let pooled = match (self.pooler, self.transformer.pooler()) {
             (HfPooler::MeanPooler, _) => mean(x, attended),
             (HfPooler::ClsPooler, Some(pooler)) => pooler.forward(first(x)).tanh(),
             (HfPooler::ClsPooler | HfPooler::ClsLastHiddenStatePooler, _) => first(x),
@@ -113,8 +150,10 @@ impl HfTextEncoder {
 
     /// `[vocab_size, width]`.
     pub fn token_embedding(&self) -> &Embedding {
-        let HfTransformer::Roberta(roberta) = &self.transformer;
-        &roberta.embeddings.word_embeddings
+        match &self.transformer {
+            HfTransformer::Roberta(roberta) => &roberta.embeddings.word_embeddings,
+            HfTransformer::M2m100(m2m100) => &m2m100.embed_tokens,
+        }
     }
 }
 

@@ -353,8 +353,9 @@ fn captions_that_end_elsewhere_are_not_cut_at_their_highest_id() {
 fn padding_that_a_text_encoder_leaves_out_is_cut() {
     let device = Device::flex().autodiff();
     let shape = HfTextShape {
+        family: HfFamily::Roberta,
         vocab_size: 50,
-        positions: 14,
+        longest: 12,
         width: 16,
         heads: 2,
         layers: 2,

@@ -13,8 +13,8 @@ use clip_data::Cursor;
 use clip_model::{
     ClipConfig, HfPooler, HfProjType, ImageNorm, Init,
     encoder::{
-        Chain, HfTextEncoder, HfTextShape, ImageEncoder, LayerScale, TextEncoder, TextEnd,
-        TextTransformer,
+        Chain, HfFamily, HfTextEncoder, HfTextShape, ImageEncoder, LayerScale, TextEncoder,
+        TextEnd, TextTransformer,
     },
     loss::{Groups, InfoNce, SigLip},
     weights::weights_bytes,
