@@ -196,8 +196,8 @@ fn vision_transformer_agrees(prefix: &'static str, quick_gelu: bool) {
     );
     let json = format!(
         r#"{{"embed_dim": 8, "quick_gelu": {quick_gelu}, "vision_cfg": {{"image_size": 16,
-        "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}}, "text_cfg":
-        {{"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 2}}}}"#
+        "layers": 2, "width": 8, "head_width": 4, "patch_size": 8}}, "text_cfg":
+        {{"context_length": 8, "vocab_size": 50, "width": 8, "heads": 2, "layers": 2}}}}"#
     );
     let device = Device::default().autodiff();
     let model = golden.load(
@@ -205,8 +205,7 @@ fn vision_transformer_agrees(prefix: &'static str, quick_gelu: bool) {
             .unwrap()
             .init(0, &device),
     );
-    let images = TensorData::new(golden.floats("images"), [4, 3, 16, 16]);
-    golden.agrees(&model, Tensor::from_data(images, &device));
+    golden.agrees(&model, pixels(4, 16, &device));
 }
 
 #[test]
@@ -312,18 +311,18 @@ fn siglip_agrees_with_open_clip() {
         "",
     );
     // The text encoder and the rest by configuration; timm has no name for so small an image encoder.
-    let json = r#"{"embed_dim": 16, "init_logit_bias": -10, "custom_text": true, "vision_cfg":
-        {"image_size": 16, "layers": 1, "width": 16, "head_width": 16, "patch_size": 16}, "text_cfg":
-        {"context_length": 6, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1,
+    let json = r#"{"embed_dim": 8, "init_logit_bias": -10, "custom_text": true, "vision_cfg":
+        {"image_size": 16, "layers": 1, "width": 8, "head_width": 8, "patch_size": 16}, "text_cfg":
+        {"context_length": 6, "vocab_size": 20, "width": 8, "heads": 2, "layers": 1,
         "no_causal_mask": true, "proj_bias": true, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
         "act_kwargs": {"approximate": "tanh"}}}"#;
     let shape = SiglipShape {
         image_size: 16,
         patch_size: 4,
-        width: 16,
+        width: 8,
         layers: 2,
         heads: 2,
-        mlp_width: 56,
+        mlp_width: 28,
         activation: Activation::Gelu,
     };
     let device = Device::default().autodiff();

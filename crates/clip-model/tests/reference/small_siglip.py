@@ -16,7 +16,7 @@ VISION = dict(image_size=224, timm_model_name="vit_base_patch16_siglip_224", tim
 TEXT = dict(
     context_length=6,
     vocab_size=20,
-    width=16,
+    width=8,
     heads=2,
     layers=1,
     no_causal_mask=True,
@@ -26,10 +26,10 @@ TEXT = dict(
     act_kwargs=dict(approximate="tanh"),
 )
 # The same code of timm's at a size for a test.
-SMALL = dict(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=3.5, num_classes=0)
+SMALL = dict(img_size=16, patch_size=4, embed_dim=8, depth=2, num_heads=2, mlp_ratio=3.5, num_classes=0)
 
 torch.manual_seed(0)
-model = CustomTextCLIP(16, VISION, TEXT, init_logit_bias=-10, output_dict=True)
+model = CustomTextCLIP(8, VISION, TEXT, init_logit_bias=-10, output_dict=True)
 model.visual.trunk = timm.create_model(VISION["timm_model_name"], global_pool="map", **SMALL)
 with torch.no_grad():  # move every parameter off its special initial value
     for parameter in model.parameters():
