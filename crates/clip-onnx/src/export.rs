@@ -86,6 +86,9 @@ fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
 
 fn text_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
     let config = &weights.checkpoint.config;
+    if let Some(name) = &config.text_cfg.hf_model_name {
+        return Err(OnnxError::no_form(Some(name)));
+    }
     let mut graph = Graph::new(weights);
     let shape = [Axis::Free("batch"), tokens_axis(&config.text_cfg)];
     let about = format!(

@@ -153,6 +153,7 @@ pub enum Tower {
     Siglip(SiglipShape),
     /// timm's convolutional network, with OpenCLIP's projection.
     ConvNeXt(ConvNeXtShape),
+    /// timm's EVA, or the Perception Encoder.
     Eva(EvaShape),
 }
 
