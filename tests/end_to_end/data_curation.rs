@@ -3,7 +3,7 @@
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::support::{Folder, encoders_of, picture, refused};
+use crate::support::{Folder, Ran, encoders_of, picture, refused};
 
 #[test]
 fn a_list_of_queries_is_made_of_captions_and_curates_them() {
@@ -185,18 +185,15 @@ fn what_cannot_be_learned_or_curated_is_said() {
     assert_eq!(usage.code, Some(2), "{usage:?}");
 }
 
-/// The scores of a shard's file, by key, and the names of its other tensors.
-fn scores_of(folder: &Folder, file: &str) -> (Vec<(String, f32)>, Vec<String>) {
+/// The scores of a shard's file, by key.
+fn scores_of(folder: &Folder, file: &str) -> Vec<(String, f32)> {
     let bytes = std::fs::read(folder.path(file)).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let about: Value = serde_json::from_slice(file.tensor("about").unwrap().data()).unwrap();
     let keys = about["keys"].as_array().unwrap();
     let keys = keys.iter().map(|key| key.as_str().unwrap().to_owned());
-    let scores = floats(file.tensor("scores").unwrap().data());
-    let mut others: Vec<String> = file.names().into_iter().map(String::from).collect();
-    others.retain(|name| !["about", "scores"].contains(&name.as_str()));
-    others.sort();
-    (keys.zip(scores).collect(), others)
+    keys.zip(floats(file.tensor("scores").unwrap().data()))
+        .collect()
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -206,34 +203,39 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
+/// Runs `clip data score DATA --model MODEL --out OUT`.
+fn score(folder: &Folder, [data, model, out]: [&str; 3], more: &[&str]) -> Ran {
+    let args = ["data", "score", data, "--model", model, "--out", out];
+    folder.clip(&[&args[..], more].concat())
+}
+
+/// Runs `clip data filter DATA --scores SCORES --out OUT`.
+fn filter(folder: &Folder, [data, scores, out]: [&str; 3], more: &[&str]) -> Ran {
+    let args = ["data", "filter", data, "--scores", scores, "--out", out];
+    folder.clip(&[&args[..], &["--renumber", "--json"], more].concat())
+}
+
 #[test]
 fn pairs_are_scored_by_a_model_and_the_best_are_kept() {
     let folder = Folder::new();
-    folder.shard("b.tar", 4);
-    let score = |out: &str, more: &[&str]| {
-        let args = [
-            "data",
-            "score",
-            "{a,b}.tar",
-            "--model",
-            "model",
-            "--out",
-            out,
-        ];
-        folder.clip(&[&args[..], &["--json"], more].concat())
-    };
-    let scored = score("scores", &["--features"]).json();
+    folder.shard("b.tar", 10);
+    let data = "{a,b}.tar";
+    let scored = score(
+        &folder,
+        [data, "model", "scores"],
+        &["--features", "--json"],
+    )
+    .json();
+    let counts = |key: &str| scored[key].as_u64();
+    assert_eq!((counts("pairs"), counts("bad")), (Some(16), Some(0)));
+    let scores = scores_of(&folder, "scores/000001.safetensors");
+    assert_eq!(scores.len(), 10);
+    let features = std::fs::read(folder.path("scores/000001.features.safetensors")).unwrap();
+    let features = SafeTensors::deserialize(&features).unwrap();
+    let shape = |name| features.tensor(name).unwrap().shape().to_vec();
     assert_eq!(
-        (scored["pairs"].as_u64(), scored["bad"].as_u64()),
-        (Some(10), Some(0))
-    );
-    let (scores, others) = scores_of(&folder, "scores/000000.safetensors");
-    assert_eq!(
-        (scores.len(), others),
-        (
-            6,
-            vec!["image_features".to_owned(), "text_features".to_owned()]
-        )
+        (shape("image_features"), shape("text_features")),
+        (vec![10, 16], vec![20, 16])
     );
 
     // As the features of `clip embed` have it: the better of two captions.
@@ -252,147 +254,171 @@ fn pairs_are_scored_by_a_model_and_the_best_are_kept() {
     assert_eq!(scores[4].0, "4");
     assert!((scores[4].1 - best).abs() < 1e-5, "{} {best}", scores[4].1);
 
-    let filter = |out: &str, more: &[&str]| {
-        let args = [
-            "data",
-            "filter",
-            "{a,b}.tar",
-            "--scores",
-            "scores",
-            "--out",
-            out,
-            "--renumber",
-            "--json",
-        ];
-        folder.clip(&[&args[..], more].concat()).json()
-    };
-    let kept = filter("best", &["--best", "0.3"]);
-    let (second, _) = scores_of(&folder, "scores/000001.safetensors");
-    let mut all: Vec<f32> = scores
-        .iter()
-        .chain(&second)
-        .map(|(_, score)| *score)
-        .collect();
+    // The six of `a.tar` are the first of `b.tar`: ten pairs in all.
+    let mut all: Vec<f32> = scores.iter().map(|(_, score)| *score).collect();
     all.sort_by(|a, b| b.total_cmp(a));
+    let kept = filter(&folder, ["b.tar", "scores", "best"], &["--best", "0.3"]).json();
     assert!((kept["least"].as_f64().unwrap() - f64::from(all[2])).abs() < 1e-7);
-    assert_eq!(
-        (kept["read"].as_u64(), kept["unscored"].as_u64()),
-        (Some(10), Some(0))
-    );
+    let above = |least: f32| all.iter().filter(|score| **score >= least).count() as u64;
+    let counts =
+        |kept: &Value| ["samples", "below", "unscored"].map(|key| kept[key].as_u64().unwrap());
+    assert_eq!(counts(&kept), [above(all[2]), 10 - above(all[2]), 0]);
     let doctor = folder.clip(&["data", "doctor", kept["shards"].as_str().unwrap(), "--json"]);
     assert_eq!(doctor.json()["samples"], kept["samples"]);
-    // Pictures of both shards are the same, so may their scores be.
-    let equal = all.iter().filter(|score| **score >= all[2]).count() as u64;
-    assert_eq!(
-        (kept["samples"].as_u64(), kept["below"].as_u64()),
-        (Some(equal), Some(10 - equal))
-    );
     let least = all[5].to_string();
-    let kept = filter("least", &["--least", &least]);
-    let above = all.iter().filter(|score| **score >= all[5]).count() as u64;
-    assert_eq!(kept["samples"].as_u64(), Some(above));
+    let kept = filter(&folder, [data, "scores", "least"], &["--least", &least]).json();
+    assert_eq!(kept["read"].as_u64(), Some(16));
+    assert!(kept["samples"].as_u64() >= Some(above(all[5])));
+}
+
+#[test]
+fn a_score_belongs_to_an_image_with_its_captions() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.path("moved")).unwrap();
+    assert_eq!(
+        score(&folder, ["a.tar", "model", "scores"], &[]).code,
+        Some(0)
+    );
+    let kept = |data: &str, out: &str| {
+        let kept = filter(&folder, [data, "scores", out], &["--least", "-1"]).json();
+        ["samples", "unscored"].map(|key| kept[key].as_u64().unwrap())
+    };
+    std::fs::copy(folder.path("a.tar"), folder.path("moved/0.tar")).unwrap();
+    assert_eq!(kept("./moved/0.tar", "moved-kept"), [6, 0]);
+    // Another shard of that name has four pairs more.
+    folder.shard("moved/a.tar", 10);
+    assert_eq!(kept("moved/a.tar", "other"), [6, 4]);
+
+    // A table's row is one caption, and its image may come twice.
+    folder.write(
+        "t.csv",
+        b"filepath\ttitle\n0.png\tred\n0.png\ta green square\n1.png\tgreen\n",
+    );
+    assert_eq!(
+        score(&folder, ["t.csv", "model", "table"], &[]).code,
+        Some(0)
+    );
+    let rows = scores_of(&folder, "table/000000.safetensors");
+    assert_eq!(rows.len(), 3);
+    let mut sorted: Vec<f32> = rows.iter().map(|(_, score)| *score).collect();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    assert!(sorted[0] > sorted[1] && sorted[1] > sorted[2], "{rows:?}");
+    let kept = filter(&folder, ["t.csv", "table", "rows"], &["--best", "0.67"]).json();
+    assert_eq!(kept["samples"].as_u64(), Some(2));
+    assert!((kept["least"].as_f64().unwrap() - f64::from(sorted[1])).abs() < 1e-7);
 }
 
 #[test]
 fn a_pass_of_scores_goes_on_where_it_was_interrupted() {
     let folder = Folder::new();
     folder.shard("b.tar", 4);
-    let score = |data: &str, model: &str, more: &[&str]| {
-        let args = ["data", "score", data, "--model", model, "--out", "scores"];
-        folder.clip(&[&args[..], more].concat())
-    };
-    let filter = [
+    let data = "{a,b}.tar";
+    let best = [
         "data",
         "filter",
-        "{a,b}.tar",
+        data,
         "--scores",
         "scores",
         "--best",
         "1",
+        "--renumber",
         "--out",
         "out",
     ];
-    assert_eq!(score("{a,b}.tar", "model", &[]).code, Some(0));
-    let first = std::fs::read(folder.path("scores/000000.safetensors")).unwrap();
+    assert_eq!(score(&folder, [data, "model", "scores"], &[]).code, Some(0));
+    let first = || std::fs::read(folder.path("scores/000000.safetensors")).unwrap();
+    let before = first();
     std::fs::remove_file(folder.path("scores/000001.safetensors")).unwrap();
     refused(
         &folder,
-        &[(&filter, &["000001.safetensors is missing", "goes on"])],
+        &[(&best, &["000001.safetensors is missing", "goes on"])],
     );
-    // A shard that has its scores isn't read again.
-    folder.write("a.tar", b"gone");
-    let again = score("{a,b}.tar", "model", &[]);
+    let again = score(&folder, [data, "model", "scores"], &[]);
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(
-        again.err.contains("1 of 2 shards had their scores"),
-        "{again:?}"
-    );
-    assert!(again.out.contains("pairs") && folder.path("scores/000001.safetensors").exists());
-    assert_eq!(
-        std::fs::read(folder.path("scores/000000.safetensors")).unwrap(),
-        first
-    );
+    assert!(again.err.contains("1 shards had their scores"), "{again:?}");
+    assert!(folder.path("scores/000001.safetensors").exists() && first() == before);
 
-    let other = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16,
-        "patch_size": 8}, "text_cfg": {"context_length": 12, "vocab_size": 540, "width": 16, "heads": 2, "layers": 1}}"#;
-    encoders_of(other).save(&folder.path("other")).unwrap();
-    folder.shard("a.tar", 6);
-    folder.shard("c.tar", 1);
-    let score = |data, model, more: &'static [&str]| {
-        [
-            &["data", "score", data, "--model", model, "--out", "scores"],
-            more,
-        ]
-        .concat()
-    };
-    let filter_by = |data, scores| {
-        [
-            "data", "filter", data, "--scores", scores, "--best", "1", "--out", "out",
-        ]
-    };
-    let (of_c, without) = (filter_by("c.tar", "scores"), filter_by("a.tar", "nowhere"));
-    refused(
-        &folder,
-        &[
-            (
-                &score("{a,b}.tar", "other", &[]),
-                &["scores holds scores by another model"],
-            ),
-            (
-                &score("a.tar", "model", &[]),
-                &["scores holds scores of other shards"],
-            ),
-            (
-                &score("{a,b}.tar", "model", &["--features"]),
-                &["kept without features"],
-            ),
-            (&of_c, &["no scores of c.tar", "clip data score"]),
-            (&without, &["no scores in nowhere", "clip data score"]),
-        ],
-    );
+    // A torn file, and a shard that has changed, are scored again.
     folder.write("scores/000001.safetensors", b"torn");
     refused(
         &folder,
         &[(
-            &filter,
+            &best,
             &["000001.safetensors", "not a usable file of scores"],
         )],
     );
+    folder.shard("a.tar", 7);
+    let again = score(&folder, [data, "model", "scores"], &["--json"]);
+    assert_eq!(again.json()["pairs"].as_u64(), Some(11), "{again:?}");
+    assert!(again.err.contains("a.tar has changed"), "{again:?}");
+    // So is a set that has grown, by what is new in it; a shard that holds nothing ends no pass.
+    folder.write("c.tar", b"no tar");
+    folder.shard("d.tar", 2);
+    let grown = score(&folder, ["{a,b,c,d}.tar", "model", "scores"], &["--json"]);
+    let grown_json = grown.json();
+    assert_eq!(
+        (grown_json["pairs"].as_u64(), grown_json["bad"].as_u64()),
+        (Some(13), Some(1))
+    );
+    assert!(grown.err.contains("2 shards had their scores"), "{grown:?}");
+    assert_eq!(folder.clip(&best).code, Some(0));
+}
+
+#[test]
+fn scores_of_something_else_are_refused() {
+    let folder = Folder::new();
+    folder.shard("b.tar", 4);
+    let other = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16,
+        "patch_size": 8}, "text_cfg": {"context_length": 12, "vocab_size": 540, "width": 16, "heads": 2, "layers": 1}}"#;
+    encoders_of(other).save(&folder.path("other")).unwrap();
+    assert_eq!(
+        score(&folder, ["{a,b}.tar", "model", "scores"], &[]).code,
+        Some(0)
+    );
+    let score = |data, model, out, more: &'static [&str]| {
+        [
+            &["data", "score", data, "--model", model, "--out", out],
+            more,
+        ]
+        .concat()
+    };
+    let filter = |scores, more: &'static [&str]| {
+        [
+            &[
+                "data", "filter", "a.tar", "--scores", scores, "--out", "out",
+            ],
+            more,
+        ]
+        .concat()
+    };
+    refused(
+        &folder,
+        &[
+            (
+                &score("{a,b}.tar", "other", "scores", &[]),
+                &["scores holds scores by another model"],
+            ),
+            (
+                &score("b.tar", "model", "scores", &[]),
+                &["scores holds scores of other shards"],
+            ),
+            (
+                &score("{a,b}.tar", "model", "scores", &["--features"]),
+                &["kept without features"],
+            ),
+            (
+                &score("a.tar", "model", "model", &[]),
+                &["model holds files but no scores"],
+            ),
+            (
+                &filter("nowhere", &["--best", "1"]),
+                &["no scores in nowhere", "clip data score"],
+            ),
+            (
+                &filter("scores", &["--least", "1"]),
+                &["none of 6 samples is wanted", "least score 1.0000"],
+            ),
+        ],
+    );
     assert!(!folder.path("out").exists());
-    // The shards may move.
-    std::fs::create_dir(folder.path("moved")).unwrap();
-    std::fs::rename(folder.path("a.tar"), folder.path("moved/a.tar")).unwrap();
-    let moved = [
-        "data",
-        "filter",
-        "moved/a.tar",
-        "--scores",
-        "scores",
-        "--least",
-        "-1",
-        "--out",
-        "out",
-        "--json",
-    ];
-    assert_eq!(folder.clip(&moved).json()["samples"].as_u64(), Some(6));
 }

@@ -153,6 +153,12 @@ pub enum DataError {
         /// The shards with most bad samples, with their kinds, or the first of all where none holds any.
         worst: String,
     },
+    /// A copy was asked for of samples of which there are none.
+    #[error("none of {unwanted} samples is wanted, so nothing is written")]
+    NothingWanted {
+        /// Samples that could have been.
+        unwanted: u64,
+    },
     /// A folder that a dataset is to be made in holds something else.
     #[error(
         "{path} holds `{file}`, which isn't part of a dataset made here, so nothing in it is replaced; \

@@ -57,30 +57,29 @@ pub struct Packed {
 /// [`DataError::BadSetting`], [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`], [`DataError::DuplicateKey`],
 /// [`DataError::NothingUsable`], [`DataError::NotPublished`], and [`DataError::Io`].
 pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed, DataError> {
-    pack_some(shards, config, out, |_, _| Ok(true))
+    pack_some(shards, config, out, |_| true)
 }
 
-/// As [`pack`], of the samples that are `wanted` alone, which is asked with shard and key in the set's order.
+/// As [`pack`], of the samples that are `wanted` alone, which is asked in the set's order.
 ///
 /// # Errors
-/// As [`pack`], and those of `wanted`.
-pub fn pack_some<E: From<DataError>>(
+/// As [`pack`], and [`DataError::NothingWanted`].
+pub fn pack_some(
     shards: &ShardSet,
     config: &PackConfig,
     out: &Path,
-    mut wanted: impl FnMut(usize, &str) -> Result<bool, E>,
-) -> Result<Packed, E> {
+    mut wanted: impl FnMut(&RawSample) -> bool,
+) -> Result<Packed, DataError> {
     config.layout.validate()?;
     if config.resize == Some(0) {
-        return Err(DataError::setting("resize", 0, "must be at least 1 pixel").into());
+        return Err(DataError::setting("resize", 0, "must be at least 1 pixel"));
     }
     if !(1..=100).contains(&config.jpeg_quality) {
         return Err(DataError::setting(
             "jpeg_quality",
             config.jpeg_quality,
             "must be from 1 to 100",
-        )
-        .into());
+        ));
     }
     let folder = OutputFolder::create(out)?;
     config.layout.warn_of_shared_keys(shards);
@@ -92,7 +91,7 @@ pub fn pack_some<E: From<DataError>>(
         let mut chosen = Vec::new();
         for (shard, item) in chunk? {
             if let ShardItem::Sample(sample) = &item
-                && !wanted(shard, &sample.key)?
+                && !wanted(sample)
             {
                 unwanted += 1;
                 log.good(false);
@@ -118,6 +117,9 @@ pub fn pack_some<E: From<DataError>>(
     }
     log.epoch(shards)?;
     let index = writer.finish()?;
+    if index.samples() == 0 {
+        return Err(DataError::NothingWanted { unwanted });
+    }
     folder.publish()?;
     Ok(Packed {
         index,
@@ -306,26 +308,22 @@ mod tests {
         let set = shards(&dir, &[4, 3]);
         let out = dir.path().join("out");
         let mut asked = Vec::new();
-        let packed = pack_some(&set, &PackConfig::default(), &out, |shard, key| {
-            asked.push((shard, key.to_owned()));
-            Ok::<_, DataError>(shard == 1 || key == "k2")
+        let packed = pack_some(&set, &PackConfig::default(), &out, |sample| {
+            asked.push(sample.key.clone());
+            sample.key.as_str() > "k3" || sample.key == "k1"
         });
         let packed = packed.unwrap();
-        let expected = (0..7).map(|n| (usize::from(n > 3), format!("k{n}")));
-        assert!(asked.into_iter().eq(expected));
+        assert!(asked.into_iter().eq((0..7).map(|n| format!("k{n}"))));
         let read = (packed.faults.samples, packed.unwanted);
         assert_eq!((read, packed.index.samples()), ((7, 3), 4));
         let kept = samples(&ShardSet::from_paths(vec![out.join("shard-000000.tar")]));
         let keys: Vec<&str> = kept.iter().map(|sample| sample.key.as_str()).collect();
-        assert_eq!(keys, ["k2", "k4", "k5", "k6"]);
+        assert_eq!(keys, ["k1", "k4", "k5", "k6"]);
 
-        let refused = dir.path().join("refused");
-        let error = DataError::setting("scores", 0, "are none");
-        let mut error = Some(error);
-        let packed = pack_some(&set, &PackConfig::default(), &refused, |_, _| {
-            Err(error.take().unwrap())
-        });
-        assert!(packed.is_err() && !refused.exists());
+        let none = dir.path().join("none");
+        let error = pack_some(&set, &PackConfig::default(), &none, |_| false).unwrap_err();
+        assert!(error.to_string().contains("none of 7 samples"), "{error}");
+        assert!(!none.exists());
     }
 
     #[test]

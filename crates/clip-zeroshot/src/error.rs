@@ -178,6 +178,17 @@ pub enum ZeroShotError {
         /// Tokens that it asks for.
         vocab_size: usize,
     },
+    /// A configuration without weights has a text encoder whose tokenizer comes with weights.
+    #[error(
+        "`{name}` has no tokenizer: its text encoder {encoder} has one of its own, which comes with weights. Import some (`clip \
+         weights list {name}`) and give the model directory"
+    )]
+    OwnTokenizer {
+        /// The preset or configuration file.
+        name: String,
+        /// Hugging Face's name of the text encoder.
+        encoder: String,
+    },
     /// A model directory lacks a file.
     #[error("{path} is no whole model directory, it has no {file}: {remedy}")]
     IncompleteModel {
@@ -261,7 +272,7 @@ pub enum ZeroShotError {
     },
     /// A folder has scores of something else.
     #[error(
-        "{} holds scores {how}: give another folder, or delete it to score again",
+        "{} holds scores {how}: give another folder",
         folder.display()
     )]
     OtherScores {
@@ -271,20 +282,42 @@ pub enum ZeroShotError {
         how: &'static str,
     },
     /// A file of scores is damaged, or is not one.
-    #[error(
-        "{path} is not a usable file of scores: {reason}; delete it and run `clip data score` again"
-    )]
+    #[error("{path} is not a usable file of scores: {reason}; run `clip data score` again")]
     CorruptScores {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A folder has no scores, or none that are of a shard.
-    #[error("there are no scores {what}: make them with `clip data score`")]
+    /// A folder has no scores.
+    #[error("there are no scores in {}: make them with `clip data score`", folder.display())]
     Unscored {
-        /// `in` the folder, or `of` the shard.
-        what: String,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder that scores were to go into has something else.
+    #[error("{} holds files but no scores: give a new or empty folder", folder.display())]
+    NoScoreFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Another process makes scores into a folder.
+    #[error(
+        "another process scores into {}: wait for it, or give this part of the shards a folder of its own",
+        folder.display()
+    )]
+    ScoresBusy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Shards could not be read to their ends.
+    #[error(
+        "could not read {} to the end, so there are no scores of it: run this again, which takes the others as they are",
+        shards.join(", ")
+    )]
+    Unread {
+        /// Their names.
+        shards: Vec<String>,
     },
     /// A pass over shards was interrupted.
     #[error(

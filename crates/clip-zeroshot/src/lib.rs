@@ -65,7 +65,7 @@ pub use head::{ClassifierHead, HeadKey};
 pub use hierarchy::{GroupReport, GroupVotes, Level};
 pub use image_index::{Changes, ImageIndex, IndexedImage};
 pub use nearest::Found;
-pub use pair_scores::{PairScores, ScoreConfig, ScoredShard, ShardScores, score_shards};
+pub use pair_scores::{PairScores, ScoreConfig, ScoredShard, least_of_best, score_shards};
 pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};
 pub use ranking::TiedRank;
 pub use retrieval::{Retrieval, RetrievalReport, retrieve};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clip_data::{PackConfig, ShardSet, pack_some};
-use clip_zeroshot::{PairScores, ZeroShotError};
+use clip_zeroshot::PairScores;
 
 use super::layout::{self, LayoutArgs};
 
@@ -20,7 +20,8 @@ pub(crate) struct Args {
     /// Keep pairs of at least this cosine. LAION-400M's is 0.3, by ViT-B-32 of `OpenAI`.
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true, value_parser = cosine)]
     least: Option<f32>,
-    /// Keep this share of all pairs, the best. DataComp's is 0.3, by ViT-L-14 of `OpenAI`.
+    /// Keep this share of the pairs that have a score, the best, and all that are as good as the last of them. DataComp's is
+    /// 0.3, by ViT-L-14 of `OpenAI`.
     #[arg(long, value_name = "SHARE", value_parser = part)]
     best: Option<f64>,
     #[command(flatten)]
@@ -51,23 +52,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ..PackConfig::default()
     };
     let shards = ShardSet::parse(&args.data)?;
-    let mut scores = PairScores::open(&args.scores)?.of(&shards)?;
+    let scores = PairScores::read(&args.scores)?;
     let least = match (args.least, args.best) {
         (Some(least), _) => least,
         (None, share) => scores
-            .least_of_best(share.unwrap_or(1.0))?
-            .context("none of the pairs has a score: are the shards empty?")?,
+            .least_of_best(share.unwrap_or(1.0))
+            .context("none of the pairs had a score: are the shards empty?")?,
     };
     let mut unscored = 0_u64;
-    let packed = pack_some(&shards, &config, &args.layout.out, |shard, key| {
-        let score = scores.get(shard, key)?;
+    let packed = pack_some(&shards, &config, &args.layout.out, |sample| {
+        let score = scores.get(sample.pair_id());
         unscored += u64::from(score.is_none());
-        Ok::<_, ZeroShotError>(score.is_some_and(|score| score >= least))
-    })?;
+        score.is_some_and(|score| score >= least)
+    });
+    let packed =
+        packed.with_context(|| format!("least score {least:.4}, {unscored} without one"))?;
     if unscored > 0 {
         log::warn!(
-            "{unscored} samples have no score and are left out: they could not be used when their shard was scored, or are \
-             new since"
+            "{unscored} samples have no score and are left out: they could not be used when their shard was scored, or are new \
+             or changed since"
         );
     }
     let below = packed.unwanted - unscored;
@@ -79,5 +82,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut rows = layout::rows(&pattern, &packed.index, &packed.faults);
     rows.push(["least score".to_owned(), format!("{least:.4}")]);
     rows.push(["pairs below it".to_owned(), below.to_string()]);
+    rows.push(["pairs without one".to_owned(), unscored.to_string()]);
     layout::print(args.json, &json, &rows)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clip_data::ShardSet;
-use clip_zeroshot::{ScoreConfig, ScoredShard, score_shards};
+use clip_zeroshot::{ScoreConfig, ScoredShard, least_of_best, score_shards};
 use serde_json::json;
 
 use super::layout;
@@ -26,13 +26,13 @@ pub(crate) struct Args {
     data: String,
     #[command(flatten)]
     model: EncoderArgs,
-    /// The folder of the scores, a file a shard. An interrupted pass goes on when it is given again.
+    /// The folder of the scores, new or empty, a file a shard. An interrupted pass goes on when it is given again.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Images encoded at once. 64 fill a processor; a GPU wants more.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = numbers::from_one::<usize>())]
     batch: usize,
-    /// Keep `image_features` and `text_features` in the files too, L2-normalised, as f32.
+    /// Keep `image_features` and `text_features` in files beside them too, L2-normalised, as f32.
     #[arg(long)]
     features: bool,
     /// Print one JSON object.
@@ -48,43 +48,42 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         features: args.features,
     };
     let mut all = Vec::new();
-    let (mut bad, mut kept) = (0, 0);
+    let (mut bad, mut there) = (0, 0);
     let mut told = Instant::now();
-    let take = |shard: usize, scored: &ScoredShard| {
+    let take = |shard: usize, of: usize, scored: &ScoredShard| {
         all.extend_from_slice(&scored.scores);
         bad += scored.bad;
-        kept += usize::from(scored.kept);
+        there += usize::from(scored.was_there);
         if told.elapsed() >= TELL_EVERY {
-            let (done, of) = (shard + 1, shards.len());
-            log::info!("{done} of {of} shards scored, {} pairs", all.len());
+            log::info!("{} of {of} shards scored, {} pairs", shard + 1, all.len());
             told = Instant::now();
         }
     };
     score_shards(&encoders, &shards, &config, &args.out, take)?;
-    if kept > 0 {
-        log::info!("{kept} of {} shards had their scores", shards.len());
+    if there > 0 {
+        log::info!("{there} shards had their scores");
     }
-    all.sort_unstable_by(|a, b| b.total_cmp(a));
-    let least = |share: f64| {
-        let best = (all.len() as f64 * share).round() as usize;
-        all.get(best.max(1) - 1).copied()
-    };
-    let mean = all.iter().map(|score| f64::from(*score)).sum::<f64>() / all.len().max(1) as f64;
+    let (pairs, sum) = (
+        all.len(),
+        all.iter().map(|score| f64::from(*score)).sum::<f64>(),
+    );
+    let mean = sum / pairs.max(1) as f64;
+    let least = BEST.map(|share| (share, least_of_best(&mut all, share)));
     let out = args.out.display().to_string();
-    let best = BEST.map(|share| json!({ "best": share, "least": least(share) }));
+    let best = least.map(|(share, least)| json!({ "best": share, "least": least }));
     let json = json!({
-        "scores": out, "pairs": all.len(), "bad": bad, "mean": mean, "of_best": best,
+        "scores": out, "pairs": pairs, "bad": bad, "mean": mean, "of_best": best,
     });
     let row = |name: &str, value: String| [name.to_owned(), value];
     let mut rows = vec![
         row("scores", out),
-        row("pairs", all.len().to_string()),
+        row("pairs", pairs.to_string()),
         row("bad", bad.to_string()),
         row("mean score", format!("{mean:.4}")),
     ];
-    rows.extend(BEST.iter().filter_map(|share| {
+    rows.extend(least.into_iter().filter_map(|(share, least)| {
         let name = format!("  least of the best {:.0}%", 100.0 * share);
-        Some([name, format!("{:.4}", least(*share)?)])
+        Some([name, format!("{:.4}", least?)])
     }));
     layout::print(args.json, &json, &rows)
 }

@@ -36,6 +36,8 @@ pub struct EvalBatch {
     pub captions: Vec<Vec<String>>,
     /// Each image's class, if it has one.
     pub classes: Vec<Option<usize>>,
+    /// Each pair's [number](crate::RawSample::pair_id), where [`EvalNeeds::Pairs`](crate::EvalNeeds::Pairs) asks for them.
+    pub pair_ids: Vec<u64>,
 }
 
 /// What the iterator needs to know about a batch.

@@ -31,6 +31,8 @@ pub enum EvalNeeds {
     Captions,
     /// A class, for zero-shot classification and probes.
     Classes,
+    /// At least one caption; and batches have [`pair_ids`](EvalBatch::pair_ids), for scores of pairs.
+    Pairs,
 }
 
 /// Samples one after the other in shard order, the image's centre or all of it; the last batch may be smaller.
@@ -148,13 +150,19 @@ impl Job for Located {
 
 struct Prepared {
     shard: usize,
+    pair_id: Option<u64>,
     outcome: Result<(RawSample, Vec<u8>), (FaultKind, String)>,
 }
 
 impl Prepared {
     fn new(located: Located, needs: EvalNeeds, resizer: &mut ImageResizer) -> Self {
+        let pair_id = match (&located.item, needs) {
+            (ShardItem::Sample(sample), EvalNeeds::Pairs) => Some(sample.pair_id()),
+            _ => None,
+        };
         let usable = usable(located.item, needs);
         Self {
+            pair_id,
             shard: located.visit.shard,
             outcome: usable.map(|(sample, image)| (sample, resizer.square(&image))),
         }
@@ -168,7 +176,9 @@ fn usable(item: ShardItem, needs: EvalNeeds) -> Result<(RawSample, RgbImage), (F
         ShardItem::Fault(kind, key) => return Err((kind, key)),
     };
     let lacks = match needs {
-        EvalNeeds::Captions if sample.captions.is_empty() => Some(FaultKind::NoCaption),
+        EvalNeeds::Captions | EvalNeeds::Pairs if sample.captions.is_empty() => {
+            Some(FaultKind::NoCaption)
+        }
         EvalNeeds::Classes if sample.class.is_none() => Some(FaultKind::NoClass),
         _ => None,
     };
@@ -201,6 +211,7 @@ impl Assembler {
                     batch.keys.push(sample.key);
                     batch.captions.push(sample.captions);
                     batch.classes.push(sample.class);
+                    batch.pair_ids.extend(prepared.pair_id);
                     batch.batch += 1;
                     Ok(())
                 }

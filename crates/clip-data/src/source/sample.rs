@@ -1,3 +1,5 @@
+use sha2::{Digest, Sha256};
+
 use crate::FaultKind;
 
 use super::{ShardItem, shard::Bodies};
@@ -21,6 +23,18 @@ pub struct RawSample {
 }
 
 impl RawSample {
+    /// A number for the image's file and its captions together, whatever their key and shard: 64 bits of a SHA-256.
+    pub fn pair_id(&self) -> u64 {
+        let captions = self.captions.iter().map(String::as_bytes);
+        let mut hash = Sha256::new();
+        for part in std::iter::once(self.image.as_slice()).chain(captions) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        u64::from_le_bytes(std::array::from_fn(|byte| hash[byte]))
+    }
+
     /// Bytes that the sample holds, near enough to bound memory by.
     pub(crate) fn held_bytes(&self) -> usize {
         let captions: usize = self.captions.iter().map(String::len).sum();

@@ -196,18 +196,18 @@ impl ShardSet {
         Ok(())
     }
 
-    /// The set of one of its shards.
+    /// The set of some of its shards.
     ///
     /// # Panics
-    /// If there is no such shard.
+    /// If there are no such shards.
     #[must_use]
-    pub fn only(&self, shard: usize) -> Self {
+    pub fn only(&self, shards: Range<usize>) -> Self {
         let source = Source {
-            shards: 0..1,
+            shards: 0..shards.len(),
             weight: 1.0,
         };
         Self {
-            shards: vec![self.shards[shard].clone()],
+            shards: self.shards[shards].to_vec(),
             sources: vec![source],
         }
     }

@@ -1,90 +1,80 @@
 //! How well captions fit their images, by a model: what sets of the web are filtered by.
 //!
 //! A folder holds `scores.json`, which says by which model and of which shards they are, and a safetensors file a shard,
-//! written when the shard is done: an interrupted pass goes on with the next one.
+//! written when the shard is done: an interrupted pass goes on with the next one. A score belongs to what was scored, an image's
+//! file with its captions ([`RawSample::pair_id`](clip_data::RawSample::pair_id)), wherever that is by now.
 //!
 //! # References
 //! Schuhmann et al. 2021, [LAION-400M](https://arxiv.org/abs/2111.02114), which keeps pairs from a cosine of 0.3 on; Gadre et
 //! al. 2023, [DataComp](https://arxiv.org/abs/2304.14108), which keeps the best 30%.
 
-mod kept;
+mod file;
+mod folder;
 mod scoring;
 
-pub use kept::{PairScores, ShardScores};
 pub use scoring::{ScoreConfig, ScoredShard, score_shards};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use crate::ZeroShotError;
 
-use crate::{ZeroShotError, tensor_file};
+use folder::ScoreFolder;
 
-const INDEX: &str = "scores.json";
-/// Of the safetensors files.
-const FORMAT: &str = "clip-pair-scores-1";
-const SCORES: &str = "scores";
-
-/// What a folder's scores are of.
-#[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Index {
-    /// Hash of the model.
-    model: String,
-    /// Whether features are kept beside the scores.
-    features: bool,
-    /// Names of the shards; the parts of a table or folder share one.
-    shards: Vec<String>,
+/// The scores of one or several folders.
+#[derive(Debug)]
+pub struct PairScores {
+    /// Of each pair, sorted by its number: 16 bytes a pair.
+    scores: Vec<(u64, f32)>,
 }
 
-impl Index {
-    fn path(folder: &Path) -> PathBuf {
-        folder.join(INDEX)
+impl PairScores {
+    /// Reads folders that [`score_shards`] filled.
+    ///
+    /// # Errors
+    /// [`ZeroShotError::Unscored`] of a folder without scores, [`ZeroShotError::UnfinishedScores`] of one that lacks some,
+    /// [`ZeroShotError::OtherScores`] if they are by different models; [`ZeroShotError::Io`] and
+    /// [`ZeroShotError::CorruptScores`].
+    pub fn read(folders: &[PathBuf]) -> Result<Self, ZeroShotError> {
+        let mut model = None;
+        let mut scores = Vec::new();
+        for path in folders {
+            let folder = ScoreFolder::open(path)?;
+            if *model.get_or_insert_with(|| folder.index.model.clone()) != folder.index.model {
+                return Err(ZeroShotError::OtherScores {
+                    folder: path.clone(),
+                    how: "by another model than the first folder's",
+                });
+            }
+            for shard in 0..folder.index.shards.len() {
+                let (values, about) = folder.finished(shard)?;
+                scores.extend(about.pairs.into_iter().zip(values));
+            }
+        }
+        scores.sort_unstable_by_key(|(pair, _)| *pair);
+        // A pair that is there twice has one score.
+        scores.dedup_by_key(|(pair, _)| *pair);
+        Ok(Self { scores })
     }
 
-    /// Where the scores of a shard are.
-    fn file(folder: &Path, shard: usize) -> PathBuf {
-        folder.join(format!("{shard:06}.safetensors"))
+    /// The score of a pair; `None` if it could not be used when it was scored, or was not there.
+    pub fn get(&self, pair: u64) -> Option<f32> {
+        let at = self.scores.binary_search_by_key(&pair, |(pair, _)| *pair);
+        at.ok().map(|at| self.scores[at].1)
     }
 
-    fn read(folder: &Path) -> Result<Self, ZeroShotError> {
-        let path = Self::path(folder);
-        let text = std::fs::read(&path).map_err(ZeroShotError::io("read", &path))?;
-        serde_json::from_slice(&text).map_err(|error| ZeroShotError::CorruptScores {
-            path,
-            reason: error.to_string(),
-        })
+    /// The least score of the best `share` of all pairs, `0 < share <= 1`; `None` without any.
+    pub fn least_of_best(&self, share: f64) -> Option<f32> {
+        let mut scores: Vec<f32> = self.scores.iter().map(|(_, score)| *score).collect();
+        least_of_best(&mut scores, share)
     }
 }
 
-/// What a file holds besides tensors.
-#[derive(Debug, Deserialize, Serialize)]
-struct About {
-    /// Of each image.
-    keys: Vec<String>,
-    /// For each caption the row of its image, where features are kept.
-    image_of_caption: Vec<usize>,
-    /// Samples that could not be used.
-    bad: u64,
-}
-
-/// The scores of a shard, in the order of its keys. `None` if it isn't scored yet.
-fn load(path: &Path) -> Result<Option<(Vec<f32>, About)>, ZeroShotError> {
-    if !path.exists() {
-        return Ok(None);
+/// The least of the best `share` of scores, `0 < share <= 1`, which are left in another order; `None` without any.
+pub fn least_of_best(scores: &mut [f32], share: f64) -> Option<f32> {
+    let best = ((scores.len() as f64 * share).round() as usize).max(1);
+    if scores.len() < best {
+        return None;
     }
-    let corrupt = |reason: String| ZeroShotError::CorruptScores {
-        path: path.to_owned(),
-        reason,
-    };
-    let (matrices, about) = match tensor_file::load::<About>(path, FORMAT) {
-        Ok(loaded) => loaded,
-        Err(tensor_file::Fault::Io(error)) => return Err(ZeroShotError::io("read", path)(error)),
-        Err(tensor_file::Fault::Content(reason)) => return Err(corrupt(reason)),
-    };
-    let scores = matrices.into_iter().find(|matrix| matrix.name == SCORES);
-    let scores = scores.map(|matrix| matrix.values.into_owned());
-    match scores.filter(|scores| scores.len() == about.keys.len()) {
-        Some(scores) => Ok(Some((scores, about))),
-        None => Err(corrupt("it has no score of each key".to_owned())),
-    }
+    let (_, least, _) = scores.select_nth_unstable_by(best - 1, |a, b| b.total_cmp(a));
+    Some(*least)
 }

@@ -1,15 +1,23 @@
-use std::path::Path;
+use std::{error::Error, ops::Range, path::Path};
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
-use clip_data::{EvalNeeds, LoaderConfig, ShardSet};
-use clip_model::{l2_normalize, weights::write_atomically};
-
-use super::{About, FORMAT, Index, SCORES, load};
-use crate::{
-    ClipEncoders, PROMPT_BATCH, ShardFeatures, TextEncoder, ZeroShotError, encode_all,
-    features::finite_rows,
-    tensor_file::{self, Matrix},
+use burn::{
+    data::dataloader::DataLoader,
+    tensor::{DType, Int, Tensor, TensorData},
 };
+use clip_data::{DataError, EvalBatch, EvalNeeds, FaultKind, LoaderConfig, ShardSet};
+use clip_model::l2_normalize;
+
+use super::{
+    file::{self, About, scores_matrix},
+    folder::{Index, ScoreFolder},
+};
+use crate::{
+    ClipEncoders, PROMPT_BATCH, TextEncoder, ZeroShotError, encode_all, features::finite_rows,
+    tensor_file::Matrix,
+};
+
+/// Parts of a table or folder whose scores are one file: they have a hundred samples each.
+const PARTS: usize = 100;
 
 /// How pairs are scored.
 #[derive(Clone, Debug)]
@@ -28,157 +36,215 @@ pub struct ScoredShard {
     /// Samples that could not be used.
     pub bad: u64,
     /// Whether an earlier pass had scored it.
-    pub kept: bool,
+    pub was_there: bool,
 }
 
-/// Scores each pair of the shards, into a folder; shards that it has are not scored again. `told` gets each shard in their
-/// order.
+/// Scores each pair of the shards, into a folder; shards that it has are not scored again, if they have the bytes that they had
+/// then. `told` gets each shard's number, how many there are, and its scores.
 ///
 /// # Errors
-/// [`ZeroShotError::OtherScores`] if the folder's are by another model or of other shards; those of
-/// [`ClipEncoders::encode_shards`]; [`ZeroShotError::Io`] and [`ZeroShotError::Model`] where the folder can't be written, and
-/// [`ZeroShotError::CorruptScores`].
+/// [`ZeroShotError::OtherScores`] and [`ZeroShotError::NoScoreFolder`] if the folder's are by another model or of other shards,
+/// or it has something else; [`ZeroShotError::ScoresBusy`]; [`ZeroShotError::Unread`] at the end, if shards could not be read to
+/// theirs; those of the encoders; and [`ZeroShotError::Io`] and [`ZeroShotError::Model`] where the folder can't be written.
 pub fn score_shards(
     encoders: &ClipEncoders,
     shards: &ShardSet,
     config: &ScoreConfig,
     folder: &Path,
-    mut told: impl FnMut(usize, &ScoredShard),
+    mut told: impl FnMut(usize, usize, &ScoredShard),
 ) -> Result<(), ZeroShotError> {
+    let groups = groups(shards);
     let index = Index {
         model: encoders.model_hash(),
         features: config.features,
-        shards: (0..shards.len()).map(|shard| shards.name(shard)).collect(),
+        shards: (groups.iter().map(|group| shards.name(group.start))).collect(),
     };
-    begin(folder, &index)?;
+    let folder = ScoreFolder::take(folder, index)?;
+    let mut unread = Vec::new();
+    for (number, group) in groups.iter().enumerate() {
+        let set = shards.only(group.clone());
+        let bytes = bytes(&set);
+        let scored = match known(&folder, number, bytes) {
+            Some(scored) => Some(scored),
+            None => score(encoders, set, config, &folder, (number, bytes))?,
+        };
+        match scored {
+            Some(scored) => told(number, groups.len(), &scored),
+            None => unread.push(folder.index.shards[number].clone()),
+        }
+    }
+    if unread.is_empty() {
+        Ok(())
+    } else {
+        Err(ZeroShotError::Unread { shards: unread })
+    }
+}
+
+/// The shards that have a file together: one, but of a table or folder several parts.
+fn groups(shards: &ShardSet) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
     for shard in 0..shards.len() {
-        let path = Index::file(folder, shard);
-        let scored = match load(&path)? {
-            Some((scores, about)) => ScoredShard {
-                scores,
-                bad: about.bad,
-                kept: true,
-            },
-            None => score(encoders, shards.only(shard), config, &path)?,
-        };
-        told(shard, &scored);
+        match groups.last_mut() {
+            Some(group)
+                if group.len() < PARTS && shards.name(group.start) == shards.name(shard) =>
+            {
+                group.end += 1;
+            }
+            _ => groups.push(shard..shard + 1),
+        }
     }
-    Ok(())
+    groups
 }
 
-/// Takes a new folder, or one that has the same scores.
-fn begin(folder: &Path, index: &Index) -> Result<(), ZeroShotError> {
-    let path = Index::path(folder);
-    if path.exists() {
-        let there = Index::read(folder)?;
-        let other = [
-            (there.model != index.model, "by another model"),
-            (there.shards != index.shards, "of other shards"),
-            (there.features && !index.features, "kept with features"),
-            (index.features && !there.features, "kept without features"),
-        ];
-        return match other.iter().find(|(differs, _)| *differs) {
-            None => Ok(()),
-            Some((_, how)) => Err(ZeroShotError::OtherScores {
-                folder: folder.to_owned(),
-                how,
-            }),
-        };
-    }
-    std::fs::create_dir_all(folder).map_err(ZeroShotError::io("create", folder))?;
-    // invariant: strings always have a JSON form.
-    let text = serde_json::to_vec_pretty(index).expect("invariant: it has a JSON form");
-    Ok(write_atomically(&path, &text)?)
+/// Bytes of a tar on this machine.
+fn bytes(set: &ShardSet) -> Option<u64> {
+    let paths = set.local_tars().ok()?;
+    let lengths = paths.iter().map(|path| Some(path.metadata().ok()?.len()));
+    lengths.sum()
 }
 
+/// What an earlier pass found, unless the shard has changed since.
+fn known(folder: &ScoreFolder, shard: usize, bytes: Option<u64>) -> Option<ScoredShard> {
+    if !folder.file(shard).exists() {
+        return None;
+    }
+    match folder.finished(shard) {
+        Ok((scores, about)) if about.bytes == bytes => Some(ScoredShard {
+            scores,
+            bad: about.bad,
+            was_there: true,
+        }),
+        Ok(_) => {
+            log::warn!(
+                "{} has changed: scoring it again",
+                folder.index.shards[shard]
+            );
+            None
+        }
+        Err(error) => {
+            log::warn!("{error}; scoring it again");
+            None
+        }
+    }
+}
+
+/// Scores a shard; `None` if it could not be read to its end.
 fn score(
     encoders: &ClipEncoders,
-    shard: ShardSet,
+    set: ShardSet,
     config: &ScoreConfig,
-    path: &Path,
-) -> Result<ScoredShard, ZeroShotError> {
+    folder: &ScoreFolder,
+    (shard, bytes): (usize, Option<u64>),
+) -> Result<Option<ScoredShard>, ZeroShotError> {
     let config_of_loader = LoaderConfig {
         batch: config.batch,
         // What can't be used can't be scored, and nothing else follows from it.
         max_bad_share: 1.0,
         ..LoaderConfig::default()
     };
-    let loader = encoders.loader(shard, EvalNeeds::Captions, config_of_loader)?;
-    let found = match encoders.encode_shards(&loader) {
-        Ok(features) => Some(features),
-        Err(ZeroShotError::NoSamples) => None,
-        Err(error) => return Err(error),
-    };
-    let bad = loader.faults().bad();
+    let loader = encoders.loader(set, EvalNeeds::Pairs, config_of_loader)?;
+    let mut found = Found::default();
     let mut about = About {
-        keys: Vec::new(),
-        image_of_caption: Vec::new(),
-        bad,
+        model: folder.index.model.clone(),
+        shard: folder.index.shards[shard].clone(),
+        bytes,
+        ..About::default()
     };
-    let mut scores = Vec::new();
-    let mut kept = Vec::new();
-    if let Some(features) = found {
-        let [images, texts] = both(encoders, &features)?;
-        scores = best_cosines(&images, &texts, &features)?;
-        if config.features {
-            kept = vec![
-                matrix("image_features", images)?,
-                matrix("text_features", texts)?,
-            ];
-            about.image_of_caption = features.image_of_caption;
+    for batch in loader.iter() {
+        let batch = match batch.map_err(ZeroShotError::from) {
+            Ok(batch) => batch,
+            Err(error) if has_nothing_usable(&error) => break,
+            Err(error) => return Err(error),
+        };
+        found.add(encoders, batch, config.features, &mut about)?;
+    }
+    let faults = loader.faults();
+    if faults.kinds().contains_key(&FaultKind::UnreadableShard) {
+        return Ok(None);
+    }
+    about.bad = faults.bad();
+    if config.features {
+        let matrices = found.features(encoders.config().embed_dim);
+        file::save(&folder.features_file(shard), matrices, &about)?;
+    }
+    file::save(
+        &folder.file(shard),
+        vec![scores_matrix(&found.scores)],
+        &about,
+    )?;
+    Ok(Some(ScoredShard {
+        scores: found.scores,
+        bad: about.bad,
+        was_there: false,
+    }))
+}
+
+/// Whether a shard was read to its end, and had nothing.
+fn has_nothing_usable(error: &ZeroShotError) -> bool {
+    let ZeroShotError::Loader(error) = error else {
+        return false;
+    };
+    let source = error.source().and_then(|source| source.downcast_ref());
+    matches!(source, Some(DataError::NothingUsable { .. }))
+}
+
+/// What a shard's pairs come to.
+#[derive(Default)]
+struct Found {
+    scores: Vec<f32>,
+    /// Row by row, where they are kept.
+    image_features: Vec<f32>,
+    text_features: Vec<f32>,
+}
+
+impl Found {
+    fn add(
+        &mut self,
+        encoders: &ClipEncoders,
+        batch: EvalBatch,
+        keep: bool,
+        about: &mut About,
+    ) -> Result<(), ZeroShotError> {
+        let first = about.keys.len();
+        let images = l2_normalize(encoders.encode_images(batch.images));
+        let rows = batch.captions.iter().enumerate();
+        let rows: Vec<usize> = rows
+            .flat_map(|(row, own)| own.iter().map(move |_| row))
+            .collect();
+        let captions = batch.captions.concat();
+        let texts = l2_normalize(encode_all(encoders, &captions, PROMPT_BATCH)?);
+        let own: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let own = TensorData::new(own, [rows.len()]);
+        let own = Tensor::<1, Int>::from_data(own, (&images.device(), DType::I64));
+        let cosines = (images.clone().select(0, own) * texts.clone()).sum_dim(1);
+        let cosines = finite_rows(cosines, |row| format!("the cosine of `{}`", captions[row]))?;
+        self.scores.resize(first + batch.batch, f32::NEG_INFINITY);
+        for (&row, cosine) in rows.iter().zip(cosines) {
+            let best = &mut self.scores[first + row];
+            *best = best.max(cosine);
         }
-        about.keys = features.keys;
+        about.keys.extend(batch.keys);
+        about.pairs.extend(batch.pair_ids);
+        if keep {
+            about
+                .image_of_caption
+                .extend(rows.iter().map(|row| first + row));
+            self.image_features.extend(images.try_into_vec_as::<f32>()?);
+            self.text_features.extend(texts.try_into_vec_as::<f32>()?);
+        }
+        Ok(())
     }
-    kept.push(Matrix {
-        name: SCORES.to_owned(),
-        shape: [scores.len(), 1],
-        values: (&scores).into(),
-    });
-    kept.sort_by(|a, b| a.name.cmp(&b.name));
-    tensor_file::save(path, FORMAT, &kept, None, &about)?;
-    Ok(ScoredShard {
-        scores,
-        bad,
-        kept: false,
-    })
-}
 
-fn matrix(name: &str, rows: Tensor<2>) -> Result<Matrix<'static>, ZeroShotError> {
-    Ok(Matrix {
-        name: name.to_owned(),
-        shape: rows.dims(),
-        values: rows.try_into_vec_as::<f32>()?.into(),
-    })
-}
-
-/// The features of images and captions, normalised.
-fn both(
-    encoders: &ClipEncoders,
-    features: &ShardFeatures,
-) -> Result<[Tensor<2>; 2], ZeroShotError> {
-    let texts = encode_all(encoders, &features.captions, PROMPT_BATCH)?;
-    Ok([features.images.clone(), texts].map(l2_normalize))
-}
-
-/// Of each image, the cosine of the caption that fits it best.
-fn best_cosines(
-    images: &Tensor<2>,
-    texts: &Tensor<2>,
-    features: &ShardFeatures,
-) -> Result<Vec<f32>, ZeroShotError> {
-    let rows: Vec<i64> = (features.image_of_caption.iter())
-        .map(|&image| image as i64)
-        .collect();
-    let rows = TensorData::new(rows, [features.captions.len()]);
-    let rows = Tensor::<1, Int>::from_data(rows, (&images.device(), DType::I64));
-    let own = images.clone().select(0, rows);
-    let cosines = (own * texts.clone()).sum_dim(1);
-    let cosines = finite_rows(cosines, |caption| {
-        format!("the cosine of `{}`", features.captions[caption])
-    })?;
-    let mut best = vec![f32::NEG_INFINITY; features.keys.len()];
-    for (&image, cosine) in features.image_of_caption.iter().zip(cosines) {
-        best[image] = best[image].max(cosine);
+    fn features(&self, width: usize) -> Vec<Matrix<'_>> {
+        let named = [
+            ("image_features", &self.image_features),
+            ("text_features", &self.text_features),
+        ];
+        let matrices = named.map(|(name, values)| Matrix {
+            name: name.to_owned(),
+            shape: [values.len() / width, width],
+            values: values.into(),
+        });
+        matrices.into()
     }
-    Ok(best)
 }
