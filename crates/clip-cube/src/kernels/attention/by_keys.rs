@@ -25,6 +25,7 @@ pub(super) fn by_keys_kernel<E: Float, N: Size>(
     let mut by_rows = Shared::<[Vector<E, N>]>::new_aligned_slice(comptime!(plan.size()), 128usize);
 
     let place = Place::new(tokens, heads, plan);
+    // What is read once goes where queries and gradients will be.
     load_own::<E, N>(projected, place.keys(), &place, &mut queries, plan);
     load_own::<E, N>(projected, place.values(), &place, &mut by_rows, plan);
     sync_cube();
@@ -122,7 +123,8 @@ fn weigh(
     #[unroll]
     for tile in 0..2usize {
         let query = query + comptime!(tile * HALF) + UNIT_POS_X as usize % 4 * 2;
-        let pair = (place.first_number + query) / 2;
+        let at = place.first_number + query;
+        let pair = at / 2;
         let log = logs[pair];
         let along = sums_along[pair];
         #[unroll]

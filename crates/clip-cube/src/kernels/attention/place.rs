@@ -16,7 +16,7 @@ pub(super) struct Place {
     first_query: usize,
     /// The head's first vector of what was found.
     first_mixed: usize,
-    /// The head's first number of what rows have one of.
+    /// Where the head's logarithms and sums begin, of which each row has one.
     pub(super) first_number: usize,
     /// The cube's first row.
     pub(super) first: usize,
