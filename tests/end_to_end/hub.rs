@@ -287,6 +287,19 @@ fn a_tag_of_open_clips_is_a_model_of_the_hub() {
             .iter()
             .all(|source| source.starts_with("\"ViT-B-32:"))
     );
+    // OpenCLIP knows the architecture of a tag, so that weights need none beside them; those here have another.
+    std::fs::remove_file(folder.path("model").join("open_clip_config.json")).unwrap();
+    std::fs::remove_dir_all(folder.path("cache")).unwrap();
+    let bare = hub.import(&folder, "ViT-B-32:openai", "bare");
+    assert!(
+        bare.err.contains("describes 151277313 parameters"),
+        "{bare:?}"
+    );
+    let bare = hub.import(&folder, "hf-hub:org/open", "bare");
+    assert!(
+        bare.err.contains("holds no model that can be imported"),
+        "{bare:?}"
+    );
     let unknown = folder.clip(&["weights", "list", "ViT-B-33"]);
     assert_eq!(unknown.code, Some(1), "{unknown:?}");
 }

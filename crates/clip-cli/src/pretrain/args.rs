@@ -263,6 +263,10 @@ fn preset_of_init(layers: &ConfigLayers) -> Result<Option<Taken>> {
         let preset = config.display().to_string();
         return Ok(Some(Taken { name, preset }));
     }
+    if let Some(preset) = weights::preset_of_tag(&init)? {
+        let name = preset.clone();
+        return Ok(Some(Taken { name, preset }));
+    }
     let path = Path::new(&init);
     let folder = if path.is_dir() {
         Some(path)

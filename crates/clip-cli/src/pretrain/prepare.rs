@@ -82,7 +82,7 @@ fn differences(there: &ClipConfig, here: &ClipConfig) -> Vec<String> {
         flag(text.no_causal_mask),
         flag(own.no_causal_mask),
     );
-    let pooler = |text: &TextConfig| format!("{:?}", text.hf_pooler_type);
+    let pooler = |text: &TextConfig| serde_json::json!(text.hf_pooler_type).to_string();
     compare("text_cfg.hf_pooler_type", pooler(text), pooler(own));
     let heads = |config: &ClipConfig| config.vision_cfg.head_width.to_string();
     if there.vision_cfg.timm_model_name.is_none() {
@@ -148,7 +148,7 @@ pub(super) fn tokenizer(
         (None, None, Some(of_run)) => Arc::clone(&of_run.tokenizer),
         (None, None, None) if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip().into(),
         (None, None, None) => {
-            // Its padding has an id that no vocabulary learned here has.
+            // It leaves out id 1, which is a letter in a vocabulary learned here.
             if let Some(name) = &text.hf_model_name {
                 bail!(
                     "the text encoder {name} has a tokenizer of its own: begin with weights that bring it (`--init`)"

@@ -100,7 +100,7 @@ impl<'a> Download<'a> {
             .map(|file| file.rfilename.as_str())
             .collect();
         let has = |name: &str| files.contains(&name);
-        let Some((config, weights)) = layout(has) else {
+        let Some((config, weights)) = layout(has, self.is_tagged()) else {
             bail!(
                 "{} at {} holds no model that can be imported, neither in OpenCLIP's layout nor in transformers': \
                  it has {}",
@@ -111,7 +111,7 @@ impl<'a> Download<'a> {
         };
         let beside = ["preprocessor_config.json", "special_tokens_map.json"];
         let tokenizer = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE];
-        for name in [config].into_iter().chain(beside).chain(tokenizer) {
+        for name in config.into_iter().chain(beside).chain(tokenizer) {
             if has(name) {
                 self.file(&info.sha, name)?;
             }
@@ -142,10 +142,14 @@ impl<'a> Download<'a> {
         }
     }
 
+    fn is_tagged(&self) -> bool {
+        self.model.preset.is_some()
+    }
+
     /// The weights in the cache, if all of them are.
     fn cached(&self) -> Option<PathBuf> {
         let cache = self.cache.repo(repository(self.model));
-        let (_, weights) = layout(|name| cache.get(name).is_some())?;
+        let (_, weights) = layout(|name| cache.get(name).is_some(), self.is_tagged())?;
         let path = cache.get(weights)?;
         let shards = shards(&path).ok()?;
         let whole = shards.iter().all(|shard| cache.get(shard).is_some());
@@ -250,12 +254,19 @@ fn repository(model: &HubModel) -> Repo {
     Repo::with_revision(model.name.clone(), RepoType::Model, model.revision.clone())
 }
 
-/// The configuration and the weights to take, the first that are there.
-fn layout(has: impl Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
-    LAYOUTS.iter().find_map(|(config, weights)| {
+/// The configuration and the weights to take, the first that are there. OpenCLIP has the configuration of what it knows by a
+/// tag, and some such have none with them.
+fn layout(
+    has: impl Fn(&str) -> bool,
+    is_tagged: bool,
+) -> Option<(Option<&'static str>, &'static str)> {
+    let whole = LAYOUTS.iter().find_map(|(config, weights)| {
         let weights = weights.iter().find(|name| has(name) && has(config))?;
-        Some((*config, *weights))
-    })
+        Some((Some(*config), *weights))
+    });
+    let (_, open_clips) = LAYOUTS[0];
+    let bare = || open_clips.iter().find(|name| is_tagged && has(name));
+    whole.or_else(|| Some((None, *bare()?)))
 }
 
 /// The status that the hub answered with, if it answered.

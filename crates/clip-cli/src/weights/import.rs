@@ -8,7 +8,7 @@ use clip_model::{
     weights::{Checkpoint, FloatType, ReadOptions, create_directory, refuse_existing},
 };
 
-use super::{locate, tell, tokenizer};
+use super::{config_of_tag, locate, tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     output,
@@ -40,13 +40,17 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
     refuse_existing(&args.out)?;
     let preset = args.preset.as_deref().map(ClipConfig::load);
-    let options = ReadOptions {
+    let mut options = ReadOptions {
         config: preset.transpose()?,
         image_size: args.image_size.map(usize::from),
         any_objective: false,
     };
     let device = device::open(device)?.device;
-    let mut checkpoint = Checkpoint::read(&locate(&args.source)?, &options, &device)?;
+    let path = locate(&args.source)?;
+    if options.config.is_none() {
+        options.config = config_of_tag(&args.source, &path)?;
+    }
+    let mut checkpoint = Checkpoint::read(&path, &options, &device)?;
     let tokenizer = tokenizer::of(&checkpoint)?;
     for note in &checkpoint.notes {
         log::info!("{note}");

@@ -77,11 +77,12 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
 /// `key is VALUE and VALUE`, of keys that say what a model computes.
 fn differences(from: &ClipConfig, to: &ClipConfig) -> Vec<String> {
     /// How training began, and where a tokenizer is found.
-    const OTHERS: [&str; 6] = [
+    const OTHERS: [&str; 7] = [
         "init_logit_scale",
         "custom_text",
         "vision_cfg.patch_dropout",
         "vision_cfg.timm_drop_path",
+        "text_cfg.hf_model_pretrained",
         "text_cfg.hf_tokenizer_name",
         "text_cfg.tokenizer_kwargs",
     ];

@@ -1,11 +1,15 @@
 //! Where weights come from.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{Error, Result, bail};
 use clip_model::{
-    presets,
+    ClipConfig, presets,
     published::{self, Published},
+    weights::CONFIG_FILE,
 };
 
 /// How a source says that it is on the hub.
@@ -33,7 +37,10 @@ fn on_hub(source: &str) -> Result<Option<HubModel>> {
     };
     let tags: Vec<Published> = published::of(preset).collect();
     match tags.iter().find(|it| it.tag == tag) {
-        Some(it) => it.hub.parse().map(Some),
+        Some(it) => Ok(Some(HubModel {
+            preset: Some(preset.to_owned()),
+            ..it.hub.parse()?
+        })),
         None if tags.is_empty() => bail!(
             "no weights of {preset} are known by a tag: see `clip weights list`, or name a file, a folder or \
              {PREFIX}ORGANISATION/NAME"
@@ -46,6 +53,26 @@ fn on_hub(source: &str) -> Result<Option<HubModel>> {
             )
         }
     }
+}
+
+/// The architecture of located weights that have none beside them, as some have that OpenCLIP knows by a tag.
+///
+/// # Errors
+/// As [`preset_of_tag`].
+pub(crate) fn config_of_tag(source: &str, located: &Path) -> Result<Option<ClipConfig>> {
+    if located.with_file_name(CONFIG_FILE).is_file() {
+        return Ok(None);
+    }
+    let preset = preset_of_tag(source)?;
+    Ok(preset.as_deref().map(ClipConfig::load).transpose()?)
+}
+
+/// The preset of a `PRESET:TAG`; `None` of any other source.
+///
+/// # Errors
+/// If its preset has no such tag.
+pub(crate) fn preset_of_tag(source: &str) -> Result<Option<String>> {
+    Ok(on_hub(source)?.and_then(|model| model.preset))
 }
 
 /// What a model of the hub is called and OpenCLIP's configuration of it, downloaded; `None` for other sources, and models
@@ -84,6 +111,8 @@ fn fetch(model: &HubModel) -> Result<PathBuf> {
 pub(super) struct HubModel {
     pub(super) name: String,
     pub(super) revision: String,
+    /// Of a tag of OpenCLIP's, whose weights need no configuration beside them.
+    pub(super) preset: Option<String>,
 }
 
 impl FromStr for HubModel {
@@ -106,6 +135,7 @@ impl FromStr for HubModel {
                 Ok(Self {
                     name: name.to_owned(),
                     revision: revision.to_owned(),
+                    preset: None,
                 })
             }
             _ => bail!(
@@ -124,6 +154,7 @@ mod tests {
         let model = |revision: &str| HubModel {
             name: "org/ViT-B-32".to_owned(),
             revision: revision.to_owned(),
+            preset: None,
         };
         assert_eq!("org/ViT-B-32".parse::<HubModel>().unwrap(), model("main"));
         assert_eq!(
@@ -136,6 +167,7 @@ mod tests {
         }
         let tagged = on_hub("ViT-B-32:laion2b_s34b_b79k").unwrap().unwrap();
         assert_eq!(tagged.name, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K");
+        assert_eq!(tagged.preset.as_deref(), Some("ViT-B-32"));
         for (source, told) in [
             (
                 "ViT-B-32:laion",

@@ -22,8 +22,14 @@ pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
         let kwargs = text.tokenizer_kwargs.as_ref();
         return Ok(Some(Tokenizer::load_with(&beside, kwargs)?));
     }
+    let known = text
+        .hf_tokenizer_name
+        .as_ref()
+        .map_or(String::new(), |name| {
+            format!("; OpenCLIP takes the hub's {name}")
+        });
     log::warn!(
-        "the vocabulary of {} tokens is not CLIP's own, and there is no {}: texts can't be encoded without it",
+        "the vocabulary of {} tokens is not CLIP's own, and there is no {}: texts can't be encoded without it{known}",
         text.vocab_size,
         beside.display()
     );
