@@ -6,8 +6,8 @@ use std::path::PathBuf;
 pub enum OnnxError {
     /// There is no ONNX form of an encoder here.
     #[error(
-        "`{encoder}` can't be written as ONNX: CLIP's own encoders, SigLIP's and ConvNeXt's can; write this model in \
-         OpenCLIP's layout for its own tools"
+        "`{encoder}` can't be written as ONNX: CLIP's own encoders, SigLIP's and ConvNeXt's can; `--format openclip` \
+         writes this model for OpenCLIP"
     )]
     NoForm {
         /// timm's or Hugging Face's name of it.
@@ -24,9 +24,9 @@ pub enum OnnxError {
 }
 
 impl OnnxError {
-    pub(crate) fn no_form(encoder: Option<&String>) -> Self {
+    pub(crate) fn no_form(encoder: &str) -> Self {
         Self::NoForm {
-            encoder: encoder.cloned().unwrap_or_default(),
+            encoder: encoder.to_owned(),
         }
     }
 

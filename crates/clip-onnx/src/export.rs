@@ -73,9 +73,8 @@ fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
         Tower::Siglip(shape) => siglip_vision_transformer(&mut graph, &pixels, &shape),
         Tower::ConvNeXt(shape) => convnext(&mut graph, &pixels, &shape),
         Tower::Eva(_) => {
-            return Err(OnnxError::no_form(
-                config.vision_cfg.timm_model_name.as_ref(),
-            ));
+            let name = config.vision_cfg.timm_model_name.as_deref();
+            return Err(OnnxError::no_form(name.unwrap_or("EVA")));
         }
     };
     let features = graph.l2_normalize(&features);
@@ -87,7 +86,7 @@ fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
 fn text_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
     let config = &weights.checkpoint.config;
     if let Some(name) = &config.text_cfg.hf_model_name {
-        return Err(OnnxError::no_form(Some(name)));
+        return Err(OnnxError::no_form(name));
     }
     let mut graph = Graph::new(weights);
     let shape = [Axis::Free("batch"), tokens_axis(&config.text_cfg)];

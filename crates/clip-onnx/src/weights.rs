@@ -20,7 +20,7 @@ pub(crate) struct Weight {
     pub(crate) shape: Vec<usize>,
     /// Whether OpenCLIP's is `[to, from]`, and ours `[from, to]`.
     pub(crate) transposed: bool,
-    /// How many it takes.
+    /// Bytes that it takes in the file.
     pub(crate) bytes: u64,
 }
 

@@ -86,6 +86,12 @@ impl ClipEncoders {
             },
             error => error.into(),
         })?;
+        if let Some(encoder) = &config.text_cfg.hf_model_name {
+            return Err(ZeroShotError::OwnTokenizer {
+                name: name.to_owned(),
+                encoder: encoder.clone(),
+            });
+        }
         if config.text_cfg.vocab_size != CLIP_VOCAB_SIZE {
             return Err(ZeroShotError::NoVocabulary {
                 name: name.to_owned(),

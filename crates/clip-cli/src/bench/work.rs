@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use clip_model::{Precision, presets};
+use clip_model::{ClipConfig, Precision, presets};
 use serde::{Deserialize, Serialize};
 
 /// A piece of work that both sides know how to do.
@@ -111,10 +111,15 @@ impl Work {
 
     /// Why this build can't do it.
     pub(super) fn unknown(&self) -> Option<String> {
-        let preset = self
-            .preset()
-            .filter(|preset| presets::json(preset).is_none())?;
-        Some(format!("this build has no preset {preset}"))
+        let preset = self.preset()?;
+        if presets::json(preset).is_none() {
+            return Some(format!("this build has no preset {preset}"));
+        }
+        let config = ClipConfig::load(preset).ok()?;
+        let encoder = config.text_cfg.hf_model_name?;
+        Some(format!(
+            "the tokenizer of {preset}'s text encoder, {encoder}, comes with weights alone"
+        ))
     }
 
     /// Whether it is a part of training, with memory as `clip pretrain` manages it.

@@ -33,7 +33,7 @@ pub struct ClipConfig {
     pub vision_cfg: VisionConfig,
     /// The text encoder.
     pub text_cfg: TextConfig,
-    /// `x * sigmoid(1.702 x)` instead of GELU in both encoders. OpenAI's own weights need it.
+    /// `x * sigmoid(1.702 x)` instead of GELU in OpenCLIP's own encoders. OpenAI's own weights need it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quick_gelu: bool,
     /// `logit_scale` of a new model. By default ln(1 / 0.07): CLIP, section 2.5. For the sigmoid loss ln 10: Zhai et

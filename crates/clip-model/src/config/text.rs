@@ -21,7 +21,8 @@ pub struct TextConfig {
     /// Longest caption, in tokens, start and end included. 77: CLIP's code.
     #[serde(default = "default_context_length")]
     pub context_length: usize,
-    /// Tokens of the vocabulary. 49,408: CLIP's own; any other asks for one trained on the run's captions.
+    /// Tokens of the vocabulary. 49,408: CLIP's own; any other asks for one trained on the run's captions,
+    /// but for Hugging Face's encoders, whose tokenizer comes with weights.
     #[serde(default = "default_vocab_size")]
     pub vocab_size: usize,
     /// Features of a token. 512, like the two that follow: OpenCLIP's.
@@ -74,7 +75,7 @@ pub struct TextConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hf_model_pretrained: Option<bool>,
     /// Where OpenCLIP finds the tokenizer when it isn't CLIP's own. Unused here: a model directory carries its
-    /// tokenizer in a file, and a new model whose vocabulary isn't CLIP's learns one from its captions.
+    /// tokenizer in a file, and a new model whose vocabulary isn't CLIP's learns one from its captions, if its encoder has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hf_tokenizer_name: Option<String>,
     /// Keyword arguments for OpenCLIP's tokenizer; unused here.

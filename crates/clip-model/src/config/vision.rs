@@ -56,8 +56,11 @@ pub struct VisionConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_model_name: Option<String>,
     /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model and a Perception Encoder,
-    /// `token` (the class token's) of EVA, and of a `ConvNeXt` `avg`, which an empty name means too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// `token` (the class token's) of EVA, and of a `ConvNeXt` `avg` (OpenCLIP's default), which an empty name means too.
+    #[serde(
+        default = "default_timm_pool",
+        skip_serializing_if = "is_default_timm_pool"
+    )]
     pub timm_pool: Option<String>,
     /// What follows timm's model: `none` after a SigLIP model, `linear` (OpenCLIP's default) or `mlp` after a `ConvNeXt`, and
     /// `null` after an `Eva`, which has a projection of its own.
@@ -124,6 +127,16 @@ fn default_head_width() -> usize {
 #[allow(clippy::unnecessary_wraps)] // The field can be `null`.
 fn default_patch_size() -> Option<usize> {
     Some(16)
+}
+
+#[allow(clippy::unnecessary_wraps)] // The field can be `null`.
+fn default_timm_pool() -> Option<String> {
+    Some("avg".to_owned())
+}
+
+#[allow(clippy::ref_option)] // serde calls it with a reference to the field.
+fn is_default_timm_pool(pool: &Option<String>) -> bool {
+    *pool == default_timm_pool()
 }
 
 #[allow(clippy::unnecessary_wraps)] // The field can be `null`.

@@ -97,7 +97,8 @@ impl HfTextEncoder {
     /// unless all of that is locked.
     ///
     /// # References
-    /// OpenCLIP's `--lock-text-unlocked-layers`; `HFTextEncoder.lock`.
+    /// OpenCLIP's `HFTextEncoder.lock`, by its defaults: its training program leaves norms unlocked unless it is told
+    /// `--lock-text-freeze-layer-norm`.
     pub fn lock(self, unlocked_groups: usize) -> Self {
         Self {
             transformer: self.transformer.lock(unlocked_groups),

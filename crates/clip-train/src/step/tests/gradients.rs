@@ -387,7 +387,7 @@ fn padding_that_a_text_encoder_leaves_out_is_cut() {
         let step = step(chunk).with_text_buckets(buckets);
         assert_same(&whole, &found(step, &model, &pairs(length)), ROUNDING);
     }
-    // A locked encoder is trained in its projection alone, as in the reference.
+    // A locked encoder is trained in its projection alone, as with `--lock-text-freeze-layer-norm`.
     model.text = model.text.lock(0);
     let (_, grads) = found(step(BATCH), &model, &pairs(6));
     assert_eq!(grads.len(), 8 + 2 * 12 + 2 + 1);
