@@ -4,12 +4,15 @@
  *     gcc -O2 -shared -fPIC -o idle/libcuda.so.1 tests/reference/idle_cuda.c -lm -lpthread
  *     ln -s libcuda.so.1 idle/libcuda.so
  *     LD_LIBRARY_PATH=idle IDLE_CUDA_LOG=asked.txt clip bench train-b-32 --device cuda --precision bf16 ...
- *     LD_LIBRARY_PATH=idle IDLE_CUDA_COMPUTES=1 cargo test --release -p clip-cube --features gpu,burn/cuda
+ *     export LD_LIBRARY_PATH=idle IDLE_CUDA_COMPUTES=1 IDLE_CUDA_PTX=ptx
+ *     cargo test --release -p clip-cube --features gpu,burn/cuda
  *
  * It plays an H200. Memory is the host's, kernels leave it as it is and take IDLE_CUDA_US microseconds (20) of a clock
  * that others wait for; those that measure how fast a GPU is take long enough to be believed. Four bytes that are read
  * are the number 8, which is what `clip` asks a device for before it trusts it. So no result means anything: losses,
- * features and which kernel autotune finds fastest least of all. A driver that computes does none of that. The log has a line for each copy, kernel and module.
+ * features and which kernel autotune finds fastest least of all. A driver that computes does none of that. The log has a
+ * line for each copy, kernel and module. IDLE_CUDA_PTX names a folder that each module is written to, for `ptxas -v` to
+ * say what its kernels take.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -39,6 +42,7 @@ static int computes;
 static FILE *asked;
 static double begun, busy_until, seconds_a_kernel = 20e-6;
 static long kernels, modules, to_device, to_host;
+static const char *modules_folder;
 
 static double now(void) {
     struct timespec t;
@@ -60,6 +64,7 @@ __attribute__((constructor)) static void begin(void) {
     begun = now();
     const char *path = getenv("IDLE_CUDA_LOG"), *us = getenv("IDLE_CUDA_US");
     computes = getenv("IDLE_CUDA_COMPUTES") != NULL;
+    modules_folder = getenv("IDLE_CUDA_PTX");
     if (us) seconds_a_kernel = atof(us) * 1e-6;
     if (path && (asked = fopen(path, "w"))) setvbuf(asked, NULL, _IOFBF, 1 << 20);
 }
@@ -181,11 +186,25 @@ Result cuMemcpy2DAsync_v2(const Copy2D *copy, void *stream) {
 }
 
 /* Kernels. */
+static void write_module(const char *ptx, const char *name, int length) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%03ld_%.*s.ptx", modules_folder, modules, length, name);
+    FILE *file = fopen(path, "w");
+    if (!file) {
+        perror(path);
+        return;
+    }
+    fputs(ptx, file);
+    fclose(file);
+}
 Result cuModuleLoadData(void **module, const char *ptx) {
     const char *entry = strstr(ptx, ".entry ");
     modules++;
     *module = computes ? (void *)strdup(ptx) : malloc(8);
-    LOG("module %zu %.*s\n", strlen(ptx), entry ? (int)strcspn(entry + 7, "(\n") : 0, entry ? entry + 7 : "");
+    int length = entry ? (int)strcspn(entry + 7, "(\n") : 0;
+    const char *name = entry ? entry + 7 : "";
+    LOG("module %zu %.*s\n", strlen(ptx), length, name);
+    if (modules_folder) write_module(ptx, name, length);
     return 0;
 }
 Result cuModuleUnload(void *module) { return 0; }
