@@ -223,8 +223,7 @@ impl TextConfig {
     pub fn end(&self) -> TextEnd {
         match self.hf_model_name {
             Some(_) => TextEnd::BeforePadding(PADDING),
-            None if !self.no_causal_mask && self.pool_type == TextPool::Argmax => TextEnd::Highest,
-            None => TextEnd::Context,
+            None => TextEnd::of_transformer(!self.no_causal_mask, self.pool_type),
         }
     }
 

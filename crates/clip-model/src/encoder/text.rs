@@ -182,13 +182,9 @@ impl TextTransformer {
         EmbeddedCaptions::of(self.padded(tokens), &self.token_embedding)
     }
 
-    /// Where a text is over: the paper's is at its token of the highest id.
+    /// Where a text is over for it.
     pub fn end(&self) -> TextEnd {
-        if self.causal && self.pool == TextPool::Argmax {
-            TextEnd::Highest
-        } else {
-            TextEnd::Context
-        }
+        TextEnd::of_transformer(self.causal, self.pool)
     }
 
     /// The tokens, brought up to the context where padding counts.

@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{Activation, EmbeddedCaptions, HfTextEncoder, PADDING, TextTransformer};
-use crate::{Init, TextConfig, config::TextTower};
+use crate::{Init, TextConfig, TextPool, config::TextTower};
 
 /// The text encoder that a configuration asks for.
 #[derive(Module, Debug)]
@@ -29,6 +29,15 @@ pub enum TextEnd {
 }
 
 impl TextEnd {
+    /// Of a text transformer: the paper's is at its token of the highest id.
+    pub(crate) fn of_transformer(is_causal: bool, pool: TextPool) -> Self {
+        if is_causal && pool == TextPool::Argmax {
+            Self::Highest
+        } else {
+            Self::Context
+        }
+    }
+
     /// Tokens of a caption up to its end; at least one.
     pub fn length(self, ids: &[i32]) -> usize {
         let last = match self {
