@@ -20,8 +20,8 @@ pub(crate) struct Args {
     /// Keep pairs of at least this cosine. LAION-400M's is 0.3, by ViT-B-32 of `OpenAI`.
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true, value_parser = cosine)]
     least: Option<f32>,
-    /// Keep this share of the pairs that have a score, the best, and all that are as good as the last of them. DataComp's is
-    /// 0.3, by ViT-L-14 of `OpenAI`.
+    /// Keep what is among this share of all pairs in the folders of scores, the best, or as good as the last of them:
+    /// parts of a set that are filtered one by one are held to one score. DataComp's is 0.3, by ViT-L-14 of `OpenAI`.
     #[arg(long, value_name = "SHARE", value_parser = part)]
     best: Option<f64>,
     #[command(flatten)]

@@ -56,7 +56,7 @@ impl PairScores {
         Ok(Self { scores })
     }
 
-    /// The score of a pair; `None` if it could not be used when it was scored, or was not there.
+    /// The score of a pair, a cosine; `None` if it could not be used when it was scored, or was not there.
     pub fn get(&self, pair: u64) -> Option<f32> {
         let at = self.scores.binary_search_by_key(&pair, |(pair, _)| *pair);
         at.ok().map(|at| self.scores[at].1)
