@@ -75,36 +75,32 @@ pub(super) fn by_queries_kernel<E: Float, N: Size>(
     if comptime!(plan.whole) {
         for number in 0..tokens / BLOCK {
             let block = Block::whole(number);
-            load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
-            if place.takes_part() {
-                add_by_query::<E, N>(
-                    &rows,
-                    &keys,
-                    &values,
-                    mask,
-                    &place,
-                    &block,
-                    &mut by_query,
-                    plan,
-                );
-            }
-        }
-    }
-    if comptime!(plan.rest > 0) {
-        let block = Block::rest(&place, plan);
-        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
-        if place.takes_part() {
             add_by_query::<E, N>(
-                &rows,
-                &keys,
-                &values,
+                projected,
                 mask,
+                &rows,
                 &place,
                 &block,
+                &mut keys,
+                &mut values,
                 &mut by_query,
                 plan,
             );
         }
+    }
+    if comptime!(plan.rest > 0) {
+        let block = Block::rest(&place, plan);
+        add_by_query::<E, N>(
+            projected,
+            mask,
+            &rows,
+            &place,
+            &block,
+            &mut keys,
+            &mut values,
+            &mut by_query,
+            plan,
+        );
     }
     let scale = comptime!(plan.scale()).runtime();
     #[unroll]
@@ -133,37 +129,41 @@ struct QueryRows<E: Float> {
     along: Array<f32>,
 }
 
-/// Adds the gradient by a plane's queries that comes from a block of keys.
+/// A block of keys and values is taken to shared memory, and the gradient by a plane's queries that comes from it is added.
 #[cube]
 fn add_by_query<E: Float, N: Size>(
-    rows: &QueryRows<E>,
-    keys: &Shared<[Vector<E, N>]>,
-    values: &Shared<[Vector<E, N>]>,
+    projected: &[Vector<E, N>],
     mask: &[f32],
+    rows: &QueryRows<E>,
     place: &Place,
     block: &Block,
+    keys: &mut Shared<[Vector<E, N>]>,
+    values: &mut Shared<[Vector<E, N>]>,
     by_query: &mut Array<Vector<f32, Pair>>,
     #[comptime] plan: Plan,
 ) {
-    let tiles = comptime!(block.tiles);
-    let mut scores = no_sums(tiles);
-    rows_by_rows::<E, N>(&rows.query, keys, 0usize, &mut scores, tiles, plan);
-    mask_scores(&mut scores, mask, place, block, plan);
-    let mut by_weights = no_sums(tiles);
-    rows_by_rows::<E, N>(&rows.by_row, values, 0usize, &mut by_weights, tiles, plan);
-    #[unroll]
-    for tile in 0..comptime!(2 * tiles) {
+    load_keys::<E, N>(projected, place, block, keys, values, plan);
+    if place.takes_part() {
+        let tiles = comptime!(block.tiles);
+        let mut scores = no_sums(tiles);
+        rows_by_rows::<E, N>(&rows.query, &*keys, 0usize, &mut scores, tiles, plan);
+        mask_scores(&mut scores, mask, place, block, plan);
+        let mut by_weights = no_sums(tiles);
+        rows_by_rows::<E, N>(&rows.by_row, &*values, 0usize, &mut by_weights, tiles, plan);
         #[unroll]
-        for half in 0..2usize {
-            let at = comptime!(2 * tile + half);
-            let weights = exponentials(scores[at], rows.log[half]);
-            scores[at] = weights * (by_weights[at] - Vector::new(rows.along[half]));
+        for tile in 0..comptime!(2 * tiles) {
+            #[unroll]
+            for half in 0..2usize {
+                let at = comptime!(2 * tile + half);
+                let weights = exponentials(scores[at], rows.log[half]);
+                scores[at] = weights * (by_weights[at] - Vector::new(rows.along[half]));
+            }
         }
-    }
-    #[unroll]
-    for tile in 0..tiles {
-        let by_scores = rounded::<E>(&scores, tile);
-        let row = comptime!(tile * TILE).runtime();
-        rows_by_columns::<E, N>(&by_scores, keys, row, by_query, plan);
+        #[unroll]
+        for tile in 0..tiles {
+            let by_scores = rounded::<E>(&scores, tile);
+            let row = comptime!(tile * TILE).runtime();
+            rows_by_columns::<E, N>(&by_scores, &*keys, row, by_query, plan);
+        }
     }
 }

@@ -78,22 +78,32 @@ fn forward_kernel<E: Float, N: Size>(
     if comptime!(plan.whole) {
         for number in 0..tokens / BLOCK {
             let block = Block::whole(number);
-            load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
-            if place.takes_part() {
-                attend::<E, N>(
-                    &query, &keys, &values, mask, &place, &block, &mut found, plan,
-                );
-            }
+            attend::<E, N>(
+                projected,
+                mask,
+                &query,
+                &place,
+                &block,
+                &mut keys,
+                &mut values,
+                &mut found,
+                plan,
+            );
         }
     }
     if comptime!(plan.rest > 0) {
         let block = Block::rest(&place, plan);
-        load_keys::<E, N>(projected, &place, &block, &mut keys, &mut values, plan);
-        if place.takes_part() {
-            attend::<E, N>(
-                &query, &keys, &values, mask, &place, &block, &mut found, plan,
-            );
-        }
+        attend::<E, N>(
+            projected,
+            mask,
+            &query,
+            &place,
+            &block,
+            &mut keys,
+            &mut values,
+            &mut found,
+            plan,
+        );
     }
 
     #[unroll]
@@ -142,49 +152,53 @@ impl Found {
     }
 }
 
-/// A plane's queries and a block of keys and values: what they find is added to what they found.
+/// A block of keys and values is taken to shared memory, and what a plane's queries find there is added to what they found.
 #[cube]
 fn attend<E: Float, N: Size>(
-    query: &Sequence<Array<Vector<E, Pair>>>,
-    keys: &Shared<[Vector<E, N>]>,
-    values: &Shared<[Vector<E, N>]>,
+    projected: &[Vector<E, N>],
     mask: &[f32],
+    query: &Sequence<Array<Vector<E, Pair>>>,
     place: &Place,
     block: &Block,
+    keys: &mut Shared<[Vector<E, N>]>,
+    values: &mut Shared<[Vector<E, N>]>,
     found: &mut Found,
     #[comptime] plan: Plan,
 ) {
-    let tiles = comptime!(block.tiles);
-    let mut scores = no_sums(tiles);
-    rows_by_rows::<E, N>(query, keys, 0usize, &mut scores, tiles, plan);
-    mask_scores(&mut scores, mask, place, block, plan);
-    let factors = follow(&scores, &mut found.most, tiles);
-    #[unroll]
-    for half in 0..2usize {
-        found.sum[half] *= factors[half];
-    }
-    #[unroll]
-    for tile in 0..comptime!(2 * tiles) {
+    load_keys::<E, N>(projected, place, block, keys, values, plan);
+    if place.takes_part() {
+        let tiles = comptime!(block.tiles);
+        let mut scores = no_sums(tiles);
+        rows_by_rows::<E, N>(query, &*keys, 0usize, &mut scores, tiles, plan);
+        mask_scores(&mut scores, mask, place, block, plan);
+        let factors = follow(&scores, &mut found.most, tiles);
         #[unroll]
         for half in 0..2usize {
-            let at = comptime!(2 * tile + half);
-            let weights = exponentials(scores[at], found.most[half]);
-            found.sum[half] += weights.extract(0usize) + weights.extract(1usize);
-            scores[at] = weights;
+            found.sum[half] *= factors[half];
         }
-    }
-    #[unroll]
-    for tile in 0..comptime!(2 * plan.across()) {
         #[unroll]
-        for half in 0..2usize {
-            let at = comptime!(2 * tile + half);
-            found.mixed[at] *= Vector::new(factors[half]);
+        for tile in 0..comptime!(2 * tiles) {
+            #[unroll]
+            for half in 0..2usize {
+                let at = comptime!(2 * tile + half);
+                let weights = exponentials(scores[at], found.most[half]);
+                found.sum[half] += weights.extract(0usize) + weights.extract(1usize);
+                scores[at] = weights;
+            }
         }
-    }
-    #[unroll]
-    for tile in 0..tiles {
-        let weights = rounded::<E>(&scores, tile);
-        let row = comptime!(tile * TILE).runtime();
-        rows_by_columns::<E, N>(&weights, values, row, &mut found.mixed, plan);
+        #[unroll]
+        for tile in 0..comptime!(2 * plan.across()) {
+            #[unroll]
+            for half in 0..2usize {
+                let at = comptime!(2 * tile + half);
+                found.mixed[at] *= Vector::new(factors[half]);
+            }
+        }
+        #[unroll]
+        for tile in 0..tiles {
+            let weights = rounded::<E>(&scores, tile);
+            let row = comptime!(tile * TILE).runtime();
+            rows_by_columns::<E, N>(&weights, &*values, row, &mut found.mixed, plan);
+        }
     }
 }
