@@ -37,6 +37,11 @@ fn a_student_learns_from_its_teacher_and_is_resumed_bit_by_bit() {
     let sound = |loss: &Value| loss.as_f64().is_some_and(|loss| loss > 0.0);
     assert!(losses.iter().all(sound), "{losses:?}");
     assert!(distill("untaught").is_empty());
+
+    let report = |run: &str| String::from_utf8(read(&format!("{run}/report.html"))).unwrap();
+    let (taught, untaught) = (report("whole"), report("untaught"));
+    assert!(taught.contains("<dt>Teacher</dt><dd>teacher/model</dd>"));
+    assert!(untaught.contains("<dt>Began with</dt><dd>teacher/model</dd>"));
 }
 
 #[test]
@@ -102,7 +107,9 @@ fn a_teacher_that_sees_or_reads_otherwise_is_refused_before_anything_is_made() {
             "run",
         ];
         let ran = folder.clip(&[&run[..], preset, args].concat());
-        assert_eq!(ran.code, Some(1), "{args:?}: {ran:?}");
+        // Settings that can't be together are wrong usage.
+        let code = if told.contains("probabilities") { 2 } else { 1 };
+        assert_eq!(ran.code, Some(code), "{args:?}: {ran:?}");
         assert!(ran.err.contains(told), "{args:?}: {ran:?}");
         assert!(!folder.path("run").exists(), "{args:?}");
     }

@@ -60,21 +60,25 @@ fn what_cannot_be_trained_is_refused_before_anything_is_made() {
     let folder = folder();
     folder.write("empty.toml", b"lr = 1e-3\nlerning_rate = 1\n");
     folder.broken("wordless.tar", 1, 1);
-    let cases: &[(&[&str], &str)] = &[
-        (&["--train", "gone-{0..1}.tar"], "gone-0.tar"),
-        (&["--train", "train-0.tar::"], "empty"),
+    // What is failed is 1; a setting that can't be is wrong usage, 2.
+    let cases: &[(&[&str], &str, i32)] = &[
+        (&["--train", "gone-{0..1}.tar"], "gone-0.tar", 1),
+        (&["--train", "train-0.tar::"], "empty", 1),
         (
             &["--train", "wordless.tar"],
             "a vocabulary from wordless.tar",
+            1,
         ),
-        (&["--preset", "ViT-Z"], "ViT-Nano-6-36"),
-        (&["--config", "empty.toml"], "lerning_rate"),
-        (&["--set", "optimizer.beta=1"], "optimizer.beta"),
-        (&["--set", "lr=fast"], "lr"),
-        (&["--batch", "500"], "500"),
-        (&["--val", "names.txt::gone.tar"], "gone.tar"),
+        (&["--preset", "ViT-Z"], "ViT-Nano-6-36", 1),
+        (&["--config", "gone.toml"], "gone.toml", 1),
+        (&["--config", "empty.toml"], "lerning_rate", 2),
+        (&["--set", "optimizer.beta=1"], "optimizer.beta", 2),
+        (&["--set", "lr=fast"], "lr", 2),
+        (&["--set", "lr=-1"], "lr", 2),
+        (&["--batch", "500"], "500", 1),
+        (&["--val", "names.txt::gone.tar"], "gone.tar", 1),
     ];
-    for (more, word) in cases {
+    for (more, word, code) in cases {
         // A flag that is given twice is wrong usage, so the one under test replaces the usual one.
         let usual = pretrain("refused", &[]);
         let at = usual.iter().position(|arg| *arg == more[0]);
@@ -85,7 +89,7 @@ fn what_cannot_be_trained_is_refused_before_anything_is_made() {
         let ran = folder.clip(&[&args[..], more].concat());
         assert_eq!(
             (ran.code, ran.out.as_str()),
-            (Some(1), ""),
+            (Some(*code), ""),
             "{more:?}: {ran:?}"
         );
         assert!(
@@ -134,6 +138,38 @@ fn bad_samples_are_counted_and_too_many_stop_the_run() {
     let ran = folder.clip(&args);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.err.contains("worst shards: broken.tar"), "{ran:?}");
+
+    // Whoever looks later learns it too, until the run goes on.
+    let told = || folder.clip(&["runs", "stopped", "--json"]).json();
+    let failed = |told: &Value| {
+        assert_eq!(told["state"], "failed");
+        let error = told["error"].as_str().unwrap();
+        assert!(error.contains("worst shards: broken.tar"), "{error}");
+    };
+    failed(&told());
+    let resume = ["pretrain", "--resume", "stopped"];
+    let refused = folder.clip(&[&resume[..], &["--seed", "7"]].concat());
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    failed(&told());
+    let goes_on = folder.clip(&[&resume[..], &["--set", "data.max_bad_share=0.3"]].concat());
+    assert_eq!(goes_on.code, Some(0), "{goes_on:?}");
+    let now = told();
+    assert_eq!(
+        (&now["state"], &now["error"]),
+        (&"finished".into(), &Value::Null)
+    );
+    let log = fs::read_to_string(folder.path("stopped/log.txt")).unwrap();
+    for said in [
+        "step 10/10",
+        "worst shards: broken.tar",
+        "broken.tar: sample",
+    ] {
+        assert!(log.contains(said), "{log}");
+    }
+    assert!(
+        !log.contains("seed"),
+        "what was refused is none of the run's: {log}"
+    );
 }
 
 #[test]

@@ -1,6 +1,9 @@
-//! Logs on stderr, for people: one line each, the level in front unless it is mere information.
+//! Logs on stderr, for people: one line each, the level in front unless it is mere information. While a run trains, its
+//! directory keeps them too.
 
-use std::io::Write;
+use std::{io::Write, sync::OnceLock};
+
+use clip_train::RunLog;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -9,6 +12,22 @@ struct Stderr {
     own: LevelFilter,
     /// For everything else, which says much that only its authors understand.
     others: LevelFilter,
+}
+
+/// That of the run that this program does.
+static RUN: OnceLock<RunLog> = OnceLock::new();
+
+/// From now on, what is logged is also kept with a run, and what ends this program too.
+pub(crate) fn keep(log: &RunLog) {
+    // A program does one run.
+    let _ = RUN.set(log.clone());
+}
+
+/// Keeps what ends this program, which is told already.
+pub(crate) fn fail(lines: &[String]) {
+    if let Some(run) = RUN.get() {
+        run.fail(lines);
+    }
 }
 
 /// Starts logging; `verbose` counts the `-v`.
@@ -41,8 +60,12 @@ impl Log for Stderr {
             Level::Debug => "debug: ",
             Level::Trace => "trace: ",
         };
+        let line = format!("{level}{}", record.args());
         // Nobody is left to tell that stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{level}{}", record.args());
+        let _ = writeln!(std::io::stderr(), "{line}");
+        if let Some(run) = RUN.get() {
+            run.say(&line);
+        }
     }
 
     fn flush(&self) {}

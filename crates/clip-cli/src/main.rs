@@ -119,6 +119,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             output::print_error(&error);
+            logger::fail(&output::told(&error));
             if error.is::<WrongUsage>() {
                 ExitCode::from(usage::WRONG_USAGE)
             } else {

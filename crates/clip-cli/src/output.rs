@@ -65,8 +65,8 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     }
 }
 
-/// A cause that its error has quoted already is not repeated.
-fn told(error: &anyhow::Error) -> Vec<String> {
+/// The lines of an error; a cause that its error has quoted already is not repeated.
+pub(crate) fn told(error: &anyhow::Error) -> Vec<String> {
     let mut lines = Vec::new();
     let mut said = String::new();
     for cause in error.chain() {

@@ -46,7 +46,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.json {
         return json_lines(&comparison);
     }
-    table(&comparison)
+    table(&comparison)?;
+    for run in &comparison.runs {
+        if let Standing::Failed(told) = &run.standing {
+            log::info!("{}: {told}", run.name);
+        }
+    }
+    Ok(())
 }
 
 /// The directory itself if it is a run's, else those of the runs in it.
@@ -100,10 +106,15 @@ fn json_lines(comparison: &Comparison) -> Result<()> {
             .iter()
             .filter_map(|key| Some(((*key).to_owned(), json!(run.curves.last(key)?))))
             .collect();
+        let failure = match &run.standing {
+            Standing::Failed(told) => Some(told),
+            _ => None,
+        };
         let object = json!({
             "run": run.name,
             "preset": run.preset,
             "state": run.standing.to_string(),
+            "error": failure,
             "steps": run.steps(),
             "total_steps": run.total_steps,
             "loss": run.loss(),

@@ -26,8 +26,8 @@ pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
 pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, OptimizerState};
 pub use process::{peak_memory, peak_memory_of};
 pub use run::{
-    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, Standing, Trained,
-    Training,
+    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, RunLog, Standing,
+    Trained, Training,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::builder::RangedU64ValueParser;
 use clip_model::weights::CONFIG_FILE;
 use clip_train::{
-    RunDir,
+    RunDir, TrainError,
     checkpoint::Mirror,
     config::{ConfigLayers, RunConfig},
     progress::Display,
@@ -202,10 +202,10 @@ impl PretrainArgs {
 
     pub(super) fn lay(&self, mut layers: ConfigLayers) -> Result<ConfigLayers> {
         if let Some(path) = &self.config {
-            layers = layers.file(path)?;
+            layers = layers.file(path).map_err(wrong_settings)?;
         }
         for setting in &self.set {
-            layers = layers.set(setting)?;
+            layers = layers.set(setting).map_err(wrong_settings)?;
         }
         if self.epochs.is_some() {
             layers = layers.without("steps");
@@ -302,8 +302,16 @@ fn next_free(name: &str) -> Result<PathBuf> {
 /// The settings, checked.
 pub(crate) fn resolved(layers: &ConfigLayers) -> Result<RunConfig> {
     let config = layers.resolve()?;
-    config.validate()?;
+    config.validate().map_err(wrong_settings)?;
     Ok(config)
+}
+
+/// A setting that can't be is wrong usage, whether a flag or a file gives it.
+fn wrong_settings(error: TrainError) -> anyhow::Error {
+    match error {
+        TrainError::Config { .. } => WrongUsage(error.to_string()).into(),
+        other => other.into(),
+    }
 }
 
 #[cfg(test)]

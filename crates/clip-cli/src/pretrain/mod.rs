@@ -26,7 +26,7 @@ use clip_zeroshot::{ClipEncoders, ZeroShotError};
 use crate::{
     device::DeviceName,
     interrupt::{self, Interrupted},
-    panics,
+    logger, panics,
 };
 
 pub(crate) use args::PretrainArgs as Args;
@@ -97,6 +97,8 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     }
     run.save_preset(&preset)?;
     prepare::save_config(&run, &config)?;
+    let log = run.log()?;
+    logger::keep(&log);
     let copier = mirror::start(mirror, &run, &config)?;
     summary::announce(&config, &model, &run, &devices, &loader);
 
@@ -114,6 +116,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         devices: devices.named(),
         elastic: args.elastic,
         run: &run,
+        log: Some(log),
         copier: copier.clone(),
         loader,
         evaluator: Some(Box::new(validation)),

@@ -67,6 +67,8 @@ impl Page {
         let (config, facts) = (&self.config, &mut report.facts);
         facts.preset = Some(config.preset.clone());
         facts.parameters = Some(self.parameters);
+        facts.init.clone_from(&config.init);
+        facts.teacher.clone_from(&config.distill);
         facts.train_data = given(&config.data.train);
         facts.val_data = given(&config.data.val);
         facts.samples_read = Some(state.faults.samples);

@@ -11,6 +11,7 @@ use burn::train::{
 };
 
 use super::PlainRenderer;
+use crate::RunLog;
 
 /// How a run shows itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,15 +76,18 @@ pub(crate) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
 #[derive(Clone)]
 pub struct Notes {
     output: Output,
+    /// Where all is kept.
+    log: Option<RunLog>,
     held: Option<Arc<Mutex<Vec<String>>>>,
     /// Steps recorded whose event the plain lines have not seen yet.
     steps: Arc<Mutex<VecDeque<u64>>>,
 }
 
 impl Notes {
-    pub(crate) fn new(output: Output, hold: bool) -> Self {
+    pub(crate) fn new(output: Output, log: Option<RunLog>, hold: bool) -> Self {
         Self {
             output,
+            log,
             held: hold.then(Arc::default),
             steps: Arc::default(),
         }
@@ -105,6 +109,9 @@ impl Notes {
     /// Says one line.
     pub fn say(&self, line: impl Into<String>) {
         let line = line.into();
+        if let Some(log) = &self.log {
+            log.say(&line);
+        }
         match &self.held {
             Some(held) => locked(held).push(line),
             None => print(&self.output, &line),
@@ -129,17 +136,18 @@ impl Notes {
 pub fn renderer_for_run(
     display: Display,
     plan: RunPlan,
+    log: Option<RunLog>,
     interrupter: Interrupter,
 ) -> (Box<dyn MetricsRenderer>, Notes) {
     let output: Output = Arc::new(Mutex::new(Box::new(io::stderr())));
     if display.is_dashboard() {
-        let notes = Notes::new(output, true);
+        let notes = Notes::new(output, log, true);
         return (
             Box::new(TuiMetricsRendererWrapper::new(interrupter, None)),
             notes,
         );
     }
-    let notes = Notes::new(output, false);
+    let notes = Notes::new(output, log, false);
     (Box::new(PlainRenderer::new(plan, notes.clone())), notes)
 }
 
@@ -187,7 +195,7 @@ pub(crate) mod tests {
     #[test]
     fn notes_are_held_while_the_dashboard_owns_the_terminal() {
         let captured = Captured::default();
-        let notes = Notes::new(captured.output(), true);
+        let notes = Notes::new(captured.output(), None, true);
         notes.say("checkpoint written");
         assert!(captured.lines().is_empty());
         notes.release();

@@ -37,6 +37,10 @@ pub struct Facts {
     pub preset: Option<String>,
     /// Parameters of the model.
     pub parameters: Option<u64>,
+    /// Weights that it began with, as given.
+    pub init: Option<String>,
+    /// The model that it learned from beside the captions, as given.
+    pub teacher: Option<String>,
     /// Training data, as given.
     pub train_data: Option<String>,
     /// Validation data, as given.

@@ -131,6 +131,8 @@ fn fact_list(facts: &Facts) -> String {
     let facts = [
         ("Preset", facts.preset.clone()),
         ("Parameters", count(facts.parameters)),
+        ("Began with", facts.init.clone()),
+        ("Teacher", facts.teacher.clone()),
         ("Training data", facts.train_data.clone()),
         ("Validation data", facts.val_data.clone()),
         ("Seed", facts.seed.map(|seed| seed.to_string())),

@@ -6,6 +6,7 @@ use std::{
 
 use clip_model::ClipConfig;
 
+use super::RunLog;
 use crate::{
     TrainError,
     checkpoint::{CHECKPOINTS, Checkpoints},
@@ -178,6 +179,14 @@ impl RunDir {
             });
         }
         Ok(())
+    }
+
+    /// Where the run, which begins or goes on now, says what it does.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] where it can't be written.
+    pub fn log(&self) -> Result<RunLog, TrainError> {
+        RunLog::open(&self.path)
     }
 
     /// The directory.

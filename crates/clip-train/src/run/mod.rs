@@ -3,6 +3,7 @@
 mod ahead;
 mod dir;
 mod learner;
+mod log;
 mod plan;
 mod records;
 mod recover;
@@ -16,5 +17,6 @@ mod unlogged;
 pub(crate) use dir::CONFIG;
 pub use dir::RunDir;
 pub use learner::{ContrastiveLearner, NamedDevice};
+pub use log::RunLog;
 pub use standing::Standing;
 pub use train::{Evaluate, EvaluateError, NotFinite, Trained, Training};

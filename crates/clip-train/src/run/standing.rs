@@ -4,20 +4,25 @@ use std::{
     path::Path,
 };
 
-use super::dir::{LOCK, MODEL};
+use super::{
+    dir::{LOCK, MODEL},
+    log::failure,
+};
 use crate::{
     checkpoint::{CHECKPOINTS, Checkpoints},
     config::RunConfig,
 };
 
 /// Whether a run goes on, or came to its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
     /// A process trains in its directory.
     Running,
     /// It has done its last step and written its model.
     Finished,
-    /// Neither: it was interrupted, or an error ended it.
+    /// An error ended it, which this tells.
+    Failed(String),
+    /// None of these: it was interrupted, or killed.
     #[default]
     Stopped,
 }
@@ -27,6 +32,7 @@ impl fmt::Display for Standing {
         f.write_str(match self {
             Self::Running => "running",
             Self::Finished => "finished",
+            Self::Failed(_) => "failed",
             Self::Stopped => "stopped",
         })
     }
@@ -47,7 +53,7 @@ impl Standing {
         } else if is_done && path.join(MODEL).is_dir() {
             Self::Finished
         } else {
-            Self::Stopped
+            failure(path).map_or(Self::Stopped, Self::Failed)
         };
         (standing, total_steps)
     }
@@ -76,8 +82,13 @@ mod tests {
         let run = RunDir::create(dir.path()).unwrap();
         let standing = |steps| Standing::of(dir.path(), &config, steps);
         assert_eq!(standing(0), (Standing::Running, None));
+        let log = run.log().unwrap();
         drop(run);
         assert_eq!(standing(0), (Standing::Stopped, None));
+        log.fail(&["error: no space".to_owned()]);
+        let failed = Standing::Failed("error: no space".to_owned());
+        assert_eq!(standing(0), (failed, None));
+        RunDir::create(dir.path()).unwrap().log().unwrap();
         let checkpoint = dir.path().join(CHECKPOINTS).join("step-00000004");
         fs::create_dir_all(&checkpoint).unwrap();
         fs::write(

@@ -15,7 +15,7 @@ use clip_data::{FaultReport, TrainLoader};
 use clip_model::{Clip, ClipConfig, ImageNorm, weights::Checkpoint};
 
 use super::{
-    ContrastiveLearner, NamedDevice, RunDir,
+    ContrastiveLearner, NamedDevice, RunDir, RunLog,
     learner::NoBatches,
     plan::Plan,
     records::Records,
@@ -84,6 +84,8 @@ pub struct Training<'a> {
     pub elastic: bool,
     /// Where everything goes.
     pub run: &'a RunDir,
+    /// Where it says what it does, if that is to stay.
+    pub log: Option<RunLog>,
     /// Copies its checkpoints, if they are to be elsewhere too.
     pub copier: Option<Arc<Copier>>,
     /// The training data, at its beginning.
@@ -138,7 +140,12 @@ impl Training<'_> {
                 samples_per_epoch as f64 / self.config.batch as f64,
             )
         };
-        let (renderer, notes) = renderer_for_run(self.display, plan, self.interrupter.clone());
+        let (renderer, notes) = renderer_for_run(
+            self.display,
+            plan,
+            self.log.take(),
+            self.interrupter.clone(),
+        );
         for note in &resumed.notes {
             notes.say(note);
         }
