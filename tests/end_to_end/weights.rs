@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::support::Folder;
@@ -393,4 +394,25 @@ fn what_clip_model_cannot_hold_is_not_exported() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.err.contains("`text_cfg.no_causal_mask`"), "{ran:?}");
     assert!(!folder.path("hf").exists());
+}
+
+#[test]
+fn a_weight_that_half_precision_cannot_hold_is_not_written_as_infinite() {
+    let folder = Folder::new();
+    let path = folder.path("model/open_clip_model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let weight = tensors.tensor("ln_final.weight").unwrap().data();
+    let at = weight.as_ptr().addr() - bytes.as_ptr().addr();
+    bytes[at..at + 4].copy_from_slice(&1e5_f32.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    for (dtype, code) in [("f16", 1), ("bf16", 0)] {
+        let ran = folder.clip(&[
+            "weights", "export", "model", "--format", "openclip", "--dtype", dtype, "--out", dtype,
+        ]);
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        let told = ran.err.contains("ln_final.weight of model has 100000");
+        assert_eq!(told, dtype == "f16", "{ran:?}");
+    }
+    assert!(!folder.path("f16").exists());
 }

@@ -74,6 +74,11 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     for note in &checkpoint.notes {
         log::debug!("{note}");
     }
+    if let Some((tensor, number)) = checkpoint.beyond(args.dtype.into()) {
+        bail!(
+            "{tensor} of {name} has {number}, more than the `--dtype` can hold: `f32` and `bf16` do"
+        );
+    }
     create_directory(&args.out, |folder| match (args.format, &tokenizer) {
         (Format::OpenClip, tokenizer) => {
             checkpoint.save_open_clip(folder, args.dtype.into())?;

@@ -15,7 +15,7 @@ use super::{
     locate::{HF_CONFIG_FILE, HF_PREPROCESSOR_FILE, HF_WEIGHTS_FILE},
     parameter_shapes,
     safetensors::transpose,
-    state_dict::{FloatType, StateDict, write_state},
+    state_dict::{FloatType, HostTensor, StateDict, write_state},
 };
 use crate::{Clip, ClipConfig, ModelError, Preprocess};
 
@@ -130,6 +130,15 @@ impl Checkpoint {
     pub fn bytes(&self, name: &str, dtype: FloatType) -> Option<Cow<'_, [u8]>> {
         let tensor = self.state.get(name)?;
         Some(tensor.written_as(dtype.stored()))
+    }
+
+    /// The first tensor of which a number would be infinite as `dtype`, by OpenCLIP's name, and that number.
+    pub fn beyond(&self, dtype: FloatType) -> Option<(&str, f32)> {
+        let narrower = |tensor: &&HostTensor| tensor.is_float() && tensor.dtype != dtype.stored();
+        self.state.iter().find_map(|(name, tensor)| {
+            let tensor = Some(tensor).filter(narrower)?;
+            Some((name.as_str(), tensor.beyond(dtype.stored())?))
+        })
     }
 
     /// The same of a matrix, turned over: PyTorch's linear layers keep `[to, from]`, others' `[from, to]`. Nothing if the

@@ -95,6 +95,16 @@ impl HostTensor {
         Cow::Owned(converted.as_bytes().to_vec())
     }
 
+    /// The first number that is infinite as another type, and isn't here.
+    pub(super) fn beyond(&self, dtype: Dtype) -> Option<f32> {
+        let converted = self.converted(dtype)?.convert_dtype(DType::F32);
+        let converted = converted.try_into_vec::<f32>().ok()?;
+        let numbers = self.to_f32()?.into_iter().zip(converted);
+        let mut beyond =
+            numbers.filter(|(number, as_other)| number.is_finite() && as_other.is_infinite());
+        beyond.next().map(|(number, _)| number)
+    }
+
     /// The same numbers as another type, rounded to the nearest.
     fn converted(&self, to: Dtype) -> Option<TensorData> {
         let (from, to) = (burn_type(self.dtype)?, burn_type(to)?);
@@ -174,6 +184,18 @@ pub(super) fn write_state(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// f16's largest number is 65,504, and what is halfway to 65,536 is rounded up.
+    #[test]
+    fn what_another_type_cannot_hold_is_told() {
+        let beyond = |number: f32, dtype| {
+            let tensor = HostTensor::from_f32(vec![3], &[1.0, f32::INFINITY, number]);
+            tensor.beyond(dtype)
+        };
+        assert_eq!(beyond(65_519.0, Dtype::F16), None);
+        assert_eq!(beyond(-65_520.0, Dtype::F16), Some(-65_520.0));
+        assert_eq!(beyond(-65_520.0, Dtype::BF16), None);
+    }
 
     /// IEEE 754: 1/3 is 0x3eaaaaab, 0x3555 in half and 0x3eab in bfloat16, all rounded to the nearest.
     #[test]
