@@ -3,8 +3,9 @@
 
 mod eva;
 mod hugging_face_text;
+mod mobileclip;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
@@ -118,31 +119,11 @@ impl Golden {
 
     /// Those by the parameters whose names begin with `part`. Returns how many they are.
     fn gradients_agree(&self, model: &Clip, grads: &burn::tensor::Gradients, part: &str) -> usize {
-        let mut gradients = Gradients {
-            grads,
-            found: HashMap::new(),
-        };
-        model.visit(&mut gradients);
-        let params = named_params(model, false).into_iter();
-        let mut compared = 0;
-        for param in params.filter(|param| param.name.starts_with(part)) {
-            let Some(mut got) = gradients.found.remove(&param.id) else {
-                let without = is_buffer(&param.name) || param.name == "logit_bias";
-                assert!(without, "{} has no gradient", param.name);
-                continue;
-            };
-            if param.transposed {
-                let (rows, columns) = (param.shape[1], param.shape[0]);
-                got = (0..columns)
-                    .flat_map(|c| (0..rows).map(move |r| (r, c)))
-                    .map(|(r, c)| got[r * columns + c])
-                    .collect();
-            }
-            let want = self.floats(&format!("grad.{}", param.name));
-            assert_values_close(&got, &want, &param.name);
-            compared += 1;
+        let found = named_gradients(model, grads, part);
+        for (name, got) in &found {
+            assert_values_close(got, &self.floats(&format!("grad.{name}")), name);
         }
-        compared
+        found.len()
     }
 
     /// The model's file has the reference's weights, bit by bit.
@@ -173,6 +154,37 @@ fn assert_values_close(got: &[f32], want: &[f32], what: &str) {
         off <= ROUNDING * norm + 1e-6,
         "{what}: off by {off} of {norm}"
     );
+}
+
+/// Gradients by the parameters whose names begin with `part`, as OpenCLIP has them.
+fn named_gradients(
+    model: &Clip,
+    grads: &burn::tensor::Gradients,
+    part: &str,
+) -> BTreeMap<String, Vec<f32>> {
+    let mut gradients = Gradients {
+        grads,
+        found: HashMap::new(),
+    };
+    model.visit(&mut gradients);
+    let params = named_params(model, false).into_iter();
+    let mut named = BTreeMap::new();
+    for param in params.filter(|param| param.name.starts_with(part)) {
+        let Some(mut got) = gradients.found.remove(&param.id) else {
+            let without = is_buffer(&param.name) || param.name == "logit_bias";
+            assert!(without, "{} has no gradient", param.name);
+            continue;
+        };
+        if param.transposed {
+            let (rows, columns) = (param.shape[1], param.shape[0]);
+            got = (0..columns)
+                .flat_map(|c| (0..rows).map(move |r| (r, c)))
+                .map(|(r, c)| got[r * columns + c])
+                .collect();
+        }
+        named.insert(param.name, got);
+    }
+    named
 }
 
 struct Gradients<'a> {

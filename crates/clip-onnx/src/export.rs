@@ -72,9 +72,9 @@ fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
         }
         Tower::Siglip(shape) => siglip_vision_transformer(&mut graph, &pixels, &shape),
         Tower::ConvNeXt(shape) => convnext(&mut graph, &pixels, &shape),
-        Tower::Eva(_) => {
+        Tower::Eva(_) | Tower::FastVit(_) | Tower::TimmVit(_) => {
             let name = config.vision_cfg.timm_model_name.as_deref();
-            return Err(OnnxError::no_form(name.unwrap_or("EVA")));
+            return Err(OnnxError::no_form(name.unwrap_or("timm's")));
         }
     };
     let features = graph.l2_normalize(&features);

@@ -8,8 +8,8 @@ use super::{
 use crate::{
     ModelError,
     encoder::{
-        ConvNeXtProjection, ConvNeXtShape, EvaShape, ModifiedResNet, SiglipShape,
-        SiglipVisionTransformer,
+        ConvNeXtProjection, ConvNeXtShape, EvaShape, FastVitShape, ModifiedResNet, SiglipShape,
+        SiglipVisionTransformer, TimmVitShape,
     },
 };
 
@@ -51,26 +51,27 @@ pub struct VisionConfig {
     /// Share of patch tokens dropped in training, in `[0, 1)`.
     #[serde(default)]
     pub patch_dropout: f64,
-    /// Name of one of timm's SigLIP, `ConvNeXt` or `Eva` models, whose numbers then count instead of `layers`, `width`,
-    /// `head_width`, `mlp_ratio` and `patch_size`.
+    /// Name of one of timm's SigLIP, `ConvNeXt`, `Eva`, `FastVit` or `MobileCLIP` models, whose numbers then count instead of
+    /// `layers`, `width`, `head_width`, `mlp_ratio` and `patch_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_model_name: Option<String>,
     /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model and a Perception Encoder,
-    /// `token` (the class token's) of EVA, and of a `ConvNeXt` `avg` (OpenCLIP's default), which an empty name means too.
+    /// `token` (the class token's) of EVA and of MobileCLIP's vision transformers, `avg` (OpenCLIP's default) of a `FastVit`,
+    /// and of a `ConvNeXt`, where an empty name means it too.
     #[serde(
         default = "default_timm_pool",
         skip_serializing_if = "is_default_timm_pool"
     )]
     pub timm_pool: Option<String>,
     /// What follows timm's model: `none` after a SigLIP model, `linear` (OpenCLIP's default) or `mlp` after a `ConvNeXt`, and
-    /// `null` after an `Eva`, which has a projection of its own.
+    /// `null` after the others, which have a projection of their own.
     #[serde(
         default = "default_timm_proj",
         skip_serializing_if = "is_default_timm_proj"
     )]
     pub timm_proj: Option<String>,
     /// Share of images that skip the last block in training, rising from 0 at the first (stochastic depth: Huang et al.
-    /// 2016). It is accepted of a `ConvNeXt` and kept for OpenCLIP, but not done here: no block is ever skipped.
+    /// 2016). It is accepted of a `ConvNeXt` and a vision transformer of `MobileCLIP`, and kept for OpenCLIP, but not done here: no block is ever skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_drop_path: Option<f64>,
     #[serde(flatten)]
@@ -168,6 +169,10 @@ pub enum Tower {
     ConvNeXt(ConvNeXtShape),
     /// timm's EVA, or the Perception Encoder.
     Eva(EvaShape),
+    /// timm's convolutional network of `MobileCLIP`.
+    FastVit(FastVitShape),
+    /// timm's vision transformer of `MobileCLIP`.
+    TimmVit(TimmVitShape),
 }
 
 impl VisionConfig {
@@ -196,6 +201,8 @@ impl VisionConfig {
         siglip
             .or_else(|| ConvNeXtShape::by_timm_name(name, projection).map(Tower::ConvNeXt))
             .or_else(|| EvaShape::by_timm_name(name).map(Tower::Eva))
+            .or_else(|| FastVitShape::by_timm_name(name).map(Tower::FastVit))
+            .or_else(|| TimmVitShape::by_timm_name(name).map(Tower::TimmVit))
     }
 
     /// Side of a vision transformer's patch, in pixels.
@@ -235,6 +242,8 @@ impl VisionConfig {
             Tower::Siglip(shape) => SiglipVisionTransformer::num_params(&shape),
             Tower::ConvNeXt(shape) => shape.num_params(embed_dim),
             Tower::Eva(shape) => shape.num_params(embed_dim),
+            Tower::FastVit(shape) => shape.num_params(embed_dim),
+            Tower::TimmVit(shape) => shape.num_params(embed_dim),
             Tower::ModifiedResNet(stages) => ModifiedResNet::num_params(self, stages, embed_dim),
             Tower::VisionTransformer { layers } => {
                 let norms = if self.no_ln_pre { 1 } else { 2 };
@@ -356,7 +365,8 @@ impl VisionConfig {
         let (pools, projections): (&[_], &[_]) = match tower {
             Tower::Siglip(_) => (&[Some("map")], &[Some("none")]),
             Tower::Eva(shape) if shape.pools_by_attention() => (&[Some("map")], &[None]),
-            Tower::Eva(_) => (&[Some("token")], &[None]),
+            Tower::Eva(_) | Tower::TimmVit(_) => (&[Some("token")], &[None]),
+            Tower::FastVit(_) => (&[Some("avg")], &[None]),
             _ => (&[Some(""), Some("avg")], &[Some("linear"), Some("mlp")]),
         };
         let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::String);
@@ -369,10 +379,10 @@ impl VisionConfig {
             }
         }
         let drop_path = self.timm_drop_path.unwrap_or(0.0);
-        let is_convnext = matches!(tower, Tower::ConvNeXt(_));
+        let may_skip = matches!(tower, Tower::ConvNeXt(_) | Tower::TimmVit(_));
         for (key, value, implemented) in [
             ("vision_cfg.patch_dropout", self.patch_dropout, false),
-            ("vision_cfg.timm_drop_path", drop_path, is_convnext),
+            ("vision_cfg.timm_drop_path", drop_path, may_skip),
         ] {
             if value != 0.0 && !implemented {
                 return Err(unsupported(key, &value.into(), origin));
@@ -381,6 +391,9 @@ impl VisionConfig {
         let (image_size, width) = match tower {
             Tower::Siglip(shape) => (shape.image_size, shape.width),
             Tower::Eva(shape) => (shape.image_size, embed_dim),
+            Tower::TimmVit(shape) => (shape.image_size, embed_dim),
+            // Its convolutions are padded, so that something is left of any image.
+            Tower::FastVit(_) => return Ok(()),
             _ if self.image_size < SMALLEST_CONVNEXT => {
                 let reason = format!(
                     "`vision_cfg.image_size` {} leaves nothing of an image: `{name}` divides it by {SMALLEST_CONVNEXT}",
@@ -406,6 +419,61 @@ impl VisionConfig {
 #[cfg(test)]
 mod tests {
     use crate::ClipConfig;
+
+    #[test]
+    fn what_a_mobile_clip_has_not_is_refused() {
+        let fastvit = r#"{"embed_dim": 512, "vision_cfg": {"image_size": 256, "timm_model_name": "fastvit_mci0",
+            "timm_pool": "avg", "timm_proj": null}, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
+        let vit = fastvit
+            .replace("fastvit_mci0", "vit_base_mci_224")
+            .replace("256", "224")
+            .replace("avg", "token");
+        // Padded convolutions take any size, and skipped blocks are kept for OpenCLIP.
+        let small = fastvit.replace("256", "20");
+        let skipping = vit.replace("null", "null, \"timm_drop_path\": 0.1");
+        for json in [fastvit, &vit, &small, &skipping] {
+            assert!(ClipConfig::from_json(json, "x.json").is_ok());
+        }
+        for (json, from, to, refusal) in [
+            (
+                fastvit,
+                "avg",
+                "token",
+                "`vision_cfg.timm_pool` = \"token\"",
+            ),
+            (&vit, "token", "avg", "`vision_cfg.timm_pool` = \"avg\""),
+            (
+                fastvit,
+                "null",
+                "\"linear\"",
+                "`vision_cfg.timm_proj` = \"linear\"",
+            ),
+            (
+                fastvit,
+                "null",
+                "null, \"timm_drop_path\": 0.1",
+                "`vision_cfg.timm_drop_path` = 0.1",
+            ),
+            (
+                fastvit,
+                "null",
+                "null, \"patch_dropout\": 0.5",
+                "`vision_cfg.patch_dropout` = 0.5",
+            ),
+            (
+                &vit,
+                "224,",
+                "256,",
+                "`vision_cfg.image_size` 256 does not fit",
+            ),
+        ] {
+            let json = json.replacen(from, to, 1);
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(refusal), "{refusal}: {error}");
+        }
+    }
 
     #[test]
     fn what_an_eva_has_not_is_refused() {
