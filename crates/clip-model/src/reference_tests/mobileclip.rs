@@ -1,14 +1,13 @@
 //! MobileCLIP's image encoders (`tests/reference/small_mobileclip.py`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, Tensor, TensorData},
 };
-use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Golden, assert_close, assert_values_close, named_gradients, pixels};
+use super::{Golden, assert_close, assert_values_close, named_gradients, pixels, with_values};
 use crate::{
     Clip, ClipConfig, Init, Precision,
     encoder::{
@@ -17,7 +16,7 @@ use crate::{
     },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},
-    weights::{load_weights, named_params, parameter_shapes},
+    weights::named_params,
 };
 
 /// The text encoder of the script; timm has no name for so small an image encoder.
@@ -88,52 +87,7 @@ fn load(kind: &str, side: usize, device: &Device) -> Clip {
             init,
         )),
     };
-    let tensors: HashMap<String, (Vec<usize>, Dtype, Vec<u8>)> = parameter_shapes(&model)
-        .into_iter()
-        .map(|(name, shape)| {
-            let (dtype, bytes) = values(&name, &shape);
-            (name, (shape, dtype, bytes))
-        })
-        .collect();
-    let views: HashMap<&str, TensorView<'_>> = tensors
-        .iter()
-        .map(|(name, (shape, dtype, bytes))| {
-            let view = TensorView::new(*dtype, shape.clone(), bytes).unwrap();
-            (name.as_str(), view)
-        })
-        .collect();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("weights.safetensors");
-    std::fs::write(&path, safetensors::serialize(&views, None).unwrap()).unwrap();
-    load_weights(model, &path).unwrap()
-}
-
-/// The script's formula: a tensor under another name than OpenCLIP's would have other numbers.
-fn values(name: &str, shape: &[usize]) -> (Dtype, Vec<u8>) {
-    if name.ends_with("num_batches_tracked") {
-        return (Dtype::I64, 3_i64.to_le_bytes().to_vec());
-    }
-    let mut state = name.bytes().fold(0_u32, |state, byte| {
-        state.wrapping_mul(31).wrapping_add(byte.into())
-    });
-    state = state.wrapping_mul(747_796_405).wrapping_add(1);
-    let is_factor = name.ends_with("weight") || name.ends_with("running_var");
-    let (middle, spread) = match shape {
-        [] | [_] if is_factor => (1.0, 0.3),
-        [] | [_] => (0.0, 0.3),
-        [_, of_each @ ..] => {
-            let count: usize = of_each.iter().product();
-            (0.0, (1.7 / (count as f64).sqrt()) as f32)
-        }
-    };
-    let count = shape.iter().product();
-    let numbers = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let noise = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
-        middle + spread * noise
-    });
-    let numbers = numbers.take(count).flat_map(f32::to_le_bytes);
-    (Dtype::F32, numbers.collect())
+    with_values(model)
 }
 
 fn golden(prefix: &'static str) -> Golden {

@@ -7,9 +7,8 @@ For each of `fastvit`, `layer_norm` (a FastViT as MobileCLIP2-S3's), `conv_stem`
 (MobileCLIP2-L-14's): `image_features` (normalised, in training mode), `loss` (OpenCLIP's ClipLoss), `grads` its gradients by
 the image encoder's parameters, one after the other by name, `after` the batch norms' statistics after that pass, likewise,
 `eval.image_features` and `eval.grads` the same in evaluation mode with those statistics; of `layer_norm` no gradients but
-those by that norm. `tokens` and `text_features` (normalised) are all models'. Weights are `values` below and images those of
-small_resnet.py, so that no file carries them. All in float32, but computed in float64, so that the reference's own rounding
-doesn't count.
+those by that norm. `tokens` and `text_features` (normalised) are all models'. Weights and images
+are those of small_resnet.py. All in float32, but computed in float64, so that the reference's own rounding doesn't count.
 """
 
 import math
@@ -81,7 +80,6 @@ def pixels(batch, side):
 
 
 def values(name, shape):
-    """Numbers that only the name decides: none is what a model begins with."""
     if name.endswith("num_batches_tracked"):
         return torch.tensor(3)
     state = 0
