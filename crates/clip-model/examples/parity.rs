@@ -54,9 +54,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = ClipConfig::load(preset)?;
     let device = Device::flex();
     let mut model = config.init(0, &device).map(&mut Unsettle::default());
-    if let ImageEncoder::Eva(encoder) = &mut model.visual {
-        // It begins so small that the bias would hide what is projected.
-        let head = &mut encoder.trunk.head;
+    // These begin so small that the bias would hide what is projected.
+    let head = match &mut model.visual {
+        ImageEncoder::Eva(encoder) => Some(&mut encoder.trunk.head),
+        ImageEncoder::FastVit(encoder) => Some(&mut encoder.trunk.head.fc),
+        _ => None,
+    };
+    if let Some(head) = head {
         head.weight = head.weight.clone().map(|weight| weight * 1000.0);
     }
     let dir = Path::new(dir);
