@@ -35,10 +35,10 @@ pub use eva::{
     FusedProjections, SeparateProjections, SwiGlu,
 };
 pub use fastvit::{
-    AttentionBlock, ChannelScale, ConvMlp, ConvNorm, FastVit, FastVitBlock, FastVitDownsample,
-    FastVitHead, FastVitNorm, FastVitShape, FastVitStage, FastVitStageShape, FastVitTrunk,
-    LargeKernelConvolution, MobileOneBlock, Pointwise, PositionEncoding, RepMixer, RepMixerBlock,
-    SqueezeExcite,
+    AttentionBlock, ChannelScale, ConvMlp, ConvNorm, FASTVIT_EPSILON, FastVit, FastVitBlock,
+    FastVitDownsample, FastVitHead, FastVitNorm, FastVitShape, FastVitStage, FastVitStageShape,
+    FastVitTrunk, LargeKernelConvolution, MobileOneBlock, Pointwise, PositionEncoding, RepMixer,
+    RepMixerBlock, SqueezeExcite,
 };
 pub use hugging_face::{
     HfAttention, HfFamily, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, M2m100,

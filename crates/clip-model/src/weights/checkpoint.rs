@@ -37,7 +37,7 @@ pub struct Checkpoint {
     /// What was recognised, assumed and changed, a sentence each, for whoever started the import.
     pub notes: Vec<String>,
     /// OpenCLIP's names and the model's shapes; floats of any width.
-    state: StateDict,
+    pub(super) state: StateDict,
 }
 
 /// What a file of weights doesn't say, or should be read as.

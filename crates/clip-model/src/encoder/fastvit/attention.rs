@@ -9,7 +9,7 @@ use super::{
     FastVitShape,
     conv_mlp::ConvMlp,
     layers::{ChannelScale, STD},
-    shape::EPSILON,
+    shape::FASTVIT_EPSILON,
 };
 use crate::Init;
 
@@ -46,7 +46,7 @@ impl FastVitNorm {
         let as_tokens = |x: Tensor<4>| x.reshape([batch, channels, height * width]).swap_dims(1, 2);
         match self {
             Self::Batch(norm) => as_tokens(norm.forward(x, statistics)),
-            Self::Layer(norm) => sequences::layer_norm(norm, EPSILON, as_tokens(x)),
+            Self::Layer(norm) => sequences::layer_norm(norm, FASTVIT_EPSILON, as_tokens(x)),
         }
     }
 }
@@ -55,7 +55,7 @@ impl AttentionBlock {
     pub(super) fn init(shape: &FastVitShape, channels: usize, init: &mut Init) -> Self {
         Self {
             norm: if shape.layer_norm {
-                FastVitNorm::Layer(init.layer_norm(channels, EPSILON))
+                FastVitNorm::Layer(init.layer_norm(channels, FASTVIT_EPSILON))
             } else {
                 FastVitNorm::Batch(BatchNorm::init(channels, 1.0, init))
             },

@@ -16,5 +16,5 @@ pub use layers::{ChannelScale, ConvNorm, Pointwise, PositionEncoding, SqueezeExc
 pub use mobile_one::MobileOneBlock;
 pub use network::{FastVit, FastVitHead, FastVitTrunk};
 pub use rep_mixer::{RepMixer, RepMixerBlock};
-pub use shape::{FastVitShape, FastVitStageShape};
+pub use shape::{FASTVIT_EPSILON, FastVitShape, FastVitStageShape};
 pub use stage::{FastVitBlock, FastVitDownsample, FastVitStage, LargeKernelConvolution};

@@ -4,8 +4,8 @@ pub(super) const LARGE_KERNEL: usize = 7;
 pub(super) const KERNEL: usize = 3;
 /// Channels of the image's features, in multiples of the last stage's: timm's `cls_ratio`.
 pub(super) const FEATURES_RATIO: usize = 2;
-/// Added to the variance in layer norms.
-pub(super) const EPSILON: f64 = 1e-5;
+/// Added to variances in layer norms. 1e-5: timm, `fastvit_mci3`.
+pub const FASTVIT_EPSILON: f64 = 1e-5;
 
 /// The numbers of one of timm's `FastVit`, which OpenCLIP's configurations name instead of writing them out.
 #[derive(Clone, Copy, Debug, PartialEq)]

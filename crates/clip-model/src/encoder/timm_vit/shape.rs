@@ -51,7 +51,7 @@ impl TimmVitShape {
     }
 
     /// Added to the variance in the layer norms.
-    pub(crate) fn epsilon(&self) -> f64 {
+    pub fn epsilon(&self) -> f64 {
         match self.stem {
             TimmVitStem::Patches(_) => 1e-5,
             TimmVitStem::Convolutions => 1e-6,
