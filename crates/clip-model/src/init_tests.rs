@@ -137,8 +137,8 @@ fn fastvit(name: &str, shape: &[usize]) -> Expected {
         _ if shape.len() == 4 => Uniform(fan_in(shape).powf(-0.5)),
         _ if shape.len() == 2 => Normal(0.02),
         // From 8 and 16 channels to a quarter, which is at least 8, and a sixteenth.
-        "trunk.stages.1.downsample.proj.0.se.fc1.bias" => Uniform(8.0_f64.powf(-0.5)),
-        "trunk.stages.1.downsample.proj.0.se.fc2.bias" => Uniform(8.0_f64.powf(-0.5)),
+        "trunk.stages.1.downsample.proj.0.se.fc1.bias"
+        | "trunk.stages.1.downsample.proj.0.se.fc2.bias" => Uniform(8.0_f64.powf(-0.5)),
         "trunk.final_conv.se.fc1.bias" => Uniform(16.0_f64.powf(-0.5)),
         "trunk.final_conv.se.fc2.bias" => Uniform(1.0),
         _ if end("pos_enc.bias") => Uniform(1.0 / 7.0),

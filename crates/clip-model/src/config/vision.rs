@@ -56,7 +56,7 @@ pub struct VisionConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_model_name: Option<String>,
     /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model and a Perception Encoder,
-    /// `token` (the class token's) of EVA and of MobileCLIP's vision transformers, `avg` (OpenCLIP's default) of a `FastVit`,
+    /// `token` (the class token's) of EVA and of `MobileCLIP`'s vision transformers, `avg` (OpenCLIP's default) of a `FastVit`,
     /// and of a `ConvNeXt`, where an empty name means it too.
     #[serde(
         default = "default_timm_pool",

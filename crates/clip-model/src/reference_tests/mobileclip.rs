@@ -1,4 +1,4 @@
-//! MobileCLIP's image encoders (`tests/reference/small_mobileclip.py`).
+//! `MobileCLIP`'s image encoders (`tests/reference/small_mobileclip.py`).
 
 use std::collections::BTreeMap;
 

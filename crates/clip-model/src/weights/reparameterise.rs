@@ -95,7 +95,9 @@ impl Kernel {
     fn scaled(mut self, factors: &[f32]) -> Self {
         let of_channel = self.of_group * self.side * self.side;
         for (weights, factor) in self.weight.chunks_exact_mut(of_channel).zip(factors) {
-            weights.iter_mut().for_each(|weight| *weight *= factor);
+            for weight in weights {
+                *weight *= factor;
+            }
         }
         for (bias, factor) in self.bias.iter_mut().zip(factors) {
             *bias *= factor;
