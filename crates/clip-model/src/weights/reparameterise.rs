@@ -9,7 +9,7 @@ use super::{
 };
 use crate::encoder::BATCH_NORM_EPSILON;
 
-/// What the names of a `FastVit`'s convolution begin with, before the part that says which of several it is.
+/// How the names of a weight of what becomes one convolution end, behind the name that the sum has.
 const BLOCK: &str = "conv_kxk.0.conv.weight";
 const LARGE: &str = "large_conv.conv.weight";
 const MIXER: &str = "mixer.conv_kxk.0.conv.weight";
@@ -20,7 +20,7 @@ impl Checkpoint {
     pub fn reparameterised_image_encoder(&self) -> Self {
         let state = &self.state;
         let mut folded = StateDict::new();
-        // A mixer's name ends as its convolution's, so it comes first.
+        // A mixer's ends as a block's does, so it comes first.
         for name in state.keys() {
             let found = if let Some(prefix) = name.strip_suffix(MIXER) {
                 Some((prefix, mixer(state, prefix)))
