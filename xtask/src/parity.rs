@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo::{self, Usage};
 
 /// The paper's models, and one with each of timm's image encoders.
-const PRESETS: [&str; 14] = [
+const PRESETS: [&str; 17] = [
     "RN50",
     "RN101",
     "RN50x4",
@@ -22,6 +22,9 @@ const PRESETS: [&str; 14] = [
     "EVA01-g-14",
     "EVA02-B-16",
     "PE-Core-B-16",
+    "MobileCLIP-S1",
+    "MobileCLIP-B",
+    "MobileCLIP2-S4",
 ];
 
 /// `[--python PYTHON] [PRESET...]`

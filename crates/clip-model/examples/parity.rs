@@ -17,12 +17,24 @@ fn noise(index: usize) -> f32 {
     (index * index / 7 * 7919 % 1013) as f32 / 1013.0
 }
 
-/// Moves gains, biases and running statistics off the special values they begin with.
-struct Unsettle;
+/// Moves gains, biases, layer scales and running statistics off the special values they begin with.
+#[derive(Default)]
+struct Unsettle {
+    /// Whether the module at hand is a layer scale of three axes.
+    scales: bool,
+}
 
 impl ModuleMapper for Unsettle {
+    fn enter_module(&mut self, _name: &str, container_type: &str) {
+        self.scales = container_type == "Struct:ChannelScale";
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.scales = false;
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if D > 1 {
+        if D > 1 && !self.scales {
             return param;
         }
         param.map(|values| {
@@ -41,10 +53,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let config = ClipConfig::load(preset)?;
     let device = Device::flex();
-    let mut model = config.init(0, &device).map(&mut Unsettle);
-    if let ImageEncoder::Eva(encoder) = &mut model.visual {
-        // It begins so small that the bias would hide what is projected.
-        let head = &mut encoder.trunk.head;
+    let mut model = config.init(0, &device).map(&mut Unsettle::default());
+    // These begin so small that the bias would hide what is projected.
+    let head = match &mut model.visual {
+        ImageEncoder::Eva(encoder) => Some(&mut encoder.trunk.head),
+        ImageEncoder::FastVit(encoder) => Some(&mut encoder.trunk.head.fc),
+        _ => None,
+    };
+    if let Some(head) = head {
         head.weight = head.weight.clone().map(|weight| weight * 1000.0);
     }
     let dir = Path::new(dir);

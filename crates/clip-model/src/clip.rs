@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{BatchStatistics, ImageEncoder, TextEncoder},
+    encoder::{BatchStatistics, ImageEncoder, Statistics, TextEncoder},
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -98,6 +98,16 @@ impl Clip {
             }
             ImageEncoder::Eva(encoder) => {
                 let unprojected = encoder.forward_features(images);
+                let projected = encoder.trunk.head.forward(unprojected.clone());
+                [unprojected, projected]
+            }
+            ImageEncoder::FastVit(encoder) => {
+                let unprojected = encoder.forward_features(images, &mut Statistics::Running);
+                let projected = encoder.trunk.head.fc.forward(unprojected.clone());
+                [unprojected, projected]
+            }
+            ImageEncoder::TimmVit(encoder) => {
+                let unprojected = encoder.forward_features(images, &mut Statistics::Running);
                 let projected = encoder.trunk.head.forward(unprojected.clone());
                 [unprojected, projected]
             }

@@ -5,8 +5,9 @@ use burn::tensor::Device;
 use crate::{
     Clip, ClipConfig, Init,
     encoder::{
-        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, Eva, EvaFamily, EvaShape,
-        ImageEncoder, SiglipShape, SiglipVisionTransformer,
+        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, Eva, EvaFamily, EvaShape, FastVit,
+        FastVitShape, FastVitStageShape, ImageEncoder, SiglipShape, SiglipVisionTransformer,
+        TimmVisionTransformer, TimmVitShape, TimmVitStem,
     },
     weights::named_params,
 };
@@ -122,6 +123,41 @@ fn eva(name: &str, shape: &[usize]) -> Expected {
         _ if end("weight") && shape.len() == 1 => Constant(1.0),
         _ if end("weight") => Normal(0.02),
         _ => Constant(0.0),
+    }
+}
+
+fn fastvit(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        "trunk.head.fc.bias" => Constant(0.0),
+        _ if end("running_mean") || end("num_batches_tracked") => Constant(0.0),
+        _ if end("running_var") => Constant(1.0),
+        _ if end("gamma") => Constant(1e-5),
+        _ if name.contains(".mlp.") && shape.len() > 1 => Normal(0.02),
+        _ if shape.len() == 4 => Uniform(fan_in(shape).powf(-0.5)),
+        _ if shape.len() == 2 => Normal(0.02),
+        // From 8 and 16 channels to a quarter, which is at least 8, and a sixteenth.
+        "trunk.stages.1.downsample.proj.0.se.fc1.bias"
+        | "trunk.stages.1.downsample.proj.0.se.fc2.bias" => Uniform(8.0_f64.powf(-0.5)),
+        "trunk.final_conv.se.fc1.bias" => Uniform(16.0_f64.powf(-0.5)),
+        "trunk.final_conv.se.fc2.bias" => Uniform(1.0),
+        _ if end("pos_enc.bias") => Uniform(1.0 / 7.0),
+        _ => Constant(f64::from(u8::from(end("weight")))), // norms, and biases of an MLP
+    }
+}
+
+fn timm_vit(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        "trunk.cls_token" => Normal(1e-6),
+        "trunk.pos_embed" => Normal(0.02),
+        // From 12 features of patches of 2 by 2.
+        "trunk.patch_embed.backbone.2.conv.bias" => Uniform((4.0 * 12.0_f64).powf(-0.5)),
+        _ if end("running_mean") || end("num_batches_tracked") => Constant(0.0),
+        _ if end("running_var") => Constant(1.0),
+        _ if shape.len() == 4 => Uniform(fan_in(shape).powf(-0.5)),
+        _ if shape.len() == 2 => Normal(0.02),
+        _ => Constant(f64::from(u8::from(end("weight")))), // norms, and other biases
     }
 }
 
@@ -248,5 +284,52 @@ fn evas_begin_as_timms() {
         let mut model = Clip::init(&config(vision), init);
         model.visual = ImageEncoder::Eva(Eva::init(&shape, 48, init));
         check(&model, eva);
+    }
+}
+
+const FASTVIT_STAGES: [FastVitStageShape; 2] = [
+    FastVitStageShape {
+        depth: 1,
+        channels: 4,
+        attention: false,
+        squeeze_excite: false,
+    },
+    FastVitStageShape {
+        depth: 1,
+        channels: 8,
+        attention: true,
+        squeeze_excite: true,
+    },
+];
+
+#[test]
+fn mobile_clips_begin_as_timms() {
+    let vision =
+        r#"{"image_size": 16, "layers": 1, "width": 48, "head_width": 16, "patch_size": 4}"#;
+    for layer_norm in [false, true] {
+        let shape = FastVitShape {
+            stages: &FASTVIT_STAGES,
+            mlp_ratio: 2,
+            head_width: 4,
+            stem_scale: !layer_norm,
+            layer_norm,
+        };
+        let init = &mut Init::new(0, &Device::flex());
+        let mut model = Clip::init(&config(vision), init);
+        model.visual = ImageEncoder::FastVit(FastVit::init(&shape, 48, init));
+        check(&model, fastvit);
+    }
+    for stem in [TimmVitStem::Convolutions, TimmVitStem::Patches(16)] {
+        let shape = TimmVitShape {
+            stem,
+            image_size: 64,
+            width: 48,
+            layers: 2,
+            heads: 3,
+        };
+        let init = &mut Init::new(0, &Device::flex());
+        let mut model = Clip::init(&config(vision), init);
+        model.visual = ImageEncoder::TimmVit(TimmVisionTransformer::init(&shape, 48, init));
+        check(&model, timm_vit);
     }
 }

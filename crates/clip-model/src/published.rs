@@ -2,16 +2,26 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use crate::presets;
+use serde::Deserialize;
 
-/// By preset, then tag: models of the Hugging Face hub (`tests/reference/published.py`).
-static PUBLISHED: LazyLock<BTreeMap<String, BTreeMap<String, String>>> = LazyLock::new(|| {
+use crate::{Preprocess, presets};
+
+/// A model of the Hugging Face hub, alone where images are made ready for it as for the paper's.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Hub(String),
+    WithPreprocess { hub: String, preprocess: Preprocess },
+}
+
+/// By preset, then tag (`tests/reference/published.py`).
+static PUBLISHED: LazyLock<BTreeMap<String, BTreeMap<String, Entry>>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../published.json"))
         .expect("invariant: the table is of the script's form")
 });
 
 /// Weights that `open_clip.create_model(preset, pretrained=tag)` downloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Published {
     /// The architecture.
     pub preset: &'static str,
@@ -19,6 +29,8 @@ pub struct Published {
     pub tag: &'static str,
     /// The model of the Hugging Face hub that has them, `ORGANISATION/NAME`.
     pub hub: &'static str,
+    /// How OpenCLIP makes images ready for them.
+    pub preprocess: Preprocess,
 }
 
 /// All of them, presets in [their order](presets::names).
@@ -29,13 +41,26 @@ pub fn all() -> impl Iterator<Item = Published> {
 /// Those of a preset, by tag.
 pub fn of(preset: &str) -> impl Iterator<Item = Published> {
     let of_preset = PUBLISHED.get_key_value(preset).into_iter();
-    of_preset
-        .flat_map(|(preset, tags)| tags.iter().map(|(tag, hub)| Published { preset, tag, hub }))
+    of_preset.flat_map(|(preset, tags)| {
+        tags.iter().map(|(tag, entry)| {
+            let (hub, preprocess) = match entry {
+                Entry::Hub(hub) => (hub, Preprocess::default()),
+                Entry::WithPreprocess { hub, preprocess } => (hub, *preprocess),
+            };
+            Published {
+                preset,
+                tag,
+                hub,
+                preprocess,
+            }
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Interpolation, ResizeMode};
 
     #[test]
     fn tags_are_open_clips() {
@@ -44,7 +69,25 @@ mod tests {
             .collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].hub, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K");
+        assert_eq!(found[0].preprocess, Preprocess::default());
         assert_eq!(of("ViT-Nano-6-36").count(), 0);
+    }
+
+    #[test]
+    fn a_tag_knows_how_images_are_made_ready() {
+        let plain = Preprocess {
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            interpolation: Interpolation::Bilinear,
+            resize_mode: ResizeMode::Shortest,
+        };
+        assert!(of("MobileCLIP-S1").all(|it| it.preprocess == plain));
+        let large = Preprocess {
+            interpolation: Interpolation::Bilinear,
+            ..Preprocess::default()
+        };
+        assert!(of("MobileCLIP2-S4").all(|it| it.preprocess == large));
+        assert!(of("ViT-B-16-SigLIP").all(|it| it.preprocess.resize_mode == ResizeMode::Squash));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 mod eva;
 mod hugging_face_text;
+mod mobileclip;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
@@ -20,7 +21,7 @@ use crate::{
     },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},
-    weights::{is_buffer, load_weights, named_params, weights_bytes},
+    weights::{is_buffer, load_weights, named_params, parameter_shapes, weights_bytes},
 };
 
 /// Kernels sum in another order than PyTorch's; relative to the norm of what is compared.
@@ -118,31 +119,11 @@ impl Golden {
 
     /// Those by the parameters whose names begin with `part`. Returns how many they are.
     fn gradients_agree(&self, model: &Clip, grads: &burn::tensor::Gradients, part: &str) -> usize {
-        let mut gradients = Gradients {
-            grads,
-            found: HashMap::new(),
-        };
-        model.visit(&mut gradients);
-        let params = named_params(model, false).into_iter();
-        let mut compared = 0;
-        for param in params.filter(|param| param.name.starts_with(part)) {
-            let Some(mut got) = gradients.found.remove(&param.id) else {
-                let without = is_buffer(&param.name) || param.name == "logit_bias";
-                assert!(without, "{} has no gradient", param.name);
-                continue;
-            };
-            if param.transposed {
-                let (rows, columns) = (param.shape[1], param.shape[0]);
-                got = (0..columns)
-                    .flat_map(|c| (0..rows).map(move |r| (r, c)))
-                    .map(|(r, c)| got[r * columns + c])
-                    .collect();
-            }
-            let want = self.floats(&format!("grad.{}", param.name));
-            assert_values_close(&got, &want, &param.name);
-            compared += 1;
+        let found = named_gradients(model, grads, part);
+        for (name, got) in &found {
+            assert_values_close(got, &self.floats(&format!("grad.{name}")), name);
         }
-        compared
+        found.len()
     }
 
     /// The model's file has the reference's weights, bit by bit.
@@ -173,6 +154,37 @@ fn assert_values_close(got: &[f32], want: &[f32], what: &str) {
         off <= ROUNDING * norm + 1e-6,
         "{what}: off by {off} of {norm}"
     );
+}
+
+/// Gradients by the parameters whose names begin with `part`, as OpenCLIP has them.
+fn named_gradients(
+    model: &Clip,
+    grads: &burn::tensor::Gradients,
+    part: &str,
+) -> BTreeMap<String, Vec<f32>> {
+    let mut gradients = Gradients {
+        grads,
+        found: HashMap::new(),
+    };
+    model.visit(&mut gradients);
+    let params = named_params(model, false).into_iter();
+    let mut named = BTreeMap::new();
+    for param in params.filter(|param| param.name.starts_with(part)) {
+        let Some(mut got) = gradients.found.remove(&param.id) else {
+            let without = is_buffer(&param.name) || param.name == "logit_bias";
+            assert!(without, "{} has no gradient", param.name);
+            continue;
+        };
+        if param.transposed {
+            let (rows, columns) = (param.shape[1], param.shape[0]);
+            got = (0..columns)
+                .flat_map(|c| (0..rows).map(move |r| (r, c)))
+                .map(|(r, c)| got[r * columns + c])
+                .collect();
+        }
+        named.insert(param.name, got);
+    }
+    named
 }
 
 struct Gradients<'a> {
@@ -226,6 +238,57 @@ fn pixels(batch: usize, side: usize, device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, [batch, 3, side, side]), device)
 }
 
+/// The model with weights by the formula of `small_resnet.py`, through a file as any import. A tensor under another name than
+/// OpenCLIP's would have other numbers.
+fn with_values(model: Clip) -> Clip {
+    let tensors: HashMap<String, (Vec<usize>, Dtype, Vec<u8>)> = parameter_shapes(&model)
+        .into_iter()
+        .map(|(name, shape)| {
+            let (dtype, bytes) = values(&name, &shape);
+            (name, (shape, dtype, bytes))
+        })
+        .collect();
+    let views: HashMap<&str, TensorView<'_>> = tensors
+        .iter()
+        .map(|(name, (shape, dtype, bytes))| {
+            let view = TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+            (name.as_str(), view)
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weights.safetensors");
+    std::fs::write(&path, safetensors::serialize(&views, None).unwrap()).unwrap();
+    load_weights(model, &path).unwrap()
+}
+
+/// The formula of `small_resnet.py`.
+fn values(name: &str, shape: &[usize]) -> (Dtype, Vec<u8>) {
+    if name.ends_with("num_batches_tracked") {
+        return (Dtype::I64, 3_i64.to_le_bytes().to_vec());
+    }
+    let mut state = name.bytes().fold(0_u32, |state, byte| {
+        state.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    state = state.wrapping_mul(747_796_405).wrapping_add(1);
+    let is_factor = name.ends_with("weight") || name.ends_with("running_var");
+    let (middle, spread) = match shape {
+        [] | [_] if is_factor => (1.0, 0.3),
+        [] | [_] => (0.0, 0.3),
+        [_, of_each @ ..] => {
+            let count: usize = of_each.iter().product();
+            (0.0, (1.7 / (count as f64).sqrt()) as f32)
+        }
+    };
+    let count = shape.iter().product();
+    let numbers = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let noise = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        middle + spread * noise
+    });
+    let numbers = numbers.take(count).flat_map(f32::to_le_bytes);
+    (Dtype::F32, numbers.collect())
+}
+
 #[test]
 fn resnet_agrees_with_open_clip_in_training_and_after() {
     let golden = Golden::open(
@@ -237,7 +300,7 @@ fn resnet_agrees_with_open_clip_in_training_and_after() {
         "width": 8, "heads": 2, "layers": 1}}"#;
     let device = Device::default().autodiff();
     let config = ClipConfig::from_json(json, "test").unwrap();
-    let model = golden.load(config.init(0, &device));
+    let model = with_values(config.init(0, &device));
     let images = pixels(4, 64, &device);
     golden.agrees(&model, images.clone());
 

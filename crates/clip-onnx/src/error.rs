@@ -6,8 +6,8 @@ use std::path::PathBuf;
 pub enum OnnxError {
     /// There is no ONNX form of an encoder here.
     #[error(
-        "`{encoder}` can't be written as ONNX: CLIP's own encoders, SigLIP's and ConvNeXt's can; `--format openclip` \
-         writes this model for OpenCLIP"
+        "`{encoder}` can't be written as ONNX: CLIP's own encoders, SigLIP's, ConvNeXt's and MobileCLIP's can; \
+         `--format openclip` writes this model for OpenCLIP"
     )]
     NoForm {
         /// timm's or Hugging Face's name of it.

@@ -9,12 +9,14 @@ use serde::Serialize;
 use crate::{
     OnnxError,
     convnext::convnext,
+    fastvit::fastvit,
     file::{self, LARGEST_MESSAGE},
     graph::Graph,
     modified_resnet::modified_resnet,
     onnx::{Axis, ElementType},
     siglip::siglip_vision_transformer,
     text::{text_transformer, tokens_axis},
+    timm_vit::timm_vision_transformer,
     vision::vision_transformer,
     weights::Weights,
 };
@@ -26,7 +28,7 @@ pub const TEXT_FILE: &str = "text_encoder.onnx";
 
 /// Writes [`IMAGE_FILE`] and [`TEXT_FILE`] into a folder. An encoder too large for one message has its weights beside it, in
 /// a file whose name ends in `.data`. Weights are stored as `dtype` and computed with in f32; of what has to be converted or
-/// transposed, one tensor is held twice at a time.
+/// transposed, one tensor is held twice at a time, and of a `FastVit`, whose branches are added up, the whole image encoder.
 ///
 /// # Errors
 /// [`OnnxError::NoForm`] and [`OnnxError::Io`].
@@ -45,10 +47,21 @@ pub(crate) fn export_within(
     let scalars = ["logit_scale", "logit_bias"].into_iter();
     let scalars = scalars.filter_map(|name| Some((name, weights.scalar(name)?.to_string())));
     let mut metadata: Vec<_> = scalars.collect();
-    let (image, text) = (image_encoder(weights)?, text_encoder(weights)?);
+    let reparameterised =
+        is_reparameterised(checkpoint).then(|| checkpoint.reparameterised_image_encoder());
+    let image_weights = Weights {
+        checkpoint: reparameterised.as_ref().unwrap_or(checkpoint),
+        dtype,
+    };
+    let (image, text) = (image_encoder(image_weights)?, text_encoder(weights)?);
     file::write(&text, &metadata, &folder.join(TEXT_FILE), limit)?;
     metadata.push(("preprocess_cfg", preprocess_json(checkpoint)));
     file::write(&image, &metadata, &folder.join(IMAGE_FILE), limit)
+}
+
+/// Whether the image encoder has branches that are one convolution at inference.
+fn is_reparameterised(checkpoint: &Checkpoint) -> bool {
+    matches!(checkpoint.config.vision_cfg.tower(), Tower::FastVit(_))
 }
 
 fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
@@ -72,6 +85,8 @@ fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
         }
         Tower::Siglip(shape) => siglip_vision_transformer(&mut graph, &pixels, &shape),
         Tower::ConvNeXt(shape) => convnext(&mut graph, &pixels, &shape),
+        Tower::FastVit(shape) => fastvit(&mut graph, &pixels, &shape),
+        Tower::TimmVit(shape) => timm_vision_transformer(&mut graph, &pixels, &shape),
         Tower::Eva(_) => {
             let name = config.vision_cfg.timm_model_name.as_deref();
             return Err(OnnxError::no_form(name.unwrap_or("EVA")));

@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-use clip_model::encoder::Activation;
+use clip_model::encoder::{Activation, BATCH_NORM_EPSILON};
 
 use crate::{
     graph::{Graph, Value},
@@ -48,6 +48,15 @@ impl Graph<'_> {
             ("epsilon", Attribute::Float(epsilon as f32)),
         ];
         self.node("LayerNormalization", &[x, &weight, &bias], &attributes)
+    }
+
+    /// Of the second axis, by its running statistics.
+    pub(crate) fn batch_norm(&mut self, x: &Value, prefix: &str) -> Value {
+        let [scale, bias, mean, variance] = ["weight", "bias", "running_mean", "running_var"]
+            .map(|field| self.weight(&format!("{prefix}{field}")));
+        let epsilon = Attribute::Float(BATCH_NORM_EPSILON as f32);
+        let inputs = [x, &scale, &bias, &mean, &variance];
+        self.node("BatchNormalization", &inputs, &[("epsilon", epsilon)])
     }
 
     /// A convolution of the last two axes, with a bias where the layer has one.

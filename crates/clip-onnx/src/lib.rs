@@ -13,6 +13,7 @@
 mod convnext;
 mod error;
 mod export;
+mod fastvit;
 mod file;
 mod graph;
 mod layers;
@@ -24,6 +25,7 @@ mod siglip;
 #[cfg(test)]
 mod tests;
 mod text;
+mod timm_vit;
 mod transformer;
 mod vision;
 mod weights;

@@ -1,6 +1,6 @@
 //! The paper's residual network.
 
-use clip_model::{VisionConfig, encoder::BATCH_NORM_EPSILON};
+use clip_model::VisionConfig;
 
 use crate::{
     graph::{Graph, Value},
@@ -65,11 +65,7 @@ fn convolution(graph: &mut Graph<'_>, x: &Value, [conv, bn]: [&str; 2], stride: 
         groups: 1,
     };
     let x = graph.convolution(x, conv, settings);
-    let [scale, bias, mean, variance] = ["weight", "bias", "running_mean", "running_var"]
-        .map(|field| graph.weight(&format!("{bn}{field}")));
-    let epsilon = Attribute::Float(BATCH_NORM_EPSILON as f32);
-    let inputs = [&x, &scale, &bias, &mean, &variance];
-    graph.node("BatchNormalization", &inputs, &[("epsilon", epsilon)])
+    graph.batch_norm(&x, bn)
 }
 
 /// The average of each square of that side.

@@ -252,6 +252,17 @@ fn timms_towers_give_burns_features() {
     }
 }
 
+/// The smallest of both kinds; `tests/reference/onnx_parity.py` takes the others.
+#[test]
+fn mobile_clips_give_burns_features() {
+    let fastvit = json!({"image_size": 72, "timm_model_name": "fastvit_mci0", "timm_pool": "avg",
+        "timm_proj": null});
+    assert_burns_features(&small(json!({}), fastvit, json!({"no_causal_mask": true})));
+    let vit = json!({"image_size": 224, "timm_model_name": "vit_base_mci_224", "timm_pool": "token",
+        "timm_proj": null});
+    assert_burns_features(&small(json!({}), vit, json!({})));
+}
+
 #[test]
 fn a_batch_may_be_as_short_as_its_longest_caption() {
     let dir = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ pub(crate) fn vision_transformer(
     let vision = &config.vision_cfg;
     let patches = graph.patches(pixels, "visual.conv1.");
     let patches = graph.places_as_tokens(&patches);
-    let x = with_class_token(graph, &patches, vision.width); // [batch, 1 + patches, width]
+    let x = with_class_token(graph, &patches, ("visual.class_embedding", vision.width)); // [batch, 1 + patches, width]
     let positions = graph.weight("visual.positional_embedding");
     let x = graph.add(&x, &positions);
     let x = if vision.no_ln_pre {
@@ -43,12 +43,16 @@ pub(crate) fn vision_transformer(
     graph.matmul(&pooled, &proj)
 }
 
-/// The class token before the patches of each image.
-fn with_class_token(graph: &mut Graph<'_>, patches: &Value, width: usize) -> Value {
+/// The class token, a weight of that name, before the patches of each image.
+pub(crate) fn with_class_token(
+    graph: &mut Graph<'_>,
+    patches: &Value,
+    (name, width): (&str, usize),
+) -> Value {
     let batch = graph.length(patches, 0);
     let one_each = graph.ints(&[1, width as i64]);
     let shape = graph.concat(&[&batch, &one_each], 0);
-    let class = graph.weight("visual.class_embedding");
+    let class = graph.weight(name);
     let class = graph.node("Expand", &[&class, &shape], &[]);
     graph.concat(&[&class, patches], 1)
 }

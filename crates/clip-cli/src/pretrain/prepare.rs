@@ -35,6 +35,7 @@ pub(super) fn initial(
     };
     let options = ReadOptions {
         config: Some(model.clone()),
+        preprocess: weights::preprocess_of_tag(source)?,
         image_size: None,
         any_objective: true,
     };

@@ -143,7 +143,7 @@ impl<'a> Download<'a> {
     }
 
     fn is_tagged(&self) -> bool {
-        self.model.preset.is_some()
+        self.model.tag.is_some()
     }
 
     /// The weights in the cache, if all of them are.

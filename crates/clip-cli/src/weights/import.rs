@@ -8,7 +8,7 @@ use clip_model::{
     weights::{Checkpoint, FloatType, ReadOptions, create_directory, refuse_existing},
 };
 
-use super::{config_of_tag, locate, tell, tokenizer};
+use super::{config_of_tag, locate, preprocess_of_tag, tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     output,
@@ -42,6 +42,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let preset = args.preset.as_deref().map(ClipConfig::load);
     let mut options = ReadOptions {
         config: preset.transpose()?,
+        preprocess: preprocess_of_tag(&args.source)?,
         image_size: args.image_size.map(usize::from),
         any_objective: false,
     };

@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-pub(crate) use source::{config_of_tag, hub_config, locate, preset_of_tag};
+pub(crate) use source::{config_of_tag, hub_config, locate, preprocess_of_tag, preset_of_tag};
 
 use crate::{device::DeviceName, output};
 

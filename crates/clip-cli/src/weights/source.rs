@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Error, Result, bail};
 use clip_model::{
-    ClipConfig, presets,
+    ClipConfig, Preprocess, presets,
     published::{self, Published},
     weights::CONFIG_FILE,
 };
@@ -38,7 +38,7 @@ fn on_hub(source: &str) -> Result<Option<HubModel>> {
     let tags: Vec<Published> = published::of(preset).collect();
     match tags.iter().find(|it| it.tag == tag) {
         Some(it) => Ok(Some(HubModel {
-            preset: Some(preset.to_owned()),
+            tag: Some(*it),
             ..it.hub.parse()?
         })),
         None if tags.is_empty() => bail!(
@@ -72,7 +72,17 @@ pub(crate) fn config_of_tag(source: &str, located: &Path) -> Result<Option<ClipC
 /// # Errors
 /// If its preset has no such tag.
 pub(crate) fn preset_of_tag(source: &str) -> Result<Option<String>> {
-    Ok(on_hub(source)?.and_then(|model| model.preset))
+    let tag = on_hub(source)?.and_then(|model| model.tag);
+    Ok(tag.map(|tag| tag.preset.to_owned()))
+}
+
+/// How images are made ready for a `PRESET:TAG` whose files don't say; `None` of any other source.
+///
+/// # Errors
+/// As [`preset_of_tag`].
+pub(crate) fn preprocess_of_tag(source: &str) -> Result<Option<Preprocess>> {
+    let tag = on_hub(source)?.and_then(|model| model.tag);
+    Ok(tag.map(|tag| tag.preprocess))
 }
 
 /// What a model of the hub is called and OpenCLIP's configuration of it, downloaded; `None` for other sources, and models
@@ -111,8 +121,8 @@ fn fetch(model: &HubModel) -> Result<PathBuf> {
 pub(super) struct HubModel {
     pub(super) name: String,
     pub(super) revision: String,
-    /// Of a tag of OpenCLIP's, whose weights need no configuration beside them.
-    pub(super) preset: Option<String>,
+    /// OpenCLIP's, whose weights need no configuration beside them.
+    pub(super) tag: Option<Published>,
 }
 
 impl FromStr for HubModel {
@@ -135,7 +145,7 @@ impl FromStr for HubModel {
                 Ok(Self {
                     name: name.to_owned(),
                     revision: revision.to_owned(),
-                    preset: None,
+                    tag: None,
                 })
             }
             _ => bail!(
@@ -154,7 +164,7 @@ mod tests {
         let model = |revision: &str| HubModel {
             name: "org/ViT-B-32".to_owned(),
             revision: revision.to_owned(),
-            preset: None,
+            tag: None,
         };
         assert_eq!("org/ViT-B-32".parse::<HubModel>().unwrap(), model("main"));
         assert_eq!(
@@ -167,7 +177,11 @@ mod tests {
         }
         let tagged = on_hub("ViT-B-32:laion2b_s34b_b79k").unwrap().unwrap();
         assert_eq!(tagged.name, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K");
-        assert_eq!(tagged.preset.as_deref(), Some("ViT-B-32"));
+        assert_eq!(tagged.tag.unwrap().preset, "ViT-B-32");
+        let preprocess = preprocess_of_tag("MobileCLIP-S1:datacompdr").unwrap();
+        let interpolation = preprocess.unwrap().interpolation;
+        assert_eq!(interpolation, clip_model::Interpolation::Bilinear);
+        assert_eq!(preprocess_of_tag("hf-hub:org/a").unwrap(), None);
         for (source, told) in [
             (
                 "ViT-B-32:laion",

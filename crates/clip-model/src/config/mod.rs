@@ -1,5 +1,6 @@
 mod hugging_face_text;
 mod text;
+mod timm_vision;
 mod vision;
 
 use std::path::Path;

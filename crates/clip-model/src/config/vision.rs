@@ -3,13 +3,13 @@ use serde_json::{Map, Value};
 
 use super::{
     LARGEST, MOST_LAYERS, block_params, default_mlp_ratio, invalid, multiple, refuse_unknown,
-    unsupported, validate_mlp, within,
+    validate_mlp, within,
 };
 use crate::{
     ModelError,
     encoder::{
-        ConvNeXtProjection, ConvNeXtShape, EvaShape, ModifiedResNet, SiglipShape,
-        SiglipVisionTransformer,
+        ConvNeXtShape, EvaShape, FastVitShape, ModifiedResNet, SiglipShape,
+        SiglipVisionTransformer, TimmVitShape,
     },
 };
 
@@ -51,26 +51,27 @@ pub struct VisionConfig {
     /// Share of patch tokens dropped in training, in `[0, 1)`.
     #[serde(default)]
     pub patch_dropout: f64,
-    /// Name of one of timm's SigLIP, `ConvNeXt` or `Eva` models, whose numbers then count instead of `layers`, `width`,
-    /// `head_width`, `mlp_ratio` and `patch_size`.
+    /// Name of one of timm's SigLIP, `ConvNeXt`, `Eva`, `FastVit` or `MobileCLIP` models, whose numbers then count instead of
+    /// `layers`, `width`, `head_width`, `mlp_ratio` and `patch_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_model_name: Option<String>,
     /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model and a Perception Encoder,
-    /// `token` (the class token's) of EVA, and of a `ConvNeXt` `avg` (OpenCLIP's default), which an empty name means too.
+    /// `token` (the class token's) of EVA and of `MobileCLIP`'s vision transformers, `avg` (OpenCLIP's default) of a `FastVit`,
+    /// and of a `ConvNeXt`, where an empty name means it too.
     #[serde(
         default = "default_timm_pool",
         skip_serializing_if = "is_default_timm_pool"
     )]
     pub timm_pool: Option<String>,
     /// What follows timm's model: `none` after a SigLIP model, `linear` (OpenCLIP's default) or `mlp` after a `ConvNeXt`, and
-    /// `null` after an `Eva`, which has a projection of its own.
+    /// `null` after the others, which have a projection of their own.
     #[serde(
         default = "default_timm_proj",
         skip_serializing_if = "is_default_timm_proj"
     )]
     pub timm_proj: Option<String>,
     /// Share of images that skip the last block in training, rising from 0 at the first (stochastic depth: Huang et al.
-    /// 2016). It is accepted of a `ConvNeXt` and kept for OpenCLIP, but not done here: no block is ever skipped.
+    /// 2016). It is accepted of a `ConvNeXt` and a vision transformer of `MobileCLIP`, and kept for OpenCLIP, but not done here: no block is ever skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_drop_path: Option<f64>,
     #[serde(flatten)]
@@ -149,9 +150,6 @@ fn is_default_timm_proj(projection: &Option<String>) -> bool {
     *projection == default_timm_proj()
 }
 
-/// What a `ConvNeXt` divides a side by: 4 in its stem, 2 in three stages.
-const SMALLEST_CONVNEXT: usize = 32;
-
 /// Which image encoder a configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Tower {
@@ -168,6 +166,10 @@ pub enum Tower {
     ConvNeXt(ConvNeXtShape),
     /// timm's EVA, or the Perception Encoder.
     Eva(EvaShape),
+    /// timm's convolutional network of `MobileCLIP`.
+    FastVit(FastVitShape),
+    /// timm's vision transformer of `MobileCLIP`.
+    TimmVit(TimmVitShape),
 }
 
 impl VisionConfig {
@@ -184,18 +186,6 @@ impl VisionConfig {
             (None, Layers::Blocks(layers)) => Tower::VisionTransformer { layers },
             (None, Layers::Stages(stages)) => Tower::ModifiedResNet(stages),
         }
-    }
-
-    /// The image encoder that timm has a name for.
-    fn timm_tower(&self, name: &str) -> Option<Tower> {
-        let projection = match self.timm_proj.as_deref() {
-            Some("mlp") => ConvNeXtProjection::Mlp,
-            _ => ConvNeXtProjection::Linear,
-        };
-        let siglip = SiglipShape::by_timm_name(name).map(Tower::Siglip);
-        siglip
-            .or_else(|| ConvNeXtShape::by_timm_name(name, projection).map(Tower::ConvNeXt))
-            .or_else(|| EvaShape::by_timm_name(name).map(Tower::Eva))
     }
 
     /// Side of a vision transformer's patch, in pixels.
@@ -235,6 +225,8 @@ impl VisionConfig {
             Tower::Siglip(shape) => SiglipVisionTransformer::num_params(&shape),
             Tower::ConvNeXt(shape) => shape.num_params(embed_dim),
             Tower::Eva(shape) => shape.num_params(embed_dim),
+            Tower::FastVit(shape) => shape.num_params(embed_dim),
+            Tower::TimmVit(shape) => shape.num_params(embed_dim),
             Tower::ModifiedResNet(stages) => ModifiedResNet::num_params(self, stages, embed_dim),
             Tower::VisionTransformer { layers } => {
                 let norms = if self.no_ln_pre { 1 } else { 2 };
@@ -343,123 +335,5 @@ impl VisionConfig {
             multiple(dividend, divisor, origin)?;
         }
         Ok(())
-    }
-
-    fn validate_timm(&self, name: &str, embed_dim: usize, origin: &str) -> Result<(), ModelError> {
-        let Some(tower) = self.timm_tower(name) else {
-            return Err(unsupported(
-                "vision_cfg.timm_model_name",
-                &name.into(),
-                origin,
-            ));
-        };
-        let (pools, projections): (&[_], &[_]) = match tower {
-            Tower::Siglip(_) => (&[Some("map")], &[Some("none")]),
-            Tower::Eva(shape) if shape.pools_by_attention() => (&[Some("map")], &[None]),
-            Tower::Eva(_) => (&[Some("token")], &[None]),
-            _ => (&[Some(""), Some("avg")], &[Some("linear"), Some("mlp")]),
-        };
-        let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::String);
-        for (key, value, implemented) in [
-            ("vision_cfg.timm_pool", &self.timm_pool, pools),
-            ("vision_cfg.timm_proj", &self.timm_proj, projections),
-        ] {
-            if !implemented.contains(&value.as_deref()) {
-                return Err(unsupported(key, &text(value), origin));
-            }
-        }
-        let drop_path = self.timm_drop_path.unwrap_or(0.0);
-        let is_convnext = matches!(tower, Tower::ConvNeXt(_));
-        for (key, value, implemented) in [
-            ("vision_cfg.patch_dropout", self.patch_dropout, false),
-            ("vision_cfg.timm_drop_path", drop_path, is_convnext),
-        ] {
-            if value != 0.0 && !implemented {
-                return Err(unsupported(key, &value.into(), origin));
-            }
-        }
-        let (image_size, width) = match tower {
-            Tower::Siglip(shape) => (shape.image_size, shape.width),
-            Tower::Eva(shape) => (shape.image_size, embed_dim),
-            _ if self.image_size < SMALLEST_CONVNEXT => {
-                let reason = format!(
-                    "`vision_cfg.image_size` {} leaves nothing of an image: `{name}` divides it by {SMALLEST_CONVNEXT}",
-                    self.image_size
-                );
-                return Err(invalid(reason, origin));
-            }
-            _ => return Ok(()),
-        };
-        for (key, got, expected) in [
-            ("vision_cfg.image_size", self.image_size, image_size),
-            ("embed_dim", embed_dim, width),
-        ] {
-            if got != expected {
-                let reason = format!("`{key}` {got} does not fit `{name}`, which has {expected}");
-                return Err(invalid(reason, origin));
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::ClipConfig;
-
-    #[test]
-    fn what_an_eva_has_not_is_refused() {
-        let json = r#"{"embed_dim": 512, "vision_cfg": {"image_size": 224, "timm_model_name": "eva02_base_patch16_clip_224",
-            "timm_pool": "token", "timm_proj": null}, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
-        let config = ClipConfig::from_json(json, "x.json").unwrap();
-        // OpenCLIP takes one that is left out for `linear`.
-        assert!(
-            serde_json::to_string(&config)
-                .unwrap()
-                .contains("\"timm_proj\":null")
-        );
-        for (from, to, refusal) in [
-            (
-                "token",
-                "avg",
-                "`vision_cfg.timm_pool` = \"avg\" is not implemented",
-            ),
-            (
-                "token",
-                "map",
-                "`vision_cfg.timm_pool` = \"map\" is not implemented",
-            ),
-            (
-                ", \"timm_proj\": null",
-                "",
-                "`vision_cfg.timm_proj` = \"linear\" is not implemented",
-            ),
-            (
-                "\"image_size\": 224",
-                "\"image_size\": 336",
-                "`vision_cfg.image_size` 336",
-            ),
-            (
-                "null",
-                "null, \"timm_drop_path\": 0.1",
-                "`vision_cfg.timm_drop_path` = 0.1",
-            ),
-            (
-                "null",
-                "null, \"patch_dropout\": 0.5",
-                "`vision_cfg.patch_dropout` = 0.5",
-            ),
-            (
-                "eva02_base_patch16_clip_224",
-                "eva02_base_patch14_224",
-                "`vision_cfg.timm_model_name` = \"eva02_base_patch14_224\"",
-            ),
-        ] {
-            let json = json.replacen(from, to, 1);
-            let error = ClipConfig::from_json(&json, "x.json")
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(refusal), "{refusal}: {error}");
-        }
     }
 }

@@ -4,8 +4,8 @@ use burn::{
 };
 
 use super::{
-    Activation, BatchStatistics, ConvNeXt, Eva, ModifiedResNet, SiglipVisionTransformer,
-    Statistics, VisionTransformer,
+    Activation, BatchStatistics, ConvNeXt, Eva, FastVit, ModifiedResNet, SiglipVisionTransformer,
+    Statistics, TimmVisionTransformer, VisionTransformer,
 };
 use crate::{Init, Tower, VisionConfig};
 
@@ -23,6 +23,10 @@ pub enum ImageEncoder {
     ConvNeXt(ConvNeXt),
     /// timm's vision transformer of EVA's families.
     Eva(Eva),
+    /// timm's convolutional network of `MobileCLIP`.
+    FastVit(FastVit),
+    /// timm's vision transformer of `MobileCLIP`.
+    TimmVit(TimmVisionTransformer),
 }
 
 impl ImageEncoder {
@@ -42,6 +46,10 @@ impl ImageEncoder {
             Tower::Siglip(shape) => Self::Siglip(SiglipVisionTransformer::init(&shape, init)),
             Tower::ConvNeXt(shape) => Self::ConvNeXt(ConvNeXt::init(&shape, embed_dim, init)),
             Tower::Eva(shape) => Self::Eva(Eva::init(&shape, embed_dim, init)),
+            Tower::FastVit(shape) => Self::FastVit(FastVit::init(&shape, embed_dim, init)),
+            Tower::TimmVit(shape) => {
+                Self::TimmVit(TimmVisionTransformer::init(&shape, embed_dim, init))
+            }
         }
     }
 
@@ -57,6 +65,8 @@ impl ImageEncoder {
             Self::Siglip(encoder) => encoder.forward(images),
             Self::ConvNeXt(encoder) => encoder.forward(images),
             Self::Eva(encoder) => encoder.forward(images),
+            Self::FastVit(encoder) => encoder.forward(images, &mut Statistics::Running),
+            Self::TimmVit(encoder) => encoder.forward(images, &mut Statistics::Running),
         }
     }
 
@@ -96,6 +106,18 @@ impl ImageEncoder {
                 assert!(keep.is_none(), "EVA's encoders drop no patches");
                 (encoder.forward(images), BatchStatistics::default())
             }
+            Self::FastVit(encoder) => {
+                assert!(keep.is_none(), "a FastViT has no patches to drop");
+                let mut statistics = Statistics::OfBatch(BatchStatistics::default());
+                let features = encoder.forward(images, &mut statistics);
+                (features, statistics.of_batch())
+            }
+            Self::TimmVit(encoder) => {
+                assert!(keep.is_none(), "timm's vision transformers drop no patches");
+                let mut statistics = Statistics::OfBatch(BatchStatistics::default());
+                let features = encoder.forward(images, &mut statistics);
+                (features, statistics.of_batch())
+            }
         }
     }
 
@@ -112,13 +134,18 @@ impl ImageEncoder {
             Self::Siglip(encoder) => Self::Siglip(encoder.lock(unlocked_groups)),
             Self::ConvNeXt(encoder) => Self::ConvNeXt(encoder.lock(unlocked_groups)),
             Self::Eva(encoder) => Self::Eva(encoder.lock(unlocked_groups)),
+            Self::FastVit(encoder) => Self::FastVit(encoder.lock(unlocked_groups)),
+            Self::TimmVit(encoder) => Self::TimmVit(encoder.lock(unlocked_groups)),
         }
     }
 
     /// Mixes what a batch showed into the batch norms' running statistics, once. Clones of the model share them.
     pub fn update_running_statistics(&self, found: &BatchStatistics) {
-        if let Self::ModifiedResNet(encoder) = self {
-            encoder.update_running_statistics(found);
+        match self {
+            Self::ModifiedResNet(encoder) => encoder.update_running_statistics(found),
+            Self::FastVit(encoder) => encoder.update_running_statistics(found),
+            Self::TimmVit(encoder) => encoder.update_running_statistics(found),
+            Self::VisionTransformer(_) | Self::Siglip(_) | Self::ConvNeXt(_) | Self::Eva(_) => {}
         }
     }
 }

@@ -8,6 +8,7 @@ mod block;
 mod chain;
 mod convnext;
 mod eva;
+mod fastvit;
 mod hugging_face;
 mod image;
 mod modified_resnet;
@@ -16,6 +17,7 @@ mod sequences;
 mod siglip;
 mod text;
 mod text_encoder;
+mod timm_vit;
 mod vision;
 
 pub use activation::Activation;
@@ -32,6 +34,12 @@ pub use eva::{
     Eva, EvaAttention, EvaBlock, EvaFamily, EvaMlp, EvaProjections, EvaShape, EvaTrunk,
     FusedProjections, SeparateProjections, SwiGlu,
 };
+pub use fastvit::{
+    AttentionBlock, ChannelScale, ConvMlp, ConvNorm, FASTVIT_EPSILON, FastVit, FastVitBlock,
+    FastVitDownsample, FastVitHead, FastVitNorm, FastVitShape, FastVitStage, FastVitStageShape,
+    FastVitTrunk, LargeKernelConvolution, MobileOneBlock, Pointwise, PositionEncoding, RepMixer,
+    RepMixerBlock, SqueezeExcite,
+};
 pub use hugging_face::{
     HfAttention, HfFamily, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, M2m100,
     M2m100Layer, PADDING, Roberta, RobertaEmbeddings, RobertaEncoder, RobertaLayer,
@@ -42,4 +50,8 @@ pub use passes::{BlockGradients, Kept, ScoreMask};
 pub use siglip::{AttentionPoolLatent, SIGLIP_EPSILON, SiglipShape, SiglipVisionTransformer};
 pub use text::{EmbeddedCaptions, TextProjection, TextTransformer};
 pub use text_encoder::{TextEncoder, TextEnd};
+pub use timm_vit::{
+    ConvStem, ConvStemLayer, TimmPatchEmbed, TimmVisionTransformer, TimmVitShape, TimmVitStem,
+    TimmVitTrunk,
+};
 pub use vision::{PatchEmbedding, VisionTransformer};

@@ -46,14 +46,14 @@ pub struct ModifiedResNet {
 /// A convolution without bias, padded so that stride 1 keeps the size.
 #[derive(Module, Debug)]
 pub struct Convolution {
-    /// `[channels out, channels in, side, side]`.
+    /// `[channels out, channels in, side, side]`; of channels in groups, those that come in of each.
     pub weight: Param<Tensor<4>>,
-    stride: usize,
+    pub(super) stride: usize,
 }
 
 impl Convolution {
     /// PyTorch's default: `U(±1/sqrt(fan_in))`.
-    fn init(channels: [usize; 2], side: usize, stride: usize, init: &mut Init) -> Self {
+    pub(super) fn init(channels: [usize; 2], side: usize, stride: usize, init: &mut Init) -> Self {
         let [from, to] = channels;
         let bound = 1.0 / ((from * side * side) as f64).sqrt();
         Self {

@@ -37,7 +37,7 @@ pub struct Checkpoint {
     /// What was recognised, assumed and changed, a sentence each, for whoever started the import.
     pub notes: Vec<String>,
     /// OpenCLIP's names and the model's shapes; floats of any width.
-    state: StateDict,
+    pub(super) state: StateDict,
 }
 
 /// What a file of weights doesn't say, or should be read as.
@@ -45,6 +45,8 @@ pub struct Checkpoint {
 pub struct ReadOptions {
     /// The architecture, instead of the one beside the file or inferred from its shapes.
     pub config: Option<ClipConfig>,
+    /// How images are made ready, where nothing beside the file tells.
+    pub preprocess: Option<Preprocess>,
     /// Side of the square input in pixels, if other than the weights'. Positional embeddings are resized.
     pub image_size: Option<usize>,
     /// Whether the weights may be another objective's: what SigLIP's has beside CLIP's, `logit_bias`, then begins as the
@@ -76,6 +78,7 @@ impl Checkpoint {
         };
         let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
         let (told, preprocess) = beside(&path, is_hugging_face)?;
+        let preprocess = preprocess.or(options.preprocess).unwrap_or_default();
         let is_told = told.as_ref().is_some_and(|told| {
             let config = options.config.as_ref();
             config.is_none_or(|config| config.quick_gelu == told.quick_gelu)
@@ -215,7 +218,7 @@ fn write_json(json: &Value, path: &Path) -> Result<(), ModelError> {
 fn beside(
     path: &Path,
     is_hugging_face: bool,
-) -> Result<(Option<ClipConfig>, Preprocess), ModelError> {
+) -> Result<(Option<ClipConfig>, Option<Preprocess>), ModelError> {
     let read = |name: &str| {
         let file = path.with_file_name(name);
         if !file.is_file() {
@@ -227,8 +230,10 @@ fn beside(
     if !is_hugging_face {
         let config = path.with_file_name(CONFIG_FILE);
         return match config.parent().filter(|_| config.is_file()) {
-            Some(folder) => ModelDir::open(folder).map(|dir| (Some(dir.config), dir.preprocess)),
-            None => Ok((None, Preprocess::default())),
+            Some(folder) => {
+                ModelDir::open(folder).map(|dir| (Some(dir.config), Some(dir.preprocess)))
+            }
+            None => Ok((None, None)),
         };
     }
     let config = read(HF_CONFIG_FILE)?;
@@ -236,10 +241,7 @@ fn beside(
     let preprocess = read(HF_PREPROCESSOR_FILE)?;
     let preprocess =
         preprocess.map(|(json, origin)| hugging_face::from_preprocessor(&json, &origin));
-    Ok((
-        config.transpose()?,
-        preprocess.transpose()?.unwrap_or_default(),
-    ))
+    Ok((config.transpose()?, preprocess.transpose()?))
 }
 
 /// `is_told`: by a configuration beside the weights.

@@ -11,6 +11,7 @@ mod load;
 mod locate;
 mod names;
 mod new_directory;
+mod reparameterise;
 mod resize;
 mod safetensors;
 mod state_dict;

@@ -98,8 +98,8 @@ impl ModuleVisitor for NameVisitor {
 
 /// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix unless it is custom, its norms say
 /// weight and bias, its layer scales gamma, its fused attention product isn't a layer of its own, its downsampling is a
-/// sequence, and so are a `ConvNeXt`'s stem and downsampling; an `Eva`'s projections are its attention's own, and timm's
-/// blocks have timm's names.
+/// sequence, and so are a `ConvNeXt`'s stem and downsampling; an `Eva`'s projections are its attention's own, a
+/// `FastVit` has a list of its one convolution, and timm's blocks have timm's names.
 fn open_clip_name(path: &str, custom_text: bool) -> String {
     let path = match path.strip_prefix("text.") {
         Some(inside) if !custom_text => inside,
@@ -126,6 +126,9 @@ fn open_clip_name(path: &str, custom_text: bool) -> String {
         .replace(".stem.norm.", ".stem.1.")
         .replace(".downsample.norm.", ".downsample.0.")
         .replace(".downsample.conv.", ".downsample.1.")
+        .replace(".downsample.large.", ".downsample.proj.0.")
+        .replace(".downsample.pointwise.", ".downsample.proj.1.")
+        .replace(".conv_kxk.", ".conv_kxk.0.")
         .replace(".ln_1.", ".norm1.")
         .replace(".ln_2.", ".norm2.")
         .replace(".projections.", ".")

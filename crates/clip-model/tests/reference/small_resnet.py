@@ -2,13 +2,16 @@
 
     pip install -r requirements.txt && python small_resnet.py
 
-Tensors: `model.*` the state dict before the step, `tokens`, `image_features`, `text_features` (normalised, in training
-mode), `loss` (OpenCLIP's ClipLoss), `grad.*` its gradient by every parameter, `after.*` the batch norms' buffers after
-that pass, `eval_image_features` (normalised, in evaluation mode with those buffers). Images are `pixels` below. All in
-float32, but computed in float64: what a batch norm feeds into the next one has small gradients by cancellation, and the
-reference's own rounding should not count.
+Tensors: `tokens`, `image_features`, `text_features` (normalised, in training mode), `loss` (OpenCLIP's ClipLoss), `grad.*`
+its gradient by every parameter, `after.*` the batch norms' buffers after that pass, `eval_image_features` (normalised, in
+evaluation mode with those buffers). Weights are `values` below, and images `pixels`. All in float32, but computed in
+float64: what a batch norm feeds into the next one has small gradients by cancellation, and the reference's own rounding
+should not count.
 """
 
+import math
+
+import numpy as np
 import torch
 from open_clip.loss import ClipLoss
 from open_clip.model import CLIP
@@ -25,24 +28,33 @@ def pixels(batch, side):
     return ((index * index // 7 * 7919) % 1013 / 506 - 1).float().reshape(batch, 3, side, side)
 
 
-torch.manual_seed(0)
+def values(name, shape):
+    """Numbers that only the name decides, of which none is what a model begins with."""
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(3)
+    state = 0
+    for byte in name.encode():
+        state = (31 * state + byte) % 2**32
+    state = (747796405 * state + 1) % 2**32
+    noise = []
+    for _ in range(math.prod(shape)):
+        state = (1664525 * state + 1013904223) % 2**32
+        noise.append((state >> 8) / 2**23 - 1)
+    is_factor = name.endswith(("weight", "running_var"))
+    spread = 0.3 if len(shape) < 2 else 1.7 / math.sqrt(math.prod(shape[1:]))
+    middle = 1.0 if len(shape) < 2 and is_factor else 0.0
+    return torch.tensor(np.float32(middle) + np.float32(spread) * np.array(noise, np.float32)).reshape(shape)
+
+
 model = CLIP(8, VISION, TEXT, output_dict=True).train()
-with torch.no_grad():  # move every parameter and buffer off its special initial value
-    for parameter in model.parameters():
-        parameter.add_((0.4 if parameter.ndim == 1 else 0.1) * torch.randn_like(parameter))
-    for name, buffer in model.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            buffer.add_(0.2 * torch.rand_like(buffer))
-        if name.endswith("num_batches_tracked"):
-            buffer.add_(3)
+model.load_state_dict({key: values(key, value.shape) for key, value in model.state_dict().items()})
 model = model.double()
 images = pixels(4, 64).double()
 tokens = torch.tensor([[8, 3, 9, 0], [8, 7, 1, 9], [8, 5, 2, 9], [8, 9, 0, 0]])
-tensors = {f"model.{key}": value.clone() for key, value in model.state_dict().items()}
 out = model(images, tokens)
 loss = ClipLoss()(out["image_features"], out["text_features"], out["logit_scale"])
 loss.backward()
-tensors |= {f"grad.{key}": value.grad.clone() for key, value in model.named_parameters()}
+tensors = {f"grad.{key}": value.grad.clone() for key, value in model.named_parameters()}
 buffers = {key: value for key, value in model.state_dict().items() if ".running_" in key or key.endswith("tracked")}
 tensors |= {f"after.{key}": value.clone() for key, value in buffers.items()}
 with torch.no_grad():

@@ -176,6 +176,22 @@ mod tests {
                 Layer::At(3),
             ),
             ("visual.trunk.norm.gamma", Layer::Head),
+            ("visual.trunk.stem.0.conv_kxk.conv.weight", Layer::At(0)),
+            (
+                "visual.trunk.stages.1.downsample.large.large_conv.conv.weight",
+                Layer::At(2),
+            ),
+            ("visual.trunk.stages.3.pos_emb.pos_enc.weight", Layer::At(4)),
+            (
+                "visual.trunk.stages.0.blocks.1.token_mixer.layer_scale.scale",
+                Layer::At(1),
+            ),
+            ("visual.trunk.final_conv.conv_kxk.conv.weight", Layer::Head),
+            ("visual.trunk.head.fc.weight", Layer::Head),
+            (
+                "visual.trunk.patch_embed.backbone.0.conv.weight",
+                Layer::At(0),
+            ),
             ("visual.trunk.head.weight", Layer::Head),
             ("text.token_embedding.weight", Layer::At(0)),
             ("text.text_projection", Layer::Head),

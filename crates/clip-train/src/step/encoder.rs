@@ -325,7 +325,9 @@ impl Encoded {
                 ImageEncoder::Siglip(chain) => tape.back(chain, &mut found, parameters),
                 ImageEncoder::ModifiedResNet(_)
                 | ImageEncoder::ConvNeXt(_)
-                | ImageEncoder::Eva(_) => None,
+                | ImageEncoder::Eva(_)
+                | ImageEncoder::FastVit(_)
+                | ImageEncoder::TimmVit(_) => None,
             };
         }
         let mut tapes = self.text_tapes.into_iter();

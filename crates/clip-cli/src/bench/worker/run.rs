@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::{Place, Task};
 
@@ -96,7 +96,7 @@ impl Run {
         let sent = Command::new("kill").args([name, &process]).status();
         let sent =
             sent.context("cannot start `kill`, which stops a run while the other side works")?;
-        ensure!(sent.success(), "`kill {name} {process}` failed");
+        anyhow::ensure!(sent.success(), "`kill {name} {process}` failed");
         Ok(())
     }
 }

@@ -147,13 +147,9 @@ fn training_learns_a_batch_and_resumes_bit_by_bit() {
 
 #[test]
 fn a_resnet_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
-    let device = Device::flex().autodiff();
     let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1],
         "width": 2, "head_width": 16}, "text_cfg": {"context_length": 8, "vocab_size": 50,
         "width": 8, "heads": 2, "layers": 1}}"#;
-    let config = ClipConfig::from_json(json, "test").unwrap();
-    let batch = batch_of_images(8, 32);
-    let fresh = |model: &Clip| Optimizer::new(&OptimizerConfig::default(), model);
     // One chunk; two at a time; one after the other, encoded twice; in f16, where steps may be tried again.
     let steps = [
         step(8),
@@ -161,6 +157,23 @@ fn a_resnet_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
         step(4),
         step(8).with_precision(Precision::F16),
     ];
+    resumes_with_batch_norms(json, &steps);
+}
+
+/// timm has no name for a smaller one.
+#[test]
+fn a_fastvit_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
+    let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 32, "timm_model_name": "fastvit_mci0",
+        "timm_pool": "avg", "timm_proj": null}, "text_cfg": {"context_length": 8, "vocab_size": 50,
+        "width": 8, "heads": 2, "layers": 1}}"#;
+    resumes_with_batch_norms(json, &[step(4).with_threads(2)]);
+}
+
+fn resumes_with_batch_norms(json: &str, steps: &[ContrastiveStep]) {
+    let device = Device::flex().autodiff();
+    let config = ClipConfig::from_json(json, "test").unwrap();
+    let batch = batch_of_images(8, 32);
+    let fresh = |model: &Clip| Optimizer::new(&OptimizerConfig::default(), model);
     for step in steps {
         let run = |mut model: Clip, mut optimizer: Optimizer| {
             for _ in 0..2 {
@@ -173,10 +186,15 @@ fn a_resnet_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
         let (model, optimizer) = run(model.clone(), fresh(&model));
         let (half, state) = (weights_bytes(&model), optimizer.state());
         let (straight, _) = run(model, optimizer);
-        let ImageEncoder::ModifiedResNet(visual) = &straight.visual else {
-            panic!("a residual network");
+        let norm = match &straight.visual {
+            ImageEncoder::ModifiedResNet(visual) => &visual.bn1,
+            ImageEncoder::FastVit(visual) => {
+                let conv = visual.trunk.final_conv.conv_kxk.as_ref();
+                &conv.unwrap().bn
+            }
+            _ => panic!("a network with batch norms"),
         };
-        let tracked: f32 = visual.bn1.num_batches_tracked.value().into_scalar();
+        let tracked: f32 = norm.num_batches_tracked.value().into_scalar();
         assert_eq!(tracked.to_bits(), 4.0_f32.to_bits());
 
         let dir = tempfile::tempdir().unwrap();

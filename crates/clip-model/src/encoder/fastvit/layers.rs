@@ -1,0 +1,195 @@
+use burn::{
+    module::{Module, Param},
+    tensor::{DType, Tensor, activation},
+};
+
+use super::{
+    super::{BatchNorm, Convolution, DepthwiseConvolution, Statistics},
+    kernel::{Kernel, becomes_one, convolve},
+    shape::LARGE_KERNEL,
+};
+use crate::Init;
+
+/// What layer scales begin with. Vasu et al. 2023: timm's `layer_scale_init_value`.
+const LAYER_SCALE: f32 = 1e-5;
+/// Deviation of an MLP's initial weights: timm's `ConvMlp`. Its bounds, 100 deviations away, cut nothing off.
+pub(super) const STD: f64 = 0.02;
+
+/// A convolution, then a batch norm; timm's `ConvNormAct` without an activation.
+#[derive(Module, Debug)]
+pub struct ConvNorm {
+    /// Without bias.
+    pub conv: Convolution,
+    /// After `conv`.
+    pub bn: BatchNorm,
+}
+
+impl ConvNorm {
+    /// PyTorch's default; `channels` are those that come in of each group, and those that come out.
+    pub(super) fn init(channels: [usize; 2], side: usize, stride: usize, init: &mut Init) -> Self {
+        Self {
+            conv: Convolution::init(channels, side, stride, init),
+            bn: BatchNorm::init(channels[1], 1.0, init),
+        }
+    }
+
+    /// Normal weights, as an MLP's begin.
+    pub(super) fn init_normal(channels: usize, init: &mut Init) -> Self {
+        let conv = Convolution {
+            weight: init.normal([channels, 1, LARGE_KERNEL, LARGE_KERNEL], STD),
+            stride: 1,
+        };
+        Self {
+            conv,
+            bn: BatchNorm::init(channels, 1.0, init),
+        }
+    }
+
+    /// As one convolution.
+    pub(super) fn kernel(&self) -> Kernel {
+        Kernel::normed(&self.conv, &self.bn)
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels in, height, width]`
+    /// - returns `[batch, channels out, height / stride, width / stride]`, rounded up
+    pub fn forward(&self, x: Tensor<4>, statistics: &mut Statistics) -> Tensor<4> {
+        let stride = self.conv.stride;
+        if becomes_one(&x, statistics) {
+            return self.kernel().forward(x, stride);
+        }
+        let x = convolve(x, self.conv.weight.val(), None, stride);
+        self.bn.forward(x, statistics)
+    }
+}
+
+/// A convolution of single places, with bias.
+#[derive(Module, Debug)]
+pub struct Pointwise {
+    /// `[channels out, channels in, 1, 1]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[channels out]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Pointwise {
+    /// PyTorch's default.
+    fn init(from: usize, to: usize, init: &mut Init) -> Self {
+        let bound = (from as f64).powf(-0.5);
+        Self {
+            weight: init.uniform([to, from, 1, 1], bound),
+            bias: init.uniform([to], bound),
+        }
+    }
+
+    /// As an MLP's begin.
+    pub(super) fn init_normal(from: usize, to: usize, init: &mut Init) -> Self {
+        Self {
+            weight: init.normal([to, from, 1, 1], STD),
+            bias: init.constant([to], 0.0),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels in, height, width]`
+    /// - returns `[batch, channels out, height, width]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        convolve(x, self.weight.val(), Some(self.bias.val()), 1)
+    }
+}
+
+/// A factor for each channel, between 0 and 1, by the averages of all.
+///
+/// # References
+/// Hu et al. 2018, [Squeeze-and-Excitation Networks](https://arxiv.org/abs/1709.01507).
+#[derive(Module, Debug)]
+pub struct SqueezeExcite {
+    /// To fewer channels.
+    pub fc1: Pointwise,
+    /// And back.
+    pub fc2: Pointwise,
+}
+
+impl SqueezeExcite {
+    pub(super) fn init(channels: usize, hidden: usize, init: &mut Init) -> Self {
+        Self {
+            fc1: Pointwise::init(channels, hidden, init),
+            fc2: Pointwise::init(hidden, channels, init),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels, height, width]`, and so is the result
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, channels, _, _] = x.dims();
+        let means = means(x.clone()).reshape([batch, channels, 1, 1]);
+        let hidden = activation::relu(self.fc1.forward(means));
+        x * activation::sigmoid(self.fc2.forward(hidden))
+    }
+}
+
+/// The average of each channel's places, computed in f32, whatever the model computes in: `[batch, channels]`.
+pub(super) fn means(x: Tensor<4>) -> Tensor<2> {
+    let [batch, channels, height, width] = x.dims();
+    let dtype = x.dtype();
+    let places = x.reshape([batch, channels, height * width]);
+    let means = places.cast(DType::F32).mean_dim(2);
+    means.reshape([batch, channels]).cast(dtype)
+}
+
+/// A factor for each channel of what a residual path adds; timm's `LayerScale2d`.
+#[derive(Module, Debug)]
+pub struct ChannelScale {
+    /// `[channels, 1, 1]`; OpenCLIP's `gamma`, which weight decay is for, as it is no vector.
+    pub scale: Param<Tensor<3>>,
+}
+
+impl ChannelScale {
+    pub(super) fn init(channels: usize, init: &mut Init) -> Self {
+        Self {
+            scale: init.constant([channels, 1, 1], LAYER_SCALE),
+        }
+    }
+
+    /// `[channels]`.
+    pub(super) fn factors(&self) -> Tensor<1> {
+        let [channels, ..] = self.scale.val().dims();
+        self.scale.val().reshape([channels])
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels, height, width]`, and so is the result
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        x * self.scale.val().unsqueeze()
+    }
+}
+
+/// What a depthwise convolution finds around each place is added to it: its position shows there.
+///
+/// # References
+/// Chu et al. 2021, [Conditional Positional Encodings for Vision Transformers](https://arxiv.org/abs/2102.10882).
+#[derive(Module, Debug)]
+pub struct PositionEncoding {
+    /// `[channels, 1, 7, 7]`, with bias.
+    pub pos_enc: DepthwiseConvolution,
+}
+
+impl PositionEncoding {
+    /// PyTorch's default.
+    pub(super) fn init(channels: usize, init: &mut Init) -> Self {
+        let bound = 1.0 / LARGE_KERNEL as f64;
+        Self {
+            pos_enc: DepthwiseConvolution {
+                weight: init.uniform([channels, 1, LARGE_KERNEL, LARGE_KERNEL], bound),
+                bias: init.uniform([channels], bound),
+            },
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels, height, width]`, and so is the result
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (weight, bias) = (self.pos_enc.weight.val(), self.pos_enc.bias.val());
+        convolve(x.clone(), weight, Some(bias), 1) + x
+    }
+}
