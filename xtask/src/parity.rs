@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Usage};
 
-/// The paper's models, and one with each of timm's image encoders.
-const PRESETS: [&str; 14] = [
+/// The paper's models, one with each of timm's image encoders, and one that writes captions.
+const PRESETS: [&str; 15] = [
     "RN50",
     "RN101",
     "RN50x4",
@@ -22,6 +22,7 @@ const PRESETS: [&str; 14] = [
     "EVA01-g-14",
     "EVA02-B-16",
     "PE-Core-B-16",
+    "coca_ViT-B-32",
 ];
 
 /// `[--python PYTHON] [PRESET...]`
