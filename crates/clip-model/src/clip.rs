@@ -30,7 +30,7 @@ pub struct Clip {
     pub visual: ImageEncoder,
     /// The text encoder.
     pub text: TextEncoder,
-    /// What writes captions of images, in a `CoCa` model.
+    /// What writes captions of images, in a CoCa model.
     pub text_decoder: Option<MultimodalTransformer>,
     /// `[1]`: logarithm of the factor between cosines and logits.
     pub logit_scale: Param<Tensor<1>>,

@@ -99,7 +99,7 @@ impl Tower {
 impl StepMemory {
     /// With blocks that keep so much for the backward pass; which they do is the device's and the precision's affair.
     ///
-    /// `None` for encoders other than CLIP's transformers: nothing was measured for timm's, Hugging Face's and `CoCa`'s, and a
+    /// `None` for encoders other than CLIP's transformers: nothing was measured for timm's, Hugging Face's and CoCa's, and a
     /// residual network's batch norms make chunks part of what is learned.
     pub fn predict(config: &RunConfig, model: &ClipConfig, kept: KeptByBlocks) -> Option<Self> {
         let (vision, text) = (&model.vision_cfg, &model.text_cfg);

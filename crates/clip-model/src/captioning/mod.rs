@@ -1,4 +1,4 @@
-//! Captions of images, written token by token by a `CoCa` model's decoder.
+//! Captions of images, written token by token by a CoCa model's decoder.
 
 mod beams;
 mod sampling;

@@ -10,7 +10,7 @@ use crate::{ModelError, presets};
 /// Hidden features of a decoder's MLPs, in multiples of its width: `OpenCLIP` reads no other.
 const MLP_RATIO: usize = 4;
 
-/// The decoder that writes captions of images in a `CoCa` model.
+/// The decoder that writes captions of images in a CoCa model.
 ///
 /// # References
 /// Yu et al. 2022, [CoCa: Contrastive Captioners are Image-Text Foundation

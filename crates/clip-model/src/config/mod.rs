@@ -35,7 +35,7 @@ pub struct ClipConfig {
     pub vision_cfg: VisionConfig,
     /// The text encoder.
     pub text_cfg: TextConfig,
-    /// What writes captions of images, in a `CoCa` model.
+    /// What writes captions of images, in a CoCa model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multimodal_cfg: Option<MultimodalConfig>,
     /// `x * sigmoid(1.702 x)` instead of GELU in OpenCLIP's own encoders. OpenAI's own weights need it.

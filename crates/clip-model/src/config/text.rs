@@ -47,10 +47,10 @@ pub struct TextConfig {
     /// The end token's id, where `pool_type` is `eos`. 2: OpenCLIP's.
     #[serde(default = "default_eos_id", skip_serializing_if = "is_default_eos_id")]
     pub eos_id: i32,
-    /// Whether a class token after the context pools the text: `CoCa`'s.
+    /// Whether a class token after the context pools the text: CoCa's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub embed_cls: bool,
-    /// Whether a decoder reads the tokens: `CoCa`'s.
+    /// Whether a decoder reads the tokens: CoCa's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_tokens: bool,
     /// What follows the blocks.

@@ -49,7 +49,7 @@ pub struct VisionConfig {
     /// Whether the norm after the blocks follows the pooling: CLIPA's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub final_ln_after_pool: bool,
-    /// Whether learned queries attend to the tokens after the blocks, the first for the image's features: `CoCa`'s.
+    /// Whether learned queries attend to the tokens after the blocks, the first for the image's features: CoCa's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attentional_pool: bool,
     /// How many queries. 256, like the heads below: `OpenCLIP`'s; Yu et al. 2022, section 3.2, for captions.
@@ -64,7 +64,7 @@ pub struct VisionConfig {
         skip_serializing_if = "is_default_attn_pooler_heads"
     )]
     pub attn_pooler_heads: usize,
-    /// Whether a decoder reads the tokens that aren't the image's features: `CoCa`'s.
+    /// Whether a decoder reads the tokens that aren't the image's features: CoCa's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_tokens: bool,
     /// Share of patch tokens dropped in training, in `[0, 1)`.

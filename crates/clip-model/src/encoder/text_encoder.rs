@@ -17,7 +17,7 @@ pub enum TextEncoder {
     Transformer(TextTransformer),
     /// One of Hugging Face's.
     HuggingFace(HfTextEncoder),
-    /// `CoCa`'s.
+    /// CoCa's.
     Coca(CocaTextTransformer),
 }
 
@@ -109,7 +109,7 @@ impl TextEncoder {
     /// - returns `[batch, embed_dim]` and `[batch, tokens, width]`
     ///
     /// # Panics
-    /// If the encoder is another than `CoCa`'s.
+    /// If the encoder is another than CoCa's.
     pub fn forward_with_tokens(&self, captions: &EmbeddedCaptions) -> (Tensor<2>, Tensor<3>) {
         match self {
             Self::Coca(encoder) => encoder.forward_with_tokens(captions),

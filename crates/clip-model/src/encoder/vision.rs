@@ -27,11 +27,11 @@ pub struct VisionTransformer {
     pub ln_pre: Option<LayerNorm>,
     /// The blocks.
     pub transformer: Transformer,
-    /// What makes features of the tokens instead of the class token: `CoCa`'s.
+    /// What makes features of the tokens instead of the class token: CoCa's.
     pub attn_pool: Option<AttentionalPooler>,
-    /// After the blocks, on the class token in the paper's encoder; after the pooling in `CoCa`'s.
+    /// After the blocks, on the class token in the paper's encoder; after the pooling in CoCa's.
     pub ln_post: LayerNorm,
-    /// `[width, embed_dim]`, or `[embed_dim, embed_dim]` after `CoCa`'s pooling.
+    /// `[width, embed_dim]`, or `[embed_dim, embed_dim]` after CoCa's pooling.
     pub proj: Param<Tensor<2>>,
     #[module(skip)]
     pool: VisionPool,
@@ -134,7 +134,7 @@ impl VisionTransformer {
     }
 
     /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the stem, each block, the last one with `ln_post`, and the projection; `CoCa`'s pooling is in none.
+    /// are. Groups are the stem, each block, the last one with `ln_post`, and the projection; CoCa's pooling is in none.
     ///
     /// # References
     /// Zhai et al. 2021, [Zero-Shot Transfer with Locked-image Text Tuning](https://arxiv.org/abs/2111.07991); OpenCLIP's `--lock-image-unlocked-groups`.
@@ -176,7 +176,7 @@ impl VisionTransformer {
         self.pooled(self.transformer.forward(x, None, only.as_ref()))
     }
 
-    /// Features of each image in the joint space, not normalised, and the tokens that a decoder reads: what `CoCa`'s queries
+    /// Features of each image in the joint space, not normalised, and the tokens that a decoder reads: what CoCa's queries
     /// find but for the first, or the patches.
     ///
     /// # Shapes

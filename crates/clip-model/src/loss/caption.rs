@@ -2,7 +2,7 @@ use burn::tensor::{Int, Tensor, activation::log_softmax};
 
 /// What tokens of captions cost of which a decoder gave logits: the cross-entropy of each, added up.
 ///
-/// `CoCa`'s loss is its mean over all tokens of a batch that aren't padding, so whoever encodes a batch in parts divides
+/// CoCa's loss is its mean over all tokens of a batch that aren't padding, so whoever encodes a batch in parts divides
 /// each part's sum by the whole batch's tokens.
 ///
 /// # Shapes

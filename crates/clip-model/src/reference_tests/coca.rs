@@ -1,4 +1,4 @@
-//! A `CoCa` model (`tests/reference/small_coca.py`), whose weights and images are formulas.
+//! A CoCa model (`tests/reference/small_coca.py`), whose weights and images are formulas.
 
 use super::*;
 use crate::{Captioner, Captioning, Draws, Search, loss::caption_loss};

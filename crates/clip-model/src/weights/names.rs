@@ -98,7 +98,7 @@ impl ModuleVisitor for NameVisitor {
 
 /// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix unless it is custom, its norms say
 /// weight and bias, its layer scales gamma, its fused attention product isn't a layer of its own, nor are the products of
-/// `CoCa`'s pooling, its downsampling is a sequence, and so are a `ConvNeXt`'s stem and downsampling; an `Eva`'s projections
+/// CoCa's pooling, its downsampling is a sequence, and so are a `ConvNeXt`'s stem and downsampling; an `Eva`'s projections
 /// are its attention's own, and timm's blocks have timm's names.
 fn open_clip_name(path: &str, custom_text: bool) -> String {
     let path = match path.strip_prefix("text.") {

@@ -64,9 +64,9 @@ pub struct RunConfig {
     pub warmup_steps: Option<u64>,
     /// The loss. `siglip` also starts the temperature at ln 10 and gives the model a bias of -10, as `OpenCLIP`.
     pub loss: Loss,
-    /// What the contrastive loss of a `CoCa` model is multiplied by. 1: `OpenCLIP`'s.
+    /// What the contrastive loss of a CoCa model is multiplied by. 1: `OpenCLIP`'s.
     pub coca_contrastive_loss_weight: f64,
-    /// What the loss of a `CoCa` model's decoder, a mean over a batch's tokens, is multiplied by, beside the contrastive one.
+    /// What the loss of a CoCa model's decoder, a mean over a batch's tokens, is multiplied by, beside the contrastive one.
     /// 2: `OpenCLIP`'s.
     pub coca_caption_loss_weight: f64,
     /// What equal captions and equal images of a batch are to each other. `negatives`, as in `OpenCLIP`.
@@ -322,7 +322,7 @@ impl RunConfig {
         model
     }
 
-    /// How the losses of a `CoCa` model are added up.
+    /// How the losses of a CoCa model are added up.
     pub fn coca_weights(&self) -> CocaWeights {
         CocaWeights {
             contrastive: self.coca_contrastive_loss_weight,

@@ -116,7 +116,7 @@ impl RunConfig {
         }
     }
 
-    /// What must hold of a `CoCa` model's losses.
+    /// What must hold of a CoCa model's losses.
     fn losses(&self) -> [(&'static str, bool, &'static str); 3] {
         let weights = self.coca_weights();
         let good = |weight: f64| weight.is_finite() && weight >= 0.0;

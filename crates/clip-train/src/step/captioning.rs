@@ -6,7 +6,7 @@ use clip_model::{
 
 use super::captions::Captions;
 
-/// What the losses of a `CoCa` model are multiplied by before they are added up.
+/// What the losses of a CoCa model are multiplied by before they are added up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CocaWeights {
     /// The contrastive loss. 1: `OpenCLIP`'s.

@@ -228,7 +228,7 @@ impl<'a> Encoder<'a> {
         encoded
     }
 
-    /// The same of a `CoCa` model, whose decoder reads the tokens of both towers, of a locked one off the graph.
+    /// The same of a CoCa model, whose decoder reads the tokens of both towers, of a locked one off the graph.
     fn encode_with_decoder(&self, encoded: &mut Encoded) {
         let (model, chunk) = (&encoded.model, &encoded.chunk);
         let Some(decoder) = &model.text_decoder else {

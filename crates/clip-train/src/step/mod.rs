@@ -47,7 +47,7 @@ pub(crate) use workers::{Stopped, named as on_a_device, reason};
 /// gradient by every feature follow, then again to carry that gradient back to the parameters. The result is that of
 /// one chunk, beyond rounding. A tower that is locked is encoded once, and nothing is carried back to it.
 ///
-/// A `CoCa` model's decoder runs where a chunk's gradients are found: its loss is a mean over all tokens of the batch, whose
+/// A CoCa model's decoder runs where a chunk's gradients are found: its loss is a mean over all tokens of the batch, whose
 /// number is known before anything is encoded, so that each chunk's part of the sum has its gradient at once. The decoder reads
 /// tokens of a locked tower too, which is encoded again for them.
 ///
@@ -80,7 +80,7 @@ pub struct StepGradients {
     pub loss: Tensor<1>,
     /// `[1]`: what the similarities lose that should be the teacher's, in nats. The gradients are those of both losses' sum.
     pub distill: Option<Tensor<1>>,
-    /// `[1]`: what a `CoCa` model's decoder loses of each token, in nats. The gradients are those of both losses' weighted sum.
+    /// `[1]`: what a CoCa model's decoder loses of each token, in nats. The gradients are those of both losses' weighted sum.
     pub caption: Option<Tensor<1>>,
     /// `[1]`: the factor between cosines and logits that the loss was computed with, `exp(logit_scale)`.
     pub temperature_factor: Tensor<1>,
@@ -182,7 +182,7 @@ impl ContrastiveStep {
         self.place_teacher()
     }
 
-    /// Adds the losses of a `CoCa` model up with these weights; other models have one loss, as it is.
+    /// Adds the losses of a CoCa model up with these weights; other models have one loss, as it is.
     pub fn with_coca_weights(mut self, weights: CocaWeights) -> Self {
         self.contrastive_weight = weights.contrastive;
         self.options.caption_weight = weights.caption;

@@ -10,7 +10,7 @@ use super::super::{
 };
 use crate::{Init, MultimodalConfig};
 
-/// `CoCa`'s decoder: from a caption's tokens and an image's to what each token of the caption is followed by.
+/// CoCa's decoder: from a caption's tokens and an image's to what each token of the caption is followed by.
 ///
 /// Blocks that mix the caption's tokens, causally, take turns with blocks that attend to the image's. The latter are composed
 /// of Burn's operations on any device.

@@ -1,4 +1,4 @@
-//! `CoCa`'s parts: what pools an image's tokens, the text encoder with a class token, and the decoder that reads both.
+//! CoCa's parts: what pools an image's tokens, the text encoder with a class token, and the decoder that reads both.
 
 mod decoder;
 mod pooler;

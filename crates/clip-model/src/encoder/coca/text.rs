@@ -13,7 +13,7 @@ use crate::{Init, TextConfig};
 /// The id that `OpenCLIP` pads captions with, and leaves out of what the class token reads.
 pub const COCA_PADDING: i32 = 0;
 
-/// `CoCa`'s text encoder: causal, with a class token after the context that pools it, and tokens for a decoder.
+/// CoCa's text encoder: causal, with a class token after the context that pools it, and tokens for a decoder.
 ///
 /// Each caption's padding is hidden from its tokens in another way, so the blocks are composed of Burn's operations on any
 /// device.
