@@ -1,6 +1,7 @@
 //! The `clip` program as its users meet it: arguments in; results, messages and exit codes out.
 
 mod bench;
+mod captions;
 mod crashes;
 mod data_curation;
 mod data_tools;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Usage};
 
-/// The paper's models, and one with each of timm's image encoders.
-const PRESETS: [&str; 17] = [
+/// The paper's models, one with each of timm's image encoders, and one that writes captions.
+const PRESETS: [&str; 18] = [
     "RN50",
     "RN101",
     "RN50x4",
@@ -25,6 +25,7 @@ const PRESETS: [&str; 17] = [
     "MobileCLIP-S1",
     "MobileCLIP-B",
     "MobileCLIP2-S4",
+    "coca_ViT-B-32",
 ];
 
 /// `[--python PYTHON] [PRESET...]`

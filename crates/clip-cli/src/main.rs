@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod caption;
 mod classes;
 mod classify;
 mod data;
@@ -83,6 +84,10 @@ enum Command {
     /// An image shows one of the labels, whose probabilities add up to 1. A model that SigLIP's loss trained is asked of each
     /// label alone whether it matches: so may several, or none.
     Classify(classify::Args),
+    /// Write a caption of each image, by a CoCa model.
+    ///
+    /// By default the best of a search, which is always the same; `--top-k` and `--top-p` draw words instead.
+    Caption(caption::Args),
     /// Find images of a folder by text or by image.
     #[command(subcommand)]
     Search(search::Search),
@@ -139,6 +144,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::ServeDevice(args) => remote::run(&args, device),
         Command::Eval(eval) => eval::run(&eval, device),
         Command::Classify(args) => classify::run(&args, device),
+        Command::Caption(args) => caption::run(&args, device),
         Command::Search(search) => search::run(&search, device),
         Command::Ui(args) => ui::run(&args, device),
         Command::Embed(args) => embed::run(&args, device),

@@ -84,9 +84,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         &device,
     );
     let texts = TensorData::new(tokens.clone(), [BATCH, context]);
-    let image_features = model.encode_image(images).into_data().try_to_vec::<f32>()?;
+    let texts = Tensor::<2, Int>::from_data(texts, &device);
+    let image_features = model
+        .encode_image(images.clone())
+        .into_data()
+        .try_to_vec::<f32>()?;
     let text_features = model
-        .encode_text(Tensor::<2, Int>::from_data(texts, &device))
+        .encode_text(texts.clone())
         .into_data()
         .try_to_vec::<f32>()?;
 
@@ -94,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         |values: Vec<f32>| -> Vec<u8> { values.into_iter().flat_map(f32::to_le_bytes).collect() };
     let tokens: Vec<u8> = tokens.into_iter().flat_map(i32::to_le_bytes).collect();
     let features = vec![BATCH, config.embed_dim];
-    let arrays = [
+    let mut arrays = vec![
         (
             "images",
             Dtype::F32,
@@ -110,6 +114,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         ),
         ("text_features", Dtype::F32, features, floats(text_features)),
     ];
+    if model.text_decoder.is_some() {
+        let logits = model.caption_logits(images, &texts);
+        let shape = logits.dims().to_vec();
+        let logits = logits.into_data().try_to_vec::<f32>()?;
+        arrays.push(("caption_logits", Dtype::F32, shape, floats(logits)));
+    }
     let views = arrays
         .iter()
         .map(|(name, dtype, shape, bytes)| {

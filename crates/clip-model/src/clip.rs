@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{BatchStatistics, ImageEncoder, Statistics, TextEncoder},
+    encoder::{BatchStatistics, ImageEncoder, MultimodalTransformer, Statistics, TextEncoder},
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -30,6 +30,8 @@ pub struct Clip {
     pub visual: ImageEncoder,
     /// The text encoder.
     pub text: TextEncoder,
+    /// What writes captions of images, in a CoCa model.
+    pub text_decoder: Option<MultimodalTransformer>,
     /// `[1]`: logarithm of the factor between cosines and logits.
     pub logit_scale: Param<Tensor<1>>,
     /// `[1]`: added to every logit by SigLIP's loss; models of other losses have none.
@@ -47,6 +49,10 @@ impl Clip {
         Self {
             visual: ImageEncoder::init(&config.vision_cfg, config.embed_dim, activation, init),
             text: TextEncoder::init(&config.text_cfg, config.embed_dim, activation, init),
+            text_decoder: config.multimodal_cfg.as_ref().map(|decoder| {
+                let vocab_size = config.text_cfg.vocab_size;
+                MultimodalTransformer::init(decoder, vocab_size, activation, init)
+            }),
             logit_scale: init.constant([1], initial_logit_scale),
             logit_bias: config
                 .init_logit_bias
@@ -126,6 +132,46 @@ impl Clip {
     /// - returns `[batch, embed_dim]`
     pub fn encode_text(&self, tokens: Tensor<2, Int>) -> Tensor<2> {
         self.text.forward(tokens).cast(DType::F32)
+    }
+
+    /// Logits of the token that follows each of some captions', given their images.
+    ///
+    /// # Shapes
+    /// - `images`: as [`encode_image`](Self::encode_image)
+    /// - `tokens`: `[batch, tokens]`, as [`encode_text`](Self::encode_text)
+    /// - returns `[batch, tokens, vocab_size]`
+    ///
+    /// # Panics
+    /// If the model has no decoder.
+    pub fn caption_logits(&self, images: Tensor<4>, tokens: &Tensor<2, Int>) -> Tensor<3> {
+        let (_, image) = self.visual.forward_with_tokens(images, None);
+        let (decoder, x) = self.decoded(&image, tokens);
+        let [batch, length, width] = x.dims();
+        let logits = decoder.logits(x.reshape([batch * length, width]));
+        let [_, vocab_size] = logits.dims();
+        logits.reshape([batch, length, vocab_size])
+    }
+
+    /// The same of the last token alone, given the images' tokens.
+    ///
+    /// # Shapes
+    /// - `image`: `[batch, image tokens, width]`
+    /// - returns `[batch, vocab_size]`
+    pub(crate) fn last_logits(&self, image: &Tensor<3>, tokens: &Tensor<2, Int>) -> Tensor<2> {
+        let (decoder, x) = self.decoded(image, tokens);
+        let [_, length, _] = x.dims();
+        decoder.logits(x.narrow(1, length - 1, 1).squeeze_dim(1))
+    }
+
+    fn decoded(
+        &self,
+        image: &Tensor<3>,
+        tokens: &Tensor<2, Int>,
+    ) -> (&MultimodalTransformer, Tensor<3>) {
+        let (Some(decoder), TextEncoder::Coca(text)) = (&self.text_decoder, &self.text) else {
+            panic!("the model has no decoder, which CoCa's have");
+        };
+        (decoder, decoder.forward(image, text.tokens(tokens)))
     }
 
     /// The factor between cosines and logits, `exp(logit_scale)`. Waits for the device.

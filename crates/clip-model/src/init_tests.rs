@@ -1,6 +1,6 @@
 //! Initial mean and deviation of every parameter against the reference's formulas.
 
-use burn::tensor::Device;
+use burn::{module::Module, tensor::Device};
 
 use crate::{
     Clip, ClipConfig, Init,
@@ -37,7 +37,7 @@ fn text(name: &str) -> Expected {
     match name {
         "logit_scale" => Constant((1.0_f64 / 0.07).ln()),
         "token_embedding.weight" => Normal(0.02),
-        "positional_embedding" => Normal(0.01),
+        "positional_embedding" | "cls_emb" => Normal(0.01),
         "text_projection" => Normal(attn_std),
         _ if end("ln_1.weight") || end("ln_2.weight") || end("ln_final.weight") => Constant(1.0),
         _ if end("in_proj_weight") => Normal(attn_std),
@@ -62,6 +62,33 @@ fn vision_transformer(name: &str, shape: &[usize]) -> Expected {
         _ if end(".weight") => Uniform(fan_in(shape).powf(-0.5)),
         _ if end("c_fc.bias") => Uniform(VISION_WIDTH.powf(-0.5)),
         _ if end("c_proj.bias") => Uniform((4.0 * VISION_WIDTH).powf(-0.5)),
+        _ => Constant(0.0),
+    }
+}
+
+fn coca(name: &str, shape: &[usize]) -> Expected {
+    match name {
+        "attn_pool.query" => Normal(1.0),
+        // Xavier's.
+        "attn_pool.attn.q_proj_weight" => Uniform((6.0 / (2.0 * TEXT_WIDTH)).sqrt()),
+        "attn_pool.attn.k_proj_weight" | "attn_pool.attn.v_proj_weight" => {
+            Uniform((6.0 / (TEXT_WIDTH + VISION_WIDTH)).sqrt())
+        }
+        "attn_pool.ln_q.weight" | "attn_pool.ln_k.weight" => Constant(1.0),
+        _ => vision_transformer(name, shape),
+    }
+}
+
+fn coca_decoder(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    match name {
+        "text_projection" => Normal(TEXT_WIDTH.powf(-0.5)),
+        _ if end("in_proj_weight") => Uniform((6.0 / (4.0 * TEXT_WIDTH)).sqrt()),
+        // Vectors are norms' gains.
+        _ if end("weight") && shape.len() == 1 => Constant(1.0),
+        _ if end("weight") => Uniform(fan_in(shape).powf(-0.5)),
+        _ if end("c_fc.bias") => Uniform(TEXT_WIDTH.powf(-0.5)),
+        _ if end("c_proj.bias") => Uniform((4.0 * TEXT_WIDTH).powf(-0.5)),
         _ => Constant(0.0),
     }
 }
@@ -172,11 +199,14 @@ fn check(model: &Clip, vision: fn(&str, &[usize]) -> Expected) {
         let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
         let squares = values.iter().map(|&x| (f64::from(x) - mean).powi(2));
         let deviation = (squares.sum::<f64>() / count).sqrt();
-        let expected = match param.name.strip_prefix("visual.") {
-            Some(name) => vision(name, &param.shape),
-            None => text(&param.name),
+        let (name, shape) = (&param.name, &param.shape);
+        let expected = if let Some(name) = name.strip_prefix("visual.") {
+            vision(name, shape)
+        } else if let Some(name) = name.strip_prefix("text_decoder.") {
+            coca_decoder(name, shape)
+        } else {
+            text(name.strip_prefix("text.").unwrap_or(name))
         };
-        let name = &param.name;
         let std = match expected {
             Constant(value) => {
                 let same = values
@@ -217,6 +247,18 @@ fn a_vision_transformer_begins_as_open_ais() {
     let vision =
         r#"{"image_size": 16, "layers": 2, "width": 48, "head_width": 16, "patch_size": 4}"#;
     check(&config(vision).init(0, &Device::flex()), vision_transformer);
+}
+
+#[test]
+fn a_coca_begins_as_open_clips() {
+    let json = r#"{"embed_dim": 64, "custom_text": true, "vision_cfg": {"image_size": 16, "layers": 2, "width": 48,
+        "head_width": 16, "patch_size": 4, "attentional_pool": true, "output_tokens": true}, "text_cfg":
+        {"context_length": 9, "vocab_size": 60, "width": 64, "heads": 2, "layers": 3, "embed_cls": true,
+        "output_tokens": true}, "multimodal_cfg": {"width": 64, "heads": 2, "layers": 2}}"#;
+    let config = ClipConfig::from_json(json, "test").unwrap();
+    let model = config.init(0, &Device::flex());
+    assert_eq!(model.num_params(), config.num_params());
+    check(&model, coca);
 }
 
 #[test]

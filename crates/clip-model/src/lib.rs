@@ -7,6 +7,7 @@
 //! | joint multi-modal embedding | [`Clip::encode_image`], [`Clip::encode_text`], then [`l2_normalize`] |
 //! | temperature | [`Clip::logit_scale`] |
 //! | symmetric cross-entropy over similarity scores (figure 3) | [`loss::InfoNce`] |
+//! | captions of images (CoCa) | [`encoder::MultimodalTransformer`], [`loss::caption_loss`], [`Captioner`] |
 //! | pairwise sigmoid loss (SigLIP) | [`loss::SigLip`], [`Clip::logit_bias`] |
 //! | RN50, ..., ViT-L/14@336px (tables 19 and 20) | [`presets`], [`ClipConfig`] |
 //!
@@ -18,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod captioning;
 mod clip;
 mod config;
 pub mod encoder;
@@ -38,12 +40,13 @@ mod reference_tests;
 mod vision_variant_tests;
 pub mod weights;
 
+pub use captioning::{Captioner, Captioning, Draws, Search};
 pub use clip::{
     Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, SIGLIP_LOGIT_BIAS, SIGLIP_LOGIT_SCALE, l2_normalize,
 };
 pub use config::{
-    ActKwargs, Approximate, ClipConfig, HfPooler, HfProjType, Layers, NormKwargs, ProjType,
-    TextConfig, TextPool, Tower, VisionConfig, VisionPool,
+    ActKwargs, Approximate, ClipConfig, HfPooler, HfProjType, Layers, MultimodalConfig, NormKwargs,
+    ProjType, TextConfig, TextPool, Tower, VisionConfig, VisionPool,
 };
 pub use error::ModelError;
 pub use image_norm::{ImageNorm, SentPixels};

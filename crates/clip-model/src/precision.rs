@@ -59,10 +59,16 @@ impl Precision {
             Self::F32 => model,
             Self::Bf16 | Self::F16 => {
                 let mut cast = Cast::to(self.dtype());
-                let Clip { visual, text, .. } = model;
+                let Clip {
+                    visual,
+                    text,
+                    text_decoder,
+                    ..
+                } = model;
                 Clip {
                     visual: visual.map(&mut cast),
                     text: text.map(&mut cast),
+                    text_decoder: text_decoder.map(|decoder| decoder.map(&mut cast)),
                     ..model
                 }
             }

@@ -1,6 +1,7 @@
 //! Features, loss and every gradient against OpenCLIP's (`tests/reference/small_*.py`), on Burn's default device: the
 //! processor, or a GPU's in a build with its backend, where the environment variable `BURN_DEVICE` chooses.
 
+mod coca;
 mod eva;
 mod hugging_face_text;
 mod mobileclip;
@@ -21,7 +22,7 @@ use crate::{
     },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},
-    weights::{is_buffer, load_weights, named_params, parameter_shapes, weights_bytes},
+    weights::{NamedParam, is_buffer, load_weights, named_params, parameter_shapes, weights_bytes},
 };
 
 /// Kernels sum in another order than PyTorch's; relative to the norm of what is compared.
@@ -64,11 +65,15 @@ impl Golden {
         }
     }
 
+    fn ids(&self, name: &str) -> Vec<i32> {
+        let view = self.find(name).unwrap();
+        let ids = view.data().as_chunks().0.iter();
+        ids.map(|b| i32::from_le_bytes(*b)).collect()
+    }
+
     fn tokens(&self, device: &Device) -> Tensor<2, Int> {
-        let view = self.find("tokens").unwrap();
-        let tokens = view.data().as_chunks().0.iter();
-        let tokens: Vec<i32> = tokens.map(|b| i32::from_le_bytes(*b)).collect();
-        Tensor::from_data(TensorData::new(tokens, view.shape().to_vec()), device)
+        let shape = self.find("tokens").unwrap().shape().to_vec();
+        Tensor::from_data(TensorData::new(self.ids("tokens"), shape), device)
     }
 
     /// The model with the reference's weights, through a file as any import.
@@ -135,6 +140,18 @@ impl Golden {
             assert!(tensor.data() == theirs.data(), "{name}");
         }
     }
+}
+
+/// A gradient in `OpenCLIP`'s order.
+fn as_stored(param: &NamedParam, got: Vec<f32>) -> Vec<f32> {
+    if !param.transposed {
+        return got;
+    }
+    let (rows, columns) = (param.shape[1], param.shape[0]);
+    (0..columns)
+        .flat_map(|c| (0..rows).map(move |r| (r, c)))
+        .map(|(r, c)| got[r * columns + c])
+        .collect()
 }
 
 fn assert_close(got: Tensor<2>, want: &[f32], what: &str) {

@@ -10,7 +10,7 @@ pub enum OnnxError {
          `--format openclip` writes this model for OpenCLIP"
     )]
     NoForm {
-        /// timm's or Hugging Face's name of it.
+        /// timm's or Hugging Face's name of it, or CoCa's.
         encoder: String,
     },
     /// A file could not be written.

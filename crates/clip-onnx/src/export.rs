@@ -43,6 +43,9 @@ pub(crate) fn export_within(
     folder: &Path,
     dtype: FloatType,
 ) -> Result<(), OnnxError> {
+    if checkpoint.config.text_cfg.embed_cls || checkpoint.config.vision_cfg.attentional_pool {
+        return Err(OnnxError::no_form("CoCa"));
+    }
     let weights = Weights { checkpoint, dtype };
     let scalars = ["logit_scale", "logit_bias"].into_iter();
     let scalars = scalars.filter_map(|name| Some((name, weights.scalar(name)?.to_string())));

@@ -351,4 +351,13 @@ fn an_encoder_that_cannot_be_written_is_named() {
     let error = export(&checkpoint, &out, FloatType::F32).unwrap_err();
     assert!(error.to_string().contains(name), "{error}");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+
+    let pooled = json!({
+        "image_size": 8, "layers": 1, "width": 8, "head_width": 8, "patch_size": 4, "attentional_pool": true,
+        "attn_pooler_heads": 1,
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = self::checkpoint(&small(json!({}), pooled, json!({})), dir.path());
+    let error = export(&checkpoint, &out, FloatType::F32).unwrap_err();
+    assert!(error.to_string().contains("`CoCa`"), "{error}");
 }

@@ -110,6 +110,7 @@ mod tests {
         StepOutput {
             loss,
             distill_loss: None,
+            caption_loss: None,
             logit_scale,
             lr: 1e-3,
             images_per_s: 100.0,

@@ -31,6 +31,6 @@ pub use run::{
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{
-    Captions, ContrastiveStep, Images, KeptPatches, PairBatch, PatchDropout, StepGradients,
-    Teacher, computes_on_device,
+    Captions, CocaWeights, ContrastiveStep, Images, KeptPatches, PairBatch, PatchDropout,
+    StepGradients, Teacher, computes_on_device,
 };

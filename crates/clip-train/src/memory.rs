@@ -99,14 +99,15 @@ impl Tower {
 impl StepMemory {
     /// With blocks that keep so much for the backward pass; which they do is the device's and the precision's affair.
     ///
-    /// `None` for encoders other than `OpenCLIP`'s transformers: nothing was measured for timm's and Hugging Face's, and a
+    /// `None` for encoders other than CLIP's transformers: nothing was measured for timm's, Hugging Face's and CoCa's, and a
     /// residual network's batch norms make chunks part of what is learned.
     pub fn predict(config: &RunConfig, model: &ClipConfig, kept: KeptByBlocks) -> Option<Self> {
         let (vision, text) = (&model.vision_cfg, &model.text_cfg);
         let Layers::Blocks(layers) = vision.layers else {
             return None;
         };
-        if vision.timm_model_name.is_some() || text.hf_model_name.is_some() {
+        let others = vision.timm_model_name.is_some() || text.hf_model_name.is_some();
+        if others || vision.attentional_pool || text.embed_cls {
             return None;
         }
         let patches = vision.grid().pow(2) as f64 * (1.0 - vision.patch_dropout);

@@ -106,7 +106,8 @@ impl EventWriter {
             ("train/grad_norm", output.grad_norm),
         ];
         let distill = output.distill_loss.map(|loss| ("train/distill_loss", loss));
-        self.scalars(step, values.into_iter().chain(distill))
+        let caption = output.caption_loss.map(|loss| ("train/caption_loss", loss));
+        self.scalars(step, values.into_iter().chain(distill).chain(caption))
     }
 
     /// Writes an evaluation under `eval/`.

@@ -9,8 +9,8 @@ use burn::{
 };
 use clip_data::{EvalLoader, EvalNeeds, ImageResizer, LoaderConfig, Resize, ShardSet, Tokenizer};
 use clip_model::{
-    Clip, ClipConfig, Interpolation, Precision, Preprocess, ResizeMode, encoder::TextEnd,
-    weights::weights_bytes,
+    Captioner, Captioning, Clip, ClipConfig, Interpolation, Precision, Preprocess, ResizeMode,
+    encoder::TextEnd, weights::weights_bytes,
 };
 
 use crate::{Sha256Hex, TextEncoder, ZeroShotError};
@@ -179,6 +179,46 @@ impl ClipEncoders {
     /// As [`encode_images`](Self::encode_images).
     pub fn encode_images_twofold(&self, pixels: Vec<u8>) -> [Tensor<2>; 2] {
         self.model.encode_image_twofold(self.normalised(pixels))
+    }
+
+    /// How a model that writes captions begins with it: by the words of its own tokenizer, no longer than its context.
+    ///
+    /// # Errors
+    /// [`ZeroShotError::NoCaptions`] of a model that writes none.
+    pub fn captioning(&self) -> Result<Captioning, ZeroShotError> {
+        if self.model.text_decoder.is_none() {
+            return Err(ZeroShotError::NoCaptions {
+                reason: "it has no decoder: take a CoCa model, such as coca_ViT-B-32",
+            });
+        }
+        let Some([start, end]) = self.tokenizer.start_and_end() else {
+            return Err(ZeroShotError::NoCaptions {
+                reason: "its tokenizer has no start and end that are known: take one of CLIP's kind",
+            });
+        };
+        let how = Captioning::new(start as i32, end as i32);
+        let longest = how.longest.min(self.context_length());
+        Ok(Captioning {
+            longest,
+            shortest: how.shortest.min(longest - 1),
+            ..how
+        })
+    }
+
+    /// A caption of each image, in the tokenizer's words.
+    ///
+    /// # Shapes
+    /// - `pixels`: as [`encode_images`](Self::encode_images)
+    ///
+    /// # Panics
+    /// As [`encode_images`](Self::encode_images), and if the model writes no captions.
+    pub fn write_captions(&self, captioner: &mut Captioner, pixels: Vec<u8>) -> Vec<String> {
+        let captions = captioner.write(&self.model, self.normalised(pixels));
+        let text = |ids: Vec<i32>| {
+            let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+            self.tokenizer.decode(&ids)
+        };
+        captions.into_iter().map(text).collect()
     }
 
     /// `[batch, 3, image_size, image_size]`

@@ -61,6 +61,12 @@ pub enum ZeroShotError {
         /// `[rows, columns]` that came.
         got: [usize; 2],
     },
+    /// A model was asked for captions of images that writes none.
+    #[error("the model can't write captions: {reason}")]
+    NoCaptions {
+        /// What is missing, and the remedy.
+        reason: &'static str,
+    },
     /// A feature or a logit is not a number or infinite, so no ranking means anything.
     #[error("{what} is not finite: the model's weights or its input are damaged")]
     NotFinite {

@@ -13,6 +13,8 @@ pub(super) struct Shape {
     embed_dim: u64,
     vision_cfg: Vision,
     text_cfg: Text,
+    #[serde(default)]
+    multimodal_cfg: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -46,9 +48,10 @@ fn default_mlp_ratio() -> f64 {
 }
 
 impl Shape {
-    /// Of a preset. `None` for architectures that aren't counted here, such as timm's.
+    /// Of a preset. `None` for architectures that aren't counted here, such as timm's, and CoCa's with its decoder.
     pub(super) fn of(preset: &str) -> Option<Self> {
-        serde_json::from_str(presets::json(preset)?).ok()
+        let shape: Self = serde_json::from_str(presets::json(preset)?).ok()?;
+        shape.multimodal_cfg.is_none().then_some(shape)
     }
 
     /// To encode an image.

@@ -1,3 +1,4 @@
+mod coca;
 mod hugging_face_text;
 mod text;
 mod timm_vision;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::hugging_face_text::TextTower;
 pub use self::{
+    coca::MultimodalConfig,
     hugging_face_text::{HfPooler, HfProjType},
     text::{ActKwargs, Approximate, NormKwargs, ProjType, TextConfig, TextPool},
     vision::{Layers, Tower, VisionConfig, VisionPool},
@@ -34,6 +36,9 @@ pub struct ClipConfig {
     pub vision_cfg: VisionConfig,
     /// The text encoder.
     pub text_cfg: TextConfig,
+    /// What writes captions of images, in a CoCa model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multimodal_cfg: Option<MultimodalConfig>,
     /// `x * sigmoid(1.702 x)` instead of GELU in OpenCLIP's own encoders. OpenAI's own weights need it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quick_gelu: bool,
@@ -130,6 +135,7 @@ impl ClipConfig {
         within(LARGEST, &[("embed_dim", self.embed_dim)], origin)?;
         self.vision_cfg.validate(self.embed_dim, origin)?;
         self.text_cfg.validate(self.embed_dim, origin)?;
+        self.validate_decoder(origin)?;
         if self.quick_gelu && self.text_cfg.act_kwargs.is_some() {
             // OpenCLIP would pass them to a function that takes none.
             let reason = "`text_cfg.act_kwargs` are GELU's, but `quick_gelu` is true";
@@ -159,7 +165,8 @@ impl ClipConfig {
 
     /// Number of parameters, from the configuration alone. Batch norms' running statistics are none.
     pub fn num_params(&self) -> usize {
-        self.image_params() + self.text_params() + 1 + usize::from(self.init_logit_bias.is_some())
+        let scalars = 1 + usize::from(self.init_logit_bias.is_some());
+        self.image_params() + self.text_params() + self.decoder_params() + scalars
     }
 
     /// Number of the image encoder's parameters.
@@ -170,6 +177,12 @@ impl ClipConfig {
     /// Number of the text encoder's parameters.
     pub fn text_params(&self) -> usize {
         self.text_cfg.num_params(self.embed_dim)
+    }
+
+    /// Number of the decoder's parameters; 0 without one.
+    pub fn decoder_params(&self) -> usize {
+        let decoder = self.multimodal_cfg.as_ref();
+        decoder.map_or(0, |decoder| decoder.num_params(self.text_cfg.vocab_size))
     }
 }
 
@@ -251,21 +264,21 @@ mod tests {
     #[test]
     fn a_key_that_is_not_implemented_is_refused_by_name() {
         let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8,
-            "head_width": 8, "patch_size": 4, "attentional_pool": true},
+            "head_width": 8, "patch_size": 4, "qk_norm": true},
             "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
         let error = ClipConfig::from_json(json, "x.json")
             .unwrap_err()
             .to_string();
         assert_eq!(
             error,
-            "x.json: `vision_cfg.attentional_pool` = true is not implemented"
+            "x.json: `vision_cfg.qk_norm` = true is not implemented"
         );
         for (key, value) in [
             ("proj_type", "null"),
             ("proj_type", "\"none\""),
             ("attn_drop", "0.1"),
         ] {
-            let json = json.replace("\"attentional_pool\": true", &format!("\"{key}\": {value}"));
+            let json = json.replace("\"qk_norm\": true", &format!("\"{key}\": {value}"));
             let error = ClipConfig::from_json(&json, "x.json")
                 .unwrap_err()
                 .to_string();
@@ -274,7 +287,7 @@ mod tests {
                 "{error}"
             );
         }
-        let zero = json.replace("\"attentional_pool\": true", "\"attn_drop\": 0.0");
+        let zero = json.replace("\"qk_norm\": true", "\"attn_drop\": 0.0");
         assert!(ClipConfig::from_json(&zero, "x.json").is_ok());
         let off = json.replace("true", "false");
         assert!(ClipConfig::from_json(&off, "x.json").is_ok());
@@ -416,7 +429,7 @@ mod tests {
                 siglip,
                 "\"heads\"",
                 "\"embed_cls\": true, \"heads\"",
-                "`text_cfg.embed_cls` = true",
+                "`text_cfg.embed_cls` is for models",
             ),
         ] {
             let json = json.replacen(from, to, 1);

@@ -11,12 +11,13 @@ use super::{
 };
 use crate::{
     ModelError,
-    encoder::{Activation, LAYER_NORM_EPSILON, PADDING, TextEnd},
+    encoder::{Activation, COCA_PADDING, LAYER_NORM_EPSILON, PADDING, TextEnd},
     presets,
 };
 
 /// A text encoder's architecture: a text transformer's, or one of Hugging Face's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // OpenCLIP's keys.
 pub struct TextConfig {
     /// Longest caption, in tokens, start and end included. 77: CLIP's code.
     #[serde(default = "default_context_length")]
@@ -46,6 +47,12 @@ pub struct TextConfig {
     /// The end token's id, where `pool_type` is `eos`. 2: OpenCLIP's.
     #[serde(default = "default_eos_id", skip_serializing_if = "is_default_eos_id")]
     pub eos_id: i32,
+    /// Whether a class token after the context pools the text: CoCa's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub embed_cls: bool,
+    /// Whether a decoder reads the tokens: CoCa's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_tokens: bool,
     /// What follows the blocks.
     #[serde(default, skip_serializing_if = "ProjType::is_default")]
     pub proj_type: ProjType,
@@ -223,6 +230,7 @@ impl TextConfig {
     pub fn end(&self) -> TextEnd {
         match self.hf_model_name {
             Some(_) => TextEnd::BeforePadding(PADDING),
+            None if self.embed_cls => TextEnd::BeforePadding(COCA_PADDING),
             None => TextEnd::of_transformer(!self.no_causal_mask, self.pool_type),
         }
     }
@@ -237,8 +245,10 @@ impl TextConfig {
             (ProjType::Linear, false) => self.width * embed_dim,
             (ProjType::Linear, true) => (self.width + 1) * embed_dim,
         };
+        let class_token = if self.embed_cls { 2 * self.width } else { 0 }; // it and its position
         self.vocab_size * self.width
             + self.context_length * self.width
+            + class_token
             + self.layers * block_params(self.width, self.mlp_width())
             + 2 * self.width
             + projection
@@ -271,6 +281,10 @@ impl TextConfig {
         }
         if let Some(name) = &self.hf_model_name {
             return self.validate_hugging_face(name, embed_dim, origin);
+        }
+        if self.embed_cls && self.no_causal_mask {
+            let reason = "`text_cfg.no_causal_mask` is not implemented beside `text_cfg.embed_cls`";
+            return Err(invalid(reason.to_owned(), origin));
         }
         if self.proj_type == ProjType::None && self.width != embed_dim {
             let reason = format!(

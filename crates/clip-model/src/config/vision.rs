@@ -8,13 +8,14 @@ use super::{
 use crate::{
     ModelError,
     encoder::{
-        ConvNeXtShape, EvaShape, FastVitShape, ModifiedResNet, SiglipShape,
+        AttentionalPooler, ConvNeXtShape, EvaShape, FastVitShape, ModifiedResNet, SiglipShape,
         SiglipVisionTransformer, TimmVitShape,
     },
 };
 
 /// An image encoder's architecture: a vision transformer's, a `ModifiedResNet`'s, or one that timm has a name for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // OpenCLIP's keys.
 pub struct VisionConfig {
     /// Side of the square input, in pixels.
     #[serde(default = "default_image_size")]
@@ -48,6 +49,24 @@ pub struct VisionConfig {
     /// Whether the norm after the blocks follows the pooling: CLIPA's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub final_ln_after_pool: bool,
+    /// Whether learned queries attend to the tokens after the blocks, the first for the image's features: CoCa's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attentional_pool: bool,
+    /// How many queries. 256, like the heads below: `OpenCLIP`'s; Yu et al. 2022, section 3.2, for captions.
+    #[serde(
+        default = "default_attn_pooler_queries",
+        skip_serializing_if = "is_default_attn_pooler_queries"
+    )]
+    pub attn_pooler_queries: usize,
+    /// Their attention heads.
+    #[serde(
+        default = "default_attn_pooler_heads",
+        skip_serializing_if = "is_default_attn_pooler_heads"
+    )]
+    pub attn_pooler_heads: usize,
+    /// Whether a decoder reads the tokens that aren't the image's features: CoCa's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_tokens: bool,
     /// Share of patch tokens dropped in training, in `[0, 1)`.
     #[serde(default)]
     pub patch_dropout: f64,
@@ -111,6 +130,24 @@ impl Default for Layers {
     fn default() -> Self {
         Self::Blocks(12)
     }
+}
+
+fn default_attn_pooler_queries() -> usize {
+    256
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference.
+fn is_default_attn_pooler_queries(queries: &usize) -> bool {
+    *queries == default_attn_pooler_queries()
+}
+
+fn default_attn_pooler_heads() -> usize {
+    8
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference.
+fn is_default_attn_pooler_heads(heads: &usize) -> bool {
+    *heads == default_attn_pooler_heads()
 }
 
 fn default_image_size() -> usize {
@@ -232,12 +269,21 @@ impl VisionConfig {
                 let norms = if self.no_ln_pre { 1 } else { 2 };
                 let layer_scales = if self.ls_init_value.is_some() { 2 } else { 0 };
                 let block = block_params(self.width, self.mlp_width()) + layer_scales * self.width;
+                // What the projection and the norm before it get.
+                let (pooled, pooler) = if self.attentional_pool {
+                    let pooler = AttentionalPooler::num_params(self, embed_dim);
+                    (embed_dim, pooler)
+                } else {
+                    (self.width, 0)
+                };
                 self.width * 3 * self.patch_size().pow(2)
                     + self.width
                     + self.tokens() * self.width
-                    + norms * 2 * self.width
+                    + (norms - 1) * 2 * self.width
+                    + 2 * pooled
                     + layers * block
-                    + self.width * embed_dim
+                    + pooler
+                    + pooled * embed_dim
             }
         }
     }
@@ -265,7 +311,7 @@ impl VisionConfig {
         }
         match (&self.timm_model_name, self.layers) {
             (Some(name), _) => self.validate_timm(name, embed_dim, origin),
-            (None, Layers::Blocks(layers)) => self.validate_transformer(layers, origin),
+            (None, Layers::Blocks(layers)) => self.validate_transformer(layers, embed_dim, origin),
             (None, Layers::Stages(stages)) => self.validate_resnet(stages, origin),
         }
     }
@@ -277,6 +323,8 @@ impl VisionConfig {
             ("ls_init_value", self.ls_init_value.is_some()),
             ("pool_type", self.pool_type != VisionPool::default()),
             ("final_ln_after_pool", self.final_ln_after_pool),
+            ("attentional_pool", self.attentional_pool),
+            ("output_tokens", self.output_tokens),
         ];
         match asked.iter().find(|(_, asked)| *asked) {
             Some((key, _)) => {
@@ -288,7 +336,12 @@ impl VisionConfig {
         }
     }
 
-    fn validate_transformer(&self, layers: usize, origin: &str) -> Result<(), ModelError> {
+    fn validate_transformer(
+        &self,
+        layers: usize,
+        embed_dim: usize,
+        origin: &str,
+    ) -> Result<(), ModelError> {
         let Some(patch_size) = self.patch_size else {
             let reason = "`vision_cfg.patch_size` is null, but a vision transformer needs one";
             return Err(invalid(reason.to_owned(), origin));
@@ -313,7 +366,37 @@ impl VisionConfig {
             ("vision_cfg.width", self.width),
             ("vision_cfg.head_width", self.head_width),
             origin,
-        )
+        )?;
+        self.validate_pooling(embed_dim, origin)
+    }
+
+    /// What gives tokens is the class token's pooling, or attention's.
+    fn validate_pooling(&self, embed_dim: usize, origin: &str) -> Result<(), ModelError> {
+        for (key, asked) in [
+            ("pool_type", self.pool_type != VisionPool::default()),
+            ("final_ln_after_pool", self.final_ln_after_pool),
+        ] {
+            if asked && (self.attentional_pool || self.output_tokens) {
+                let reason = format!(
+                    "`vision_cfg.{key}` is not implemented beside `attentional_pool` and `output_tokens`"
+                );
+                return Err(invalid(reason, origin));
+            }
+        }
+        if !self.attentional_pool {
+            return Ok(());
+        }
+        let (queries, heads) = (self.attn_pooler_queries, self.attn_pooler_heads);
+        if queries < 2 {
+            let reason = format!(
+                "`vision_cfg.attn_pooler_queries` {queries} leaves none but the first, which is the image's features"
+            );
+            return Err(invalid(reason, origin));
+        }
+        let heads = ("vision_cfg.attn_pooler_heads", heads);
+        let queries = ("vision_cfg.attn_pooler_queries", queries);
+        within(LARGEST, &[heads, queries], origin)?;
+        multiple(("embed_dim", embed_dim), heads, origin)
     }
 
     fn validate_resnet(&self, stages: [usize; 4], origin: &str) -> Result<(), ModelError> {

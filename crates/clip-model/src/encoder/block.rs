@@ -116,8 +116,8 @@ impl ResidualAttentionBlock {
         self.ls_1.is_none() && self.ls_2.is_none() && clip_kernels::supports(x)
     }
 
-    /// The block of Burn's operations, on any device.
-    fn composed(
+    /// The block of Burn's operations, on any device. Its mask may be one for each sequence.
+    pub(super) fn composed(
         &self,
         x: Tensor<3>,
         mask: Option<Tensor<4>>,
@@ -199,10 +199,14 @@ fn at(x: Tensor<3>, place: &Tensor<2, Int>) -> Tensor<3> {
     x.gather(1, index.expand([batch, 1, width]))
 }
 
-/// The rows of a mask `[1, 1, tokens, tokens]` for one token of each sequence, `[batch, 1, 1, tokens]`.
+/// The rows of a mask `[1, 1, tokens, tokens]`, or of one for each sequence, for one token of each, `[batch, 1, 1, tokens]`.
 fn rows_of_mask(mask: Tensor<4>, place: &Tensor<2, Int>) -> Tensor<4> {
-    let [.., tokens] = mask.dims();
+    let [masks, .., tokens] = mask.dims();
     let [batch, _] = place.dims();
+    if masks > 1 {
+        let rows = place.clone().reshape([batch, 1, 1, 1]);
+        return mask.gather(2, rows.expand([batch, 1, 1, tokens]));
+    }
     mask.reshape([tokens, tokens])
         .select(0, place.clone().reshape([batch]))
         .reshape([batch, 1, 1, tokens])

@@ -70,6 +70,26 @@ impl ImageEncoder {
         }
     }
 
+    /// As [`forward`](Self::forward), and the tokens that a decoder reads, from some of each image's patches if `keep` says
+    /// which.
+    ///
+    /// # Shapes
+    /// - `keep`: `[batch, kept]`, indices of patches
+    /// - returns `[batch, embed_dim]` and `[batch, tokens, width]`
+    ///
+    /// # Panics
+    /// If the encoder is another than the paper's vision transformer.
+    pub fn forward_with_tokens(
+        &self,
+        images: Tensor<4>,
+        keep: Option<Tensor<2, Int>>,
+    ) -> (Tensor<2>, Tensor<3>) {
+        match self {
+            Self::VisionTransformer(encoder) => encoder.forward_with_tokens(images, keep),
+            _ => panic!("no decoder reads this image encoder's tokens"),
+        }
+    }
+
     /// As [`forward`](Self::forward), but from some patches of each image if `keep` says which, and with batch norms
     /// that use the batch's own statistics and leave the running ones as they are until
     /// [`update_running_statistics`](Self::update_running_statistics).

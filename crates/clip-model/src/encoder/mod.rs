@@ -6,6 +6,7 @@ mod attention_pool;
 mod batch_norm;
 mod block;
 mod chain;
+mod coca;
 mod convnext;
 mod eva;
 mod fastvit;
@@ -26,6 +27,10 @@ pub use attention_pool::AttentionPool2d;
 pub use batch_norm::{BATCH_NORM_EPSILON, BatchNorm, BatchStatistics, Statistics};
 pub use block::{LAYER_NORM_EPSILON, LayerScale, Mlp, ResidualAttentionBlock, Transformer};
 pub use chain::Chain;
+pub use coca::{
+    AttentionalPooler, COCA_PADDING, CocaTextTransformer, CrossAttentionBlock,
+    MultimodalTransformer, PoolerAttention, PoolerProjections,
+};
 pub use convnext::{
     ConvNeXt, ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtHead, ConvNeXtNorm, ConvNeXtProjection,
     ConvNeXtShape, ConvNeXtStage, ConvNeXtStem, ConvNeXtTrunk, DepthwiseConvolution,

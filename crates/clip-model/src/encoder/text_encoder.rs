@@ -4,7 +4,9 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use super::{Activation, EmbeddedCaptions, HfTextEncoder, PADDING, TextTransformer};
+use super::{
+    Activation, CocaTextTransformer, EmbeddedCaptions, HfTextEncoder, PADDING, TextTransformer,
+};
 use crate::{Init, TextConfig, TextPool, config::TextTower};
 
 /// The text encoder that a configuration asks for.
@@ -15,6 +17,8 @@ pub enum TextEncoder {
     Transformer(TextTransformer),
     /// One of Hugging Face's.
     HuggingFace(HfTextEncoder),
+    /// CoCa's.
+    Coca(CocaTextTransformer),
 }
 
 /// Where a caption is over, so that what follows changes nothing.
@@ -57,6 +61,9 @@ impl TextEncoder {
         init: &mut Init,
     ) -> Self {
         match config.tower() {
+            TextTower::Transformer if config.embed_cls => Self::Coca(CocaTextTransformer::init(
+                config, embed_dim, activation, init,
+            )),
             TextTower::Transformer => {
                 let encoder = TextTransformer::init(config, embed_dim, activation, init);
                 Self::Transformer(encoder)
@@ -80,6 +87,7 @@ impl TextEncoder {
         match self {
             Self::Transformer(encoder) => encoder.forward(tokens),
             Self::HuggingFace(encoder) => encoder.forward(tokens),
+            Self::Coca(encoder) => encoder.forward(&tokens),
         }
     }
 
@@ -91,7 +99,33 @@ impl TextEncoder {
         match self {
             Self::Transformer(encoder) => encoder.forward_embedded(captions),
             Self::HuggingFace(encoder) => encoder.forward_embedded(captions),
+            Self::Coca(encoder) => encoder.forward_embedded(captions),
         }
+    }
+
+    /// The same, and the tokens that a decoder reads.
+    ///
+    /// # Shapes
+    /// - returns `[batch, embed_dim]` and `[batch, tokens, width]`
+    ///
+    /// # Panics
+    /// If the encoder is another than CoCa's.
+    pub fn forward_with_tokens(&self, captions: &EmbeddedCaptions) -> (Tensor<2>, Tensor<3>) {
+        match self {
+            Self::Coca(encoder) => encoder.forward_with_tokens(captions),
+            _ => panic!("no decoder reads this text encoder's tokens"),
+        }
+    }
+
+    /// Captions whose tokens are looked up.
+    ///
+    /// # Shapes
+    /// - `tokens`: as for [`forward`](Self::forward)
+    ///
+    /// # Panics
+    /// If there are more tokens than the encoder has positions.
+    pub fn embed(&self, tokens: &Tensor<2, Int>) -> EmbeddedCaptions {
+        EmbeddedCaptions::of(self.padded(tokens), self.token_embedding())
     }
 
     /// Captions of which a graph begins with the tokens that were looked up: the embedding is as large as the vocabulary,
@@ -104,14 +138,19 @@ impl TextEncoder {
     /// # Panics
     /// If there are more tokens than the encoder has positions.
     pub fn embed_as_leaf(&self, tokens: &Tensor<2, Int>) -> (EmbeddedCaptions, Tensor<3>) {
-        let tokens = match self {
+        EmbeddedCaptions::as_leaf(self.padded(tokens), self.token_embedding())
+    }
+
+    /// The tokens with as much padding as counts.
+    fn padded(&self, tokens: &Tensor<2, Int>) -> Tensor<2, Int> {
+        match self {
             Self::Transformer(encoder) => encoder.padded(tokens),
             Self::HuggingFace(encoder) => {
                 encoder.check(tokens);
                 tokens.clone()
             }
-        };
-        EmbeddedCaptions::as_leaf(tokens, self.token_embedding())
+            Self::Coca(encoder) => encoder.padded(tokens),
+        }
     }
 
     /// `[vocab_size, width]`.
@@ -119,6 +158,7 @@ impl TextEncoder {
         match self {
             Self::Transformer(encoder) => &encoder.token_embedding,
             Self::HuggingFace(encoder) => encoder.token_embedding(),
+            Self::Coca(encoder) => &encoder.token_embedding,
         }
     }
 
@@ -127,6 +167,7 @@ impl TextEncoder {
         match self {
             Self::Transformer(encoder) => encoder.end(),
             Self::HuggingFace(_) => TextEnd::BeforePadding(PADDING),
+            Self::Coca(encoder) => encoder.end(),
         }
     }
 
@@ -136,6 +177,7 @@ impl TextEncoder {
         match self {
             Self::Transformer(encoder) => Self::Transformer(encoder.lock(unlocked_groups)),
             Self::HuggingFace(encoder) => Self::HuggingFace(encoder.lock(unlocked_groups)),
+            Self::Coca(encoder) => Self::Coca(encoder.lock(unlocked_groups)),
         }
     }
 }

@@ -5,8 +5,9 @@ use burn::{
 };
 
 use super::{
-    Activation, Chain, ResidualAttentionBlock, Transformer,
+    Activation, AttentionalPooler, Chain, ResidualAttentionBlock, Transformer,
     block::{LAYER_NORM_EPSILON, layer_norm},
+    sequences,
 };
 use crate::{Init, VisionConfig, VisionPool};
 
@@ -26,9 +27,11 @@ pub struct VisionTransformer {
     pub ln_pre: Option<LayerNorm>,
     /// The blocks.
     pub transformer: Transformer,
-    /// After the blocks, on the class token in the paper's encoder.
+    /// What makes features of the tokens instead of the class token: CoCa's.
+    pub attn_pool: Option<AttentionalPooler>,
+    /// After the blocks, on the class token in the paper's encoder; after the pooling in CoCa's.
     pub ln_post: LayerNorm,
-    /// `[width, embed_dim]`.
+    /// `[width, embed_dim]`, or `[embed_dim, embed_dim]` after CoCa's pooling.
     pub proj: Param<Tensor<2>>,
     #[module(skip)]
     pool: VisionPool,
@@ -103,6 +106,11 @@ impl VisionTransformer {
             let (heads, hidden) = (config.heads(), config.mlp_width());
             Transformer::init_default(width, layers, heads, hidden, activation, init)
         };
+        let pooled = if config.attentional_pool {
+            embed_dim
+        } else {
+            width
+        };
         Self {
             conv1: PatchEmbedding {
                 weight: init.uniform(patch, 1.0 / (fan_in as f64).sqrt()),
@@ -115,15 +123,18 @@ impl VisionTransformer {
                 Some(value) => transformer(init).with_layer_scales(value, init),
                 None => transformer(init),
             },
-            ln_post: init.layer_norm(width, LAYER_NORM_EPSILON),
-            proj: init.normal([width, embed_dim], scale),
+            attn_pool: config
+                .attentional_pool
+                .then(|| AttentionalPooler::init(config, embed_dim, init)),
+            ln_post: init.layer_norm(pooled, LAYER_NORM_EPSILON),
+            proj: init.normal([pooled, embed_dim], scale),
             pool: config.pool_type,
             final_ln_after_pool: config.final_ln_after_pool,
         }
     }
 
     /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the stem, each block, the last one with `ln_post`, and the projection.
+    /// are. Groups are the stem, each block, the last one with `ln_post`, and the projection; CoCa's pooling is in none.
     ///
     /// # References
     /// Zhai et al. 2021, [Zero-Shot Transfer with Locked-image Text Tuning](https://arxiv.org/abs/2111.07991); OpenCLIP's `--lock-image-unlocked-groups`.
@@ -137,6 +148,7 @@ impl VisionTransformer {
             positional_embedding: self.positional_embedding.set_require_grad(trained(0)),
             ln_pre: self.ln_pre.set_require_grad(trained(0)),
             transformer: self.transformer.lock_first(locked.saturating_sub(1)),
+            attn_pool: self.attn_pool.no_grad(),
             ln_post: self.ln_post.set_require_grad(trained(blocks)),
             proj: self.proj.set_require_grad(trained(blocks + 1)),
             ..self
@@ -164,8 +176,43 @@ impl VisionTransformer {
         self.pooled(self.transformer.forward(x, None, only.as_ref()))
     }
 
-    /// `[batch, width]`: the class token, which comes alone, or the mean of the patches, normed.
+    /// Features of each image in the joint space, not normalised, and the tokens that a decoder reads: what CoCa's queries
+    /// find but for the first, or the patches.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward), but returns `[batch, embed_dim]` and `[batch, tokens, pooled width]`.
+    pub fn forward_with_tokens(
+        &self,
+        images: Tensor<4>,
+        keep: Option<Tensor<2, Int>>,
+    ) -> (Tensor<2>, Tensor<3>) {
+        let x = self.stem(&(images, keep));
+        self.head_with_tokens(self.transformer.forward(x, None, None))
+    }
+
+    /// The same of what the blocks give for all tokens.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`
+    /// - returns `[batch, embed_dim]` and `[batch, tokens, pooled width]`
+    pub fn head_with_tokens(&self, x: Tensor<3>) -> (Tensor<2>, Tensor<3>) {
+        let x = match &self.attn_pool {
+            Some(pooler) => pooler.forward(x, pooler.queries()),
+            None => x,
+        };
+        let x = sequences::layer_norm(&self.ln_post, LAYER_NORM_EPSILON, x);
+        let [batch, tokens, width] = x.dims();
+        let first = x.clone().narrow(1, 0, 1).reshape([batch, width]);
+        let features = first.matmul(self.proj.val());
+        (features, x.narrow(1, 1, tokens - 1))
+    }
+
+    /// `[batch, width]`: the class token, which comes alone, what the first query finds, or the mean of the patches, normed.
     fn pooled(&self, x: Tensor<3>) -> Tensor<2> {
+        let x = match &self.attn_pool {
+            Some(pooler) => pooler.forward(x, 1),
+            None => x,
+        };
         let [batch, tokens, width] = x.dims();
         let mean = |x: Tensor<3>| {
             let (dtype, patches) = (x.dtype(), x.narrow(1, 1, tokens - 1));
@@ -227,7 +274,8 @@ impl Chain for VisionTransformer {
     /// The class token is the first.
     fn pool(&self, x: &Tensor<3>, _input: &Self::Input) -> Option<Tensor<2, Int>> {
         let [batch, ..] = x.dims();
-        (self.pool == VisionPool::Tok).then(|| Tensor::zeros([batch, 1], &x.device()))
+        let only_class = self.pool == VisionPool::Tok && self.attn_pool.is_none();
+        only_class.then(|| Tensor::zeros([batch, 1], &x.device()))
     }
 
     fn head(&self, x: Tensor<3>, _input: &Self::Input) -> Tensor<2> {

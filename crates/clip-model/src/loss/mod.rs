@@ -1,6 +1,7 @@
 //! Contrastive losses over a whole batch, with their gradients.
 
 mod batch;
+mod caption;
 mod groups;
 mod infonce;
 mod scores;
@@ -10,6 +11,7 @@ mod softmaxes;
 mod testing;
 
 pub use batch::{ContrastiveBatch, ContrastiveGradients, TeacherFeatures};
+pub use caption::caption_loss;
 pub use groups::Groups;
 pub use infonce::InfoNce;
 pub use siglip::SigLip;

@@ -19,6 +19,19 @@ const HUGGING_FACE_WORDS: [&str; 2] = [
     "transformer.embed_tokens.weight",
 ];
 
+/// What shapes don't show of a model that has a tensor of this name.
+fn unshown(name: &str) -> Option<&'static str> {
+    if name.starts_with("visual.trunk.") {
+        Some("its image encoder is one of timm's, which shapes don't name")
+    } else if HUGGING_FACE_WORDS.iter().any(|words| name.ends_with(words)) {
+        Some("its text encoder is one of Hugging Face's, which shapes don't name")
+    } else if name.starts_with("text_decoder.") {
+        Some("it writes captions as CoCa does, and shapes don't show its heads")
+    } else {
+        None
+    }
+}
+
 /// Infers the architecture from the shapes of tensors in OpenCLIP's names, and says what the shapes left open.
 ///
 /// # References
@@ -54,21 +67,8 @@ pub(super) fn infer<'a>(
         heads => Ok(heads),
     };
 
-    if tensors
-        .clone()
-        .any(|(name, _)| name.starts_with("visual.trunk."))
-    {
-        return Err(unknown(
-            "its image encoder is one of timm's, which shapes don't name".to_owned(),
-        ));
-    }
-    if tensors
-        .clone()
-        .any(|(name, _)| HUGGING_FACE_WORDS.iter().any(|words| name.ends_with(words)))
-    {
-        return Err(unknown(
-            "its text encoder is one of Hugging Face's, which shapes don't name".to_owned(),
-        ));
+    if let Some(reason) = tensors.clone().find_map(|(name, _)| unshown(name)) {
+        return Err(unknown(reason.to_owned()));
     }
     let width = shape("ln_final.weight", 0)?;
     let text_hidden = shape("transformer.resblocks.0.mlp.c_fc.weight", 0)?;
@@ -167,9 +167,11 @@ mod tests {
         let timms = ("visual.trunk.stem.0.weight", &[96, 3, 4, 4][..]);
         let words = "text.transformer.embed_tokens.weight";
         let hugging_faces = (words, &[256_206, 1024][..]);
+        let coca = ("text_decoder.text_projection", &[512, 49_408][..]);
         for (tensor, told) in [
             (timms, "one of timm's"),
             (hugging_faces, "one of Hugging Face's"),
+            (coca, "as CoCa does"),
         ] {
             let tensors = [tensor].into_iter();
             let error = infer(Path::new("w.safetensors"), tensors, false).unwrap_err();

@@ -20,7 +20,7 @@ mod tests;
 
 pub(crate) use self::names::is_count;
 #[cfg(test)]
-pub(crate) use self::names::named_params;
+pub(crate) use self::names::{NamedParam, named_params};
 
 pub use self::{
     checkpoint::{Checkpoint, ReadOptions},

@@ -97,9 +97,9 @@ impl ModuleVisitor for NameVisitor {
 }
 
 /// The fields carry OpenCLIP's names, so few differ: its text tower has no prefix unless it is custom, its norms say
-/// weight and bias, its layer scales gamma, its fused attention product isn't a layer of its own, its downsampling is a
-/// sequence, and so are a `ConvNeXt`'s stem and downsampling; an `Eva`'s projections are its attention's own, a
-/// `FastVit` has a list of its one convolution, and timm's blocks have timm's names.
+/// weight and bias, its layer scales gamma, its fused attention product isn't a layer of its own, nor are the products of
+/// CoCa's pooling, its downsampling is a sequence, and so are a `ConvNeXt`'s stem and downsampling; an `Eva`'s projections
+/// are its attention's own, a `FastVit` has a list of its one convolution, and timm's blocks have timm's names.
 fn open_clip_name(path: &str, custom_text: bool) -> String {
     let path = match path.strip_prefix("text.") {
         Some(inside) if !custom_text => inside,
@@ -118,6 +118,9 @@ fn open_clip_name(path: &str, custom_text: bool) -> String {
     {
         return name
             .replace(".in_proj.", ".in_proj_")
+            .replace(".attn_pool.attn.q_proj.", ".attn_pool.attn.q_proj_")
+            .replace(".attn_pool.attn.k_proj.", ".attn_pool.attn.k_proj_")
+            .replace(".attn_pool.attn.v_proj.", ".attn_pool.attn.v_proj_")
             .replace(".downsample.conv.", ".downsample.0.")
             .replace(".downsample.bn.", ".downsample.1.");
     }

@@ -16,7 +16,7 @@ pub use layers::ConfigLayers;
 pub use memory::MemoryLimit;
 pub use objective::{Duplicates, Loss};
 
-use crate::{Decay, OptimizerConfig, Schedule, TrainError};
+use crate::{CocaWeights, Decay, OptimizerConfig, Schedule, TrainError};
 
 /// A training run. Every key may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,6 +64,11 @@ pub struct RunConfig {
     pub warmup_steps: Option<u64>,
     /// The loss. `siglip` also starts the temperature at ln 10 and gives the model a bias of -10, as `OpenCLIP`.
     pub loss: Loss,
+    /// What the contrastive loss of a CoCa model is multiplied by. 1: `OpenCLIP`'s.
+    pub coca_contrastive_loss_weight: f64,
+    /// What the loss of a CoCa model's decoder, a mean over a batch's tokens, is multiplied by, beside the contrastive one.
+    /// 2: `OpenCLIP`'s.
+    pub coca_caption_loss_weight: f64,
     /// What equal captions and equal images of a batch are to each other. `negatives`, as in `OpenCLIP`.
     pub duplicates: Duplicates,
     /// Share of each image's patches that are left out in training, instead of the preset's. 0.5 halves the image
@@ -198,6 +203,8 @@ impl Default for RunConfig {
             warmup_steps: None,
             schedule: Decay::default(),
             loss: Loss::default(),
+            coca_contrastive_loss_weight: CocaWeights::default().contrastive,
+            coca_caption_loss_weight: CocaWeights::default().caption,
             duplicates: Duplicates::default(),
             patch_dropout: None,
             precision: Precision::default(),
@@ -277,16 +284,29 @@ impl RunConfig {
         }
         self.loss.prepare(&mut model);
         model.validate("the model with the run's settings")?;
+        let refuse = |reason: &str| TrainError::Config {
+            origin: "the configuration".to_owned(),
+            reason: reason.to_owned(),
+        };
+        if model.multimodal_cfg.is_some() {
+            if self.loss != Loss::InfoNce {
+                return Err(refuse(
+                    "`loss` must be \"infonce\" for a CoCa model, beside whose decoder OpenCLIP takes no other",
+                ));
+            }
+            if self.distill.is_some() {
+                return Err(refuse(
+                    "`distill` is for models without a decoder: OpenCLIP gives a CoCa model no teacher either",
+                ));
+            }
+        }
         if self.lock_image
             && self.lock_image_unlocked_groups > 0
             && matches!(model.vision_cfg.layers, Layers::Stages(_))
         {
-            return Err(TrainError::Config {
-                origin: "the configuration".to_owned(),
-                reason:
-                    "`lock_image_unlocked_groups` must be 0: a residual network is locked whole"
-                        .to_owned(),
-            });
+            return Err(refuse(
+                "`lock_image_unlocked_groups` must be 0: a residual network is locked whole",
+            ));
         }
         Ok(model)
     }
@@ -300,6 +320,14 @@ impl RunConfig {
             model.text = model.text.lock(self.lock_text_unlocked_layers);
         }
         model
+    }
+
+    /// How the losses of a CoCa model are added up.
+    pub fn coca_weights(&self) -> CocaWeights {
+        CocaWeights {
+            contrastive: self.coca_contrastive_loss_weight,
+            caption: self.coca_caption_loss_weight,
+        }
     }
 
     /// Optimizer steps of the whole run over `samples` samples an epoch.

@@ -104,6 +104,7 @@ impl RunConfig {
         ];
         let mut checks = checks
             .into_iter()
+            .chain(self.losses())
             .chain(self.checkpoints())
             .chain(self.labelled_sets());
         match checks.find(|(_, good, _)| !good) {
@@ -113,6 +114,29 @@ impl RunConfig {
             }),
             None => Ok(()),
         }
+    }
+
+    /// What must hold of a CoCa model's losses.
+    fn losses(&self) -> [(&'static str, bool, &'static str); 3] {
+        let weights = self.coca_weights();
+        let good = |weight: f64| weight.is_finite() && weight >= 0.0;
+        [
+            (
+                "coca_contrastive_loss_weight",
+                good(weights.contrastive),
+                "must not be negative",
+            ),
+            (
+                "coca_caption_loss_weight",
+                good(weights.caption),
+                "must not be negative",
+            ),
+            (
+                "coca_caption_loss_weight",
+                weights.contrastive + weights.caption > 0.0,
+                "and `coca_contrastive_loss_weight` are both 0, which leaves nothing to learn",
+            ),
+        ]
     }
 
     /// What must hold of when and where the run is saved.

@@ -73,7 +73,7 @@ impl Parameters {
 impl Layer {
     /// Of a parameter's path, in any of the towers.
     fn of(path: &[String]) -> Self {
-        const EMBEDDINGS: [&str; 17] = [
+        const EMBEDDINGS: [&str; 18] = [
             "conv1",
             "conv2",
             "conv3",
@@ -82,6 +82,7 @@ impl Layer {
             "bn3",
             "class_embedding",
             "cls_token",
+            "cls_emb",
             "positional_embedding",
             "token_embedding",
             "ln_pre",
@@ -92,11 +93,20 @@ impl Layer {
             "embeddings",
             "embed_tokens",
         ];
+        // Of blocks one after the other; CoCa's decoder has two kinds that take turns.
+        const BLOCKS: [&str; 6] = [
+            "resblocks",
+            "cross_attn",
+            "blocks",
+            "stages",
+            "layer",
+            "layers",
+        ];
         // A stage's bottlenecks have a `conv1` of their own, further down.
         for (at, name) in path.iter().enumerate() {
             let number = || path.get(at + 1)?.parse::<usize>().ok();
             // A stage has blocks of its own, further down.
-            if ["resblocks", "blocks", "stages", "layer", "layers"].contains(&name.as_str()) {
+            if BLOCKS.contains(&name.as_str()) {
                 return number().map_or(Self::Head, |block| Self::At(block + 1));
             }
             if let Some(stage) = name.strip_prefix("layer").and_then(|n| n.parse().ok()) {
@@ -209,6 +219,11 @@ mod tests {
             ("text.transformer.layers.0.fc1.weight", Layer::At(1)),
             ("text.transformer.layer_norm.gamma", Layer::Head),
             ("text.proj.c_fc.weight", Layer::Head),
+            ("visual.attn_pool.query", Layer::Head),
+            ("text.cls_emb", Layer::At(0)),
+            ("text_decoder.resblocks.1.ln_1.gamma", Layer::At(2)),
+            ("text_decoder.cross_attn.1.ln_1_kv.gamma", Layer::At(2)),
+            ("text_decoder.text_projection", Layer::Head),
             ("logit_scale", Layer::Head),
         ] {
             assert_eq!(of(path), layer, "{path}");

@@ -189,6 +189,7 @@ mod tests {
     const STEP: StepOutput = StepOutput {
         loss: 3.5,
         distill_loss: None,
+        caption_loss: None,
         logit_scale: 14.3,
         lr: 1e-3,
         images_per_s: 84.0,

@@ -13,6 +13,9 @@ pub struct StepOutput {
     /// What the similarities lose that should be a teacher's, in nats; of a run that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distill_loss: Option<f64>,
+    /// What a CoCa model's decoder loses of each token, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caption_loss: Option<f64>,
     /// The temperature's inverse `exp(logit_scale)`, as it multiplies the similarities.
     pub logit_scale: f64,
     /// The learning rate of this step.

@@ -317,6 +317,7 @@ mod tests {
         let output = StepOutput {
             loss: 3.912_4,
             distill_loss: None,
+            caption_loss: None,
             logit_scale: 17.24,
             lr: 9.8e-4,
             images_per_s: 84.2,

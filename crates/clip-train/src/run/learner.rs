@@ -187,6 +187,7 @@ impl ContrastiveLearner {
         Numbers {
             loss: found.loss,
             distill: found.distill,
+            caption: found.caption,
             temperature_factor: found.temperature_factor,
             grad_norm: Some(grad_norm),
         }
@@ -204,6 +205,7 @@ impl ContrastiveLearner {
 pub(super) struct Numbers {
     loss: Tensor<1>,
     distill: Option<Tensor<1>>,
+    caption: Option<Tensor<1>>,
     temperature_factor: Tensor<1>,
     grad_norm: Option<Tensor<1>>,
 }
@@ -216,6 +218,7 @@ impl Numbers {
             Some(self.temperature_factor),
             self.grad_norm,
             self.distill,
+            self.caption,
         ];
         let asked = numbers.iter().flatten().cloned();
         // In one reading.
@@ -223,12 +226,13 @@ impl Numbers {
             .fold(Transaction::default(), Transaction::register)
             .execute();
         let mut found = found.iter().flat_map(|number| number.iter::<f64>());
-        let [loss, logit_scale, grad_norm, distill_loss] =
+        let [loss, logit_scale, grad_norm, distill_loss, caption_loss] =
             numbers.map(|asked| asked.and_then(|_| found.next()));
         let known = |number: Option<f64>| number.unwrap_or(f64::NAN);
         StepOutput {
             loss: known(loss),
             distill_loss,
+            caption_loss,
             logit_scale: known(logit_scale),
             lr: f64::NAN,
             images_per_s: f64::NAN,
@@ -250,6 +254,7 @@ impl TrainStep for ContrastiveLearner {
         let numbers = Numbers {
             loss: found.loss,
             distill: found.distill,
+            caption: found.caption,
             temperature_factor: found.temperature_factor,
             grad_norm: None,
         };

@@ -160,6 +160,7 @@ impl Training<'_> {
                 .with_text_buckets(self.config.text_buckets.max(1))
                 .with_precision(self.config.precision)
                 .with_recomputed_blocks(self.config.grad_checkpointing)
+                .with_coca_weights(self.config.coca_weights())
                 .with_teacher(self.teacher.take()),
             self.norm,
         )

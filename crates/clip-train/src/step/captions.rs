@@ -18,6 +18,8 @@ pub(super) struct Buckets {
     tokens: Vec<Tensor<2, Int>>,
     /// The same on the host.
     ids: Vec<Vec<i32>>,
+    /// Of each bucket its captions' places in the range.
+    rows: Vec<Vec<i32>>,
     /// `[captions]`: where each is among those of all buckets.
     place: Tensor<1, Int>,
 }
@@ -66,6 +68,7 @@ impl Captions {
         Buckets {
             tokens: vec![on_device(ids.clone(), [range.len(), self.length], device)],
             ids: vec![ids],
+            rows: vec![place.clone()],
             place: Tensor::from_data(TensorData::new(place, [range.len()]), device),
         }
     }
@@ -87,8 +90,13 @@ impl Captions {
         for (to, (_, at)) in order.iter().enumerate() {
             place[at - first] = to as i32;
         }
+        let size = count.div_ceil(buckets).max(1);
+        let rows = order
+            .chunks(size)
+            .map(|bucket| bucket.iter().map(|(_, at)| (at - first) as i32).collect());
+        let rows = rows.collect();
         let (tokens, ids) = order
-            .chunks(count.div_ceil(buckets).max(1))
+            .chunks(size)
             .map(|bucket| {
                 let longest = bucket.last().map_or(1, |(length, _)| *length);
                 let ids: Vec<i32> = bucket
@@ -103,6 +111,7 @@ impl Captions {
         Buckets {
             tokens,
             ids,
+            rows,
             place: Tensor::from_data(TensorData::new(place, [count]), device),
         }
     }
@@ -128,6 +137,11 @@ impl Buckets {
         &self.ids
     }
 
+    /// Of each bucket its captions' places among all.
+    pub(super) fn rows(&self) -> &[Vec<i32>] {
+        &self.rows
+    }
+
     /// Text features of all captions in their own order, given those of each bucket.
     fn in_order(&self, mut parts: Vec<Tensor<2>>) -> Tensor<2> {
         let all = match parts.len() {
@@ -146,6 +160,7 @@ impl Buckets {
                 .map(|tokens| tokens.clone().inner())
                 .collect(),
             ids: self.ids.clone(),
+            rows: self.rows.clone(),
             place: self.place.clone().inner(),
         }
     }
@@ -169,6 +184,7 @@ mod tests {
             .try_to_vec()
             .unwrap();
         assert_eq!(place, [2, 0, 1]);
+        assert_eq!(buckets.rows, [vec![1, 2], vec![0]]);
         let part = captions.buckets(1..2, TextEnd::Highest, 4, &Device::flex());
         assert_eq!(part.tokens[0].dims(), [1, 2]);
     }

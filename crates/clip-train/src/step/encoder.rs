@@ -13,6 +13,7 @@ use clip_model::{
 
 use super::{
     batch::PairBatch,
+    captioning::{lost, on_device, told},
     captions::Buckets,
     gradients::{collect, moved, scaled, trains},
     tape::Tape,
@@ -53,6 +54,8 @@ pub(super) struct Encoder<'a> {
     options: Options,
     image_trains: bool,
     text_trains: bool,
+    /// What a decoder's loss is divided by: the tokens of the whole batch.
+    told: f64,
 }
 
 /// How a step encodes.
@@ -61,6 +64,8 @@ pub(super) struct Options {
     pub(super) text_buckets: usize,
     pub(super) precision: Precision,
     pub(super) recompute: bool,
+    /// What the mean of a decoder's loss is multiplied by, beside the contrastive loss.
+    pub(super) caption_weight: f64,
 }
 
 /// A chunk's features on a graph of their own; a locked tower has none.
@@ -70,6 +75,8 @@ pub(super) struct Encoded {
     model: Clip,
     image: Option<Tensor<2>>,
     text: Option<Tensor<2>>,
+    /// `[1]`: the chunk's part of a decoder's mean loss, if the model has a decoder.
+    caption: Option<Tensor<1>>,
     image_tape: Option<Tape>,
     text_tapes: Vec<Tape>,
     /// Of each bucket the tokens that were looked up, with which its graph begins.
@@ -83,6 +90,8 @@ pub(super) struct ChunkGradients {
     /// By all parameters but the token embedding.
     pub(super) parameters: GradientsParams,
     pub(super) tokens: TokenGradients,
+    /// `[1]`: the chunk's part of a decoder's mean loss, off the graph.
+    pub(super) caption: Option<Tensor<1>>,
 }
 
 impl<'a> Encoder<'a> {
@@ -106,6 +115,7 @@ impl<'a> Encoder<'a> {
             inference: model.valid(),
             image_trains: trains(&model.visual),
             text_trains: trains(&model.text),
+            told: told(&batch.captions).max(1) as f64,
             is_elsewhere: elsewhere.is_some(),
             model,
             teacher,
@@ -186,12 +196,17 @@ impl<'a> Encoder<'a> {
             chunk: self.load(rows),
             image: None,
             text: None,
+            caption: None,
             image_tape: None,
             text_tapes: Vec::new(),
             looked_up: Vec::new(),
             statistics: BatchStatistics::default(),
             model,
         };
+        if encoded.model.text_decoder.is_some() {
+            self.encode_with_decoder(&mut encoded);
+            return encoded;
+        }
         let (model, chunk) = (&encoded.model, &encoded.chunk);
         if self.image_trains {
             let (images, patches) = (chunk.images.clone(), chunk.patches.clone());
@@ -211,6 +226,79 @@ impl<'a> Encoder<'a> {
             encoded.text = Some(features.cast(DType::F32));
         }
         encoded
+    }
+
+    /// The same of a CoCa model, whose decoder reads the tokens of both towers, of a locked one off the graph.
+    fn encode_with_decoder(&self, encoded: &mut Encoded) {
+        let (model, chunk) = (&encoded.model, &encoded.chunk);
+        let Some(decoder) = &model.text_decoder else {
+            return;
+        };
+        let (images, patches) = (chunk.images.clone(), chunk.patches.clone());
+        let image_tokens = if self.image_trains {
+            let (features, tokens, tape) = self.encode_image_tokens(model, images, patches);
+            encoded.image = Some(features.cast(DType::F32));
+            encoded.image_tape = tape;
+            tokens
+        } else {
+            let visual = &self.inference.visual;
+            let (_, tokens) = visual.forward_with_tokens(images.inner(), None);
+            Tensor::from_inner(tokens)
+        };
+        let device = image_tokens.device();
+        let mut losses = Vec::new();
+        let mut buckets = chunk.captions.ids().iter().zip(chunk.captions.rows());
+        let mut write = |text_tokens| {
+            // invariant: buckets are encoded in their order, once each.
+            let (ids, rows) = buckets.next().expect("invariant: a bucket");
+            let rows = on_device(rows.clone(), &device);
+            let image = image_tokens.clone().select(0, rows);
+            losses.extend(lost(decoder, &image, text_tokens, ids));
+        };
+        if self.text_trains {
+            let features = chunk.captions.encode(|tokens| {
+                let (captions, leaf) = model.text.embed_as_leaf(tokens);
+                encoded.looked_up.push(leaf);
+                let (features, tokens) = model.text.forward_with_tokens(&captions);
+                write(tokens);
+                features
+            });
+            encoded.text = Some(features.cast(DType::F32));
+        } else {
+            let text = &self.inference.text;
+            chunk.captions.inner().encode(|tokens| {
+                let (features, tokens) = text.forward_with_tokens(&text.embed(tokens));
+                write(Tensor::from_inner(tokens));
+                features
+            });
+        }
+        let sum = losses.into_iter().reduce(|a, b| a + b);
+        encoded.caption = sum.map(|sum| sum.div_scalar(self.told));
+    }
+
+    /// Features and tokens of a vision transformer: no other has a decoder.
+    fn encode_image_tokens(
+        &self,
+        model: &Clip,
+        images: Tensor<4>,
+        patches: Option<Tensor<2, Int>>,
+    ) -> (Tensor<2>, Tensor<3>, Option<Tape>) {
+        let recompute = self.options.recompute;
+        match (&model.visual, &self.inference.visual) {
+            (
+                ImageEncoder::VisionTransformer(chain),
+                ImageEncoder::VisionTransformer(inference),
+            ) if Tape::serves(chain, recompute) => {
+                let input = (images, patches);
+                let (x, tape) = Tape::record_tokens(chain, inference, &input, recompute);
+                let (features, tokens) = chain.head_with_tokens(x);
+                (features, tokens, Some(tape))
+            }
+            (visual, _) => {
+                let (features, tokens) = visual.forward_with_tokens(images, patches);
+                (features, tokens, None)
+            }
+        }
     }
 
     /// Convolutional networks have no blocks like these, and EVA's have blocks of their own: they keep their whole graph, as
@@ -283,11 +371,12 @@ impl<'a> Encoder<'a> {
         found: &ContrastiveGradients,
         scale: f64,
     ) -> ChunkGradients {
-        let grads = encoded.back(found, scale);
+        let grads = encoded.back(found, scale, self.options.caption_weight);
         if !self.is_elsewhere {
             return grads;
         }
         ChunkGradients {
+            caption: grads.caption.map(|loss| loss.to_device(&self.main)),
             parameters: moved(grads.parameters, &self.model, &self.main),
             tokens: grads.tokens.moved(&self.main),
         }
@@ -295,10 +384,12 @@ impl<'a> Encoder<'a> {
 }
 
 impl Encoded {
-    fn back(self, found: &ContrastiveGradients, scale: f64) -> ChunkGradients {
+    fn back(self, found: &ContrastiveGradients, scale: f64, caption_weight: f64) -> ChunkGradients {
         let Range { start, end } = self.chunk.rows;
         let device = self.model.device();
         let sides = [(&self.image, &found.image), (&self.text, &found.text)];
+        let caption = self.caption.as_ref();
+        let of_caption = caption.map(|loss| loss.clone().mul_scalar(caption_weight * scale));
         let sum = sides
             .into_iter()
             .filter_map(|(features, grad)| {
@@ -310,8 +401,12 @@ impl Encoded {
                 let grad = Tensor::from_inner(grad.mul_scalar(scale));
                 Some((features.clone() * grad).sum())
             })
+            .chain(of_caption)
             .reduce(|a, b| a + b);
-        let mut grads = ChunkGradients::default();
+        let mut grads = ChunkGradients {
+            caption: caption.map(|loss| loss.clone().inner()),
+            ..ChunkGradients::default()
+        };
         let Some(sum) = sum else {
             return grads;
         };

@@ -1,6 +1,7 @@
 //! The contrastive step: from a batch to the gradients of its loss.
 
 mod batch;
+mod captioning;
 mod captions;
 mod encoder;
 mod gradients;
@@ -26,6 +27,7 @@ use clip_model::{
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use batch::{Images, PairBatch};
+pub use captioning::CocaWeights;
 pub use captions::Captions;
 use encoder::{ChunkGradients, Encoder, Features, Options};
 pub(crate) use gradients::global_norm;
@@ -45,6 +47,10 @@ pub(crate) use workers::{Stopped, named as on_a_device, reason};
 /// gradient by every feature follow, then again to carry that gradient back to the parameters. The result is that of
 /// one chunk, beyond rounding. A tower that is locked is encoded once, and nothing is carried back to it.
 ///
+/// A CoCa model's decoder runs where a chunk's gradients are found: its loss is a mean over all tokens of the batch, whose
+/// number is known before anything is encoded, so that each chunk's part of the sum has its gradient at once. The decoder reads
+/// tokens of a locked tower too, which is encoded again for them.
+///
 /// Batch norms are the exception: each chunk is normalised by its own mean and variance, as in the reference, so
 /// chunks and threads are part of what is computed. Running statistics take up the whole batch's, once a step.
 ///
@@ -54,6 +60,8 @@ pub(crate) use workers::{Stopped, named as on_a_device, reason};
 #[derive(Clone, Debug)]
 pub struct ContrastiveStep {
     loss: ContrastiveLoss,
+    /// Of the contrastive loss of a model with a decoder.
+    contrastive_weight: f64,
     chunk: usize,
     threads: usize,
     /// A pool of one thread for each of several threads.
@@ -72,6 +80,8 @@ pub struct StepGradients {
     pub loss: Tensor<1>,
     /// `[1]`: what the similarities lose that should be the teacher's, in nats. The gradients are those of both losses' sum.
     pub distill: Option<Tensor<1>>,
+    /// `[1]`: what a CoCa model's decoder loses of each token, in nats. The gradients are those of both losses' weighted sum.
+    pub caption: Option<Tensor<1>>,
     /// `[1]`: the factor between cosines and logits that the loss was computed with, `exp(logit_scale)`.
     pub temperature_factor: Tensor<1>,
     /// By every parameter that isn't locked, `logit_scale` included.
@@ -87,6 +97,7 @@ impl ContrastiveStep {
         assert!(chunk > 0, "a chunk needs at least one pair");
         Self {
             loss,
+            contrastive_weight: CocaWeights::default().contrastive,
             chunk,
             threads: 1,
             pools: Arc::default(),
@@ -95,6 +106,7 @@ impl ContrastiveStep {
                 text_buckets: 1,
                 precision: Precision::F32,
                 recompute: false,
+                caption_weight: CocaWeights::default().caption,
             },
             teacher: None,
             placed_teachers: Vec::new(),
@@ -168,6 +180,13 @@ impl ContrastiveStep {
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.options.precision = precision;
         self.place_teacher()
+    }
+
+    /// Adds the losses of a CoCa model up with these weights; other models have one loss, as it is.
+    pub fn with_coca_weights(mut self, weights: CocaWeights) -> Self {
+        self.contrastive_weight = weights.contrastive;
+        self.options.caption_weight = weights.caption;
+        self
     }
 
     /// Keeps the inputs of a transformer's blocks instead of their graphs, and computes each block again on the way
@@ -261,7 +280,10 @@ impl ContrastiveStep {
                 .with_bias(logit_bias.map(|bias| bias.val().inner()))
                 .with_groups(batch.groups.clone())
                 .with_teacher(teacher);
-            let found = self.loss.with_gradients(batch);
+            let mut found = self.loss.with_gradients(batch);
+            if model.text_decoder.is_some() {
+                found = weighted(found, self.contrastive_weight);
+            }
             let scale = self.gradient_scale(&found, room);
             (found, scale)
         };
@@ -269,7 +291,10 @@ impl ContrastiveStep {
         let [vocab_size, _] = token_embedding.val().dims();
         let mut by_embedding = EmbeddingGradient::new(vocab_size);
         let mut grads = GradientsParams::new();
+        let mut caption: Option<Tensor<1>> = None;
         let add = |part: ChunkGradients| {
+            let lost = caption.take().into_iter().chain(part.caption);
+            caption = lost.reduce(|a, b| a + b);
             gradients::add(&mut grads, part.parameters, model);
             by_embedding.add(part.tokens);
         };
@@ -288,6 +313,7 @@ impl ContrastiveStep {
         let found = StepGradients {
             loss: found.loss,
             distill: found.distill,
+            caption,
             temperature_factor: logit_scale.exp(),
             grads,
         };
@@ -317,6 +343,17 @@ impl ContrastiveStep {
         } else {
             1.0
         }
+    }
+}
+
+/// The same loss, and gradients of it times a factor.
+fn weighted(found: ContrastiveGradients, factor: f64) -> ContrastiveGradients {
+    ContrastiveGradients {
+        image: found.image.mul_scalar(factor),
+        text: found.text.mul_scalar(factor),
+        logit_scale: found.logit_scale.mul_scalar(factor),
+        logit_bias: found.logit_bias.map(|bias| bias.mul_scalar(factor)),
+        ..found
     }
 }
 

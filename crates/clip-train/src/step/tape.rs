@@ -59,8 +59,33 @@ impl Tape {
         recompute: bool,
     ) -> (Tensor<2>, Self) {
         let stem = chain.stem(input);
-        let mut x = stem.clone().inner();
         let only = chain.pool(&stem, input);
+        let (x, tape) = Self::record_blocks(chain, inference, (stem, only), recompute);
+        (chain.head(x, input), tape)
+    }
+
+    /// The same as far as the head, which is somebody else's and reads all tokens.
+    ///
+    /// # Shapes
+    /// - returns `[batch, tokens, width]`
+    pub(super) fn record_tokens<C: Chain>(
+        chain: &C,
+        inference: &C,
+        input: &C::Input,
+        recompute: bool,
+    ) -> (Tensor<3>, Self) {
+        let stem = chain.stem(input);
+        Self::record_blocks(chain, inference, (stem, None), recompute)
+    }
+
+    /// Of a stem, and of the token that the last block is asked for, if it is one.
+    fn record_blocks<C: Chain>(
+        chain: &C,
+        inference: &C,
+        (stem, only): (Tensor<3>, Option<Tensor<2, Int>>),
+        recompute: bool,
+    ) -> (Tensor<3>, Self) {
+        let mut x = stem.clone().inner();
         let mask = chain.mask(&x);
         let by_themselves = by_themselves(chain);
         // A block of one token is little to compute, so it is on the head's graph instead.
@@ -94,7 +119,6 @@ impl Tape {
             let mask = mask.clone().map(Tensor::from_inner);
             x = block.forward(x, mask, only.as_ref());
         }
-        let features = chain.head(x, input);
         let tape = Self {
             stem,
             links,
@@ -102,7 +126,7 @@ impl Tape {
             mask: of_scores,
             last,
         };
-        (features, tape)
+        (x, tape)
     }
 
     /// Adds the gradients by the parameters of blocks and stem, once `found` holds the head's. What is locked is not

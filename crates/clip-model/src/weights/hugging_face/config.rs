@@ -245,6 +245,8 @@ fn beyond_clip_model(config: &ClipConfig) -> Option<&'static str> {
             "a residual network (`vision_cfg.layers`)",
             matches!(vision.layers, Layers::Stages(_)),
         ),
+        ("`multimodal_cfg`", config.multimodal_cfg.is_some()),
+        ("`vision_cfg.attentional_pool`", vision.attentional_pool),
         ("`vision_cfg.no_ln_pre`", vision.no_ln_pre),
         ("`vision_cfg.ls_init_value`", vision.ls_init_value.is_some()),
         (
@@ -292,6 +294,7 @@ mod tests {
             ("RN50", "a residual network (`vision_cfg.layers`)"),
             ("ViT-B-16-SigLIP", "`vision_cfg.timm_model_name`"),
             ("roberta-ViT-B-32", "`text_cfg.hf_model_name`"),
+            ("coca_ViT-B-32", "`multimodal_cfg`"),
         ] {
             let config = ClipConfig::load(preset).unwrap();
             let error = to_config(&config, tokens, FloatType::F32).unwrap_err();
