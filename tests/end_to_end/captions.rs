@@ -115,7 +115,7 @@ fn what_cannot_write_captions_or_learn_them_so_is_refused() {
         ),
     ] {
         let ran = folder.clip(&pretrain("run", args));
-        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(ran.code, Some(2), "{ran:?}");
         assert!(ran.err.contains(told), "{ran:?}");
         assert!(!folder.path("run").exists());
     }

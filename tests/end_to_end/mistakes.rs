@@ -299,7 +299,7 @@ fn a_best_that_no_evaluation_gives_is_refused_before_the_run_begins() {
         ))
     };
     let refused = best("i2t_r2");
-    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.err.contains("i2t_r1, i2t_r5"), "{refused:?}");
     let ran = best("i2t_r1");
     assert_eq!(ran.code, Some(0), "{ran:?}");

@@ -238,7 +238,7 @@ fn averaged_weights_are_evaluated_and_the_best_checkpoint_stays() {
         "wrong",
         &["--val", "a.tar", "--set", "checkpoint.best=r1"],
     ));
-    assert_eq!(wrong.code, Some(1));
+    assert_eq!(wrong.code, Some(2));
     assert!(
         wrong.err.contains("\"r1\"") && wrong.err.contains("i2t_r1"),
         "{wrong:?}"

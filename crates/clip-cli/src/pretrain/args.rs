@@ -307,7 +307,7 @@ pub(crate) fn resolved(layers: &ConfigLayers) -> Result<RunConfig> {
 }
 
 /// A setting that can't be is wrong usage, whether a flag or a file gives it.
-fn wrong_settings(error: TrainError) -> anyhow::Error {
+pub(super) fn wrong_settings(error: TrainError) -> anyhow::Error {
     match error {
         TrainError::Config { .. } => WrongUsage(error.to_string()).into(),
         other => other.into(),

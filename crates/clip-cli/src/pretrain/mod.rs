@@ -26,10 +26,11 @@ use clip_zeroshot::{ClipEncoders, ZeroShotError};
 use crate::{
     device::DeviceName,
     interrupt::{self, Interrupted},
-    logger, panics,
+    panics,
 };
 
 pub(crate) use args::PretrainArgs as Args;
+use args::wrong_settings;
 use devices::Devices;
 use report::Page;
 use teacher::RunTeacher;
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         Some(run) => run.preset(&config)?,
         None => ClipConfig::load(&config.preset)?,
     };
-    let model = config.model_of(preset.clone())?;
+    let model = config.model_of(preset.clone()).map_err(wrong_settings)?;
     // Everything that can be refused is looked at before anything is made.
     if choice.own_data {
         ShardSet::parse(&config.data.train).context("training data")?;
@@ -90,15 +91,13 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let page = Arc::new(Mutex::new(page));
     let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
         .context("validation data")?;
-    config.validate_best(&validation.keys())?;
+    let best = config.validate_best(&validation.keys());
+    best.map_err(wrong_settings)?;
     let mirror = mirror::open(&config, args.resume.is_some())?;
     if !begun || !run.tokenizer().exists() {
         tokenizer.save_dir(run.path())?;
     }
-    run.save_preset(&preset)?;
-    prepare::save_config(&run, &config)?;
-    let log = run.log()?;
-    logger::keep(&log);
+    let log = prepare::begin(&run, &preset, &config)?;
     let copier = mirror::start(mirror, &run, &config)?;
     summary::announce(&config, &model, &run, &devices, &loader);
 

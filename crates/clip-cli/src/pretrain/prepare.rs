@@ -13,13 +13,13 @@ use clip_model::{
     weights::{Checkpoint, ReadOptions},
 };
 use clip_train::{
-    RunDir,
+    RunDir, RunLog,
     config::{LabelledSet, RunConfig},
     progress::human_count,
 };
 
 use super::teacher::RunTeacher;
-use crate::weights;
+use crate::{logger, weights};
 
 /// Captions that a vocabulary is learned from at most: word frequencies don't change after that many.
 const TOKENIZER_CAPTIONS: usize = 1_000_000;
@@ -116,12 +116,17 @@ pub(super) fn goes_on(
     Ok(())
 }
 
-/// Writes the settings, and says which of a resumed run changed.
-pub(super) fn save_config(run: &RunDir, config: &RunConfig) -> Result<()> {
-    for change in run.save_config(config)?.harmless {
+/// Writes the architecture and the settings, and says which of a resumed run changed. From then on its directory keeps what is
+/// said.
+pub(super) fn begin(run: &RunDir, preset: &ClipConfig, config: &RunConfig) -> Result<RunLog> {
+    run.save_preset(preset)?;
+    let changes = run.save_config(config)?;
+    let log = run.log()?;
+    logger::keep(&log);
+    for change in changes.harmless {
         log::info!("changed since the run began: {change}");
     }
-    Ok(())
+    Ok(log)
 }
 
 /// The run's tokenizer: the one it began with, that of its first weights or of its teacher, CLIP's own for models of its
