@@ -44,6 +44,8 @@ fn a_run_learns_captions_and_is_resumed_bit_by_bit() {
     assert_eq!(losses.len(), 60);
     // ln 540 is what guessing loses.
     assert!(losses[0] > 5.0 && losses[59] < 2.0, "{losses:?}");
+    let said = fs::read_to_string(folder.path("whole/log.txt")).unwrap();
+    assert!(said.contains("  caption "), "{said}");
 
     let images = ["caption", "0.png", "1.png", "--model", "whole/model"];
     let captions = |more: &[&str]| -> Vec<String> {

@@ -38,6 +38,8 @@ fn a_student_learns_from_its_teacher_and_is_resumed_bit_by_bit() {
     assert!(losses.iter().all(sound), "{losses:?}");
     assert!(distill("untaught").is_empty());
 
+    let said = |run: &str| String::from_utf8(read(&format!("{run}/log.txt"))).unwrap();
+    assert!(said("whole").contains("  distill ") && !said("untaught").contains("  distill "));
     let report = |run: &str| String::from_utf8(read(&format!("{run}/report.html"))).unwrap();
     let (taught, untaught) = (report("whole"), report("untaught"));
     assert!(taught.contains("<dt>Teacher</dt><dd>teacher/model</dd>"));

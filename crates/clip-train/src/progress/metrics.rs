@@ -46,6 +46,20 @@ pub mod quantity {
         }
     );
     quantity!(
+        /// What a CoCa model's decoder loses of each token, in nats.
+        CaptionLoss {
+            const NAME: &'static str = "Caption loss";
+            const HIGHER_IS_BETTER: bool = false;
+        }
+    );
+    quantity!(
+        /// What similarities lose that should be a teacher's, in nats.
+        DistillLoss {
+            const NAME: &'static str = "Distillation loss";
+            const HIGHER_IS_BETTER: bool = false;
+        }
+    );
+    quantity!(
         /// The multiplier of the similarities, CLIP section 2.5.
         LogitScale {
             const NAME: &'static str = "Logit scale";
@@ -88,6 +102,10 @@ pub mod quantity {
 
 /// The loss of each batch. (Burn's own `LossMetric` wants a tensor.)
 pub type BatchLossMetric = QuantityMetric<quantity::Loss>;
+/// A decoder's loss of each batch.
+pub type CaptionLossMetric = QuantityMetric<quantity::CaptionLoss>;
+/// A teacher's loss of each batch.
+pub type DistillLossMetric = QuantityMetric<quantity::DistillLoss>;
 /// The multiplier of the similarities.
 pub type LogitScaleMetric = QuantityMetric<quantity::LogitScale>;
 /// The learning rate that the step used.

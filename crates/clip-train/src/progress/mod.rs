@@ -13,8 +13,9 @@ pub use display::{Display, Notes, RunPlan, renderer_for_run};
 pub(crate) use format::significant;
 pub use format::{human_count, human_duration};
 pub use metrics::{
-    BatchLossMetric, DataWaitMetric, GradNormMetric, ImagesPerSecondMetric, LearningRateMetric,
-    LogitScaleMetric, NamedMetric, NamedValues, Quantity, QuantityMetric, Reading, quantity,
+    BatchLossMetric, CaptionLossMetric, DataWaitMetric, DistillLossMetric, GradNormMetric,
+    ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric, NamedValues,
+    Quantity, QuantityMetric, Reading, quantity,
 };
 pub(crate) use metrics::{is_share, label_of};
 pub(crate) use metrics_log::last_step;

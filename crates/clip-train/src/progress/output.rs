@@ -83,6 +83,18 @@ impl Adaptor<Reading<quantity::Loss>> for StepOutput {
     }
 }
 
+impl Adaptor<Reading<quantity::CaptionLoss>> for StepOutput {
+    fn adapt(&self) -> Reading<quantity::CaptionLoss> {
+        Reading::new(self.caption_loss.unwrap_or(f64::NAN), self.batch)
+    }
+}
+
+impl Adaptor<Reading<quantity::DistillLoss>> for StepOutput {
+    fn adapt(&self) -> Reading<quantity::DistillLoss> {
+        Reading::new(self.distill_loss.unwrap_or(f64::NAN), self.batch)
+    }
+}
+
 impl Adaptor<Reading<quantity::LogitScale>> for StepOutput {
     fn adapt(&self) -> Reading<quantity::LogitScale> {
         Reading::new(self.logit_scale, 1)

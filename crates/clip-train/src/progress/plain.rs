@@ -108,6 +108,12 @@ impl PlainRenderer {
         parts.extend(
             value(quantity::Loss::NAME).map(|loss| format!("loss {}", significant(loss, 4))),
         );
+        for (name, of) in [
+            (quantity::CaptionLoss::NAME, "caption"),
+            (quantity::DistillLoss::NAME, "distill"),
+        ] {
+            parts.extend(value(name).map(|loss| format!("{of} {}", significant(loss, 4))));
+        }
         parts.extend(value(quantity::LearningRate::NAME).map(|lr| format!("lr {lr:.1e}")));
         parts.extend(value(quantity::LogitScale::NAME).map(|scale| format!("scale {scale:.1}")));
         parts.extend(value(quantity::ImagesPerSecond::NAME).map(|rate| {

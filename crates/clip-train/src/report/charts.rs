@@ -42,7 +42,13 @@ pub(crate) fn section_of_curves(curves: &Curves, chance: Option<f64>) -> String 
 
     let chance = chance.map(|loss| (format!("chance: {loss:.2}"), loss));
     let losses = [("loss", "training"), ("val_loss", "validation")];
-    let losses = chart("Loss", &losses, chance.into_iter().collect());
+    let losses = chart("Loss", &losses, chance.into_iter().collect())
+        + &chart("Caption loss", &[("caption_loss", "a token")], Vec::new())
+        + &chart(
+            "Distillation loss",
+            &[("distill_loss", "training")],
+            Vec::new(),
+        );
 
     let zeroshot: Vec<_> = curves
         .keys()
@@ -152,6 +158,16 @@ mod tests {
         let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"batch\":256}\n");
         let html = section_of_curves(&curves, Some(256_f64.ln()));
         assert!(html.contains("chance: 5.55"), "{html}");
+    }
+
+    #[test]
+    fn whatever_is_minimised_beside_the_loss_is_shown_at_once() {
+        let line = "{\"step\":1,\"loss\":5.5,\"caption_loss\":7.7,\"distill_loss\":4.1}\n";
+        let html = section_of_curves(&Curves::parse(line), None);
+        for title in ["Caption loss", "Distillation loss"] {
+            assert!(html.contains(&format!("<h3>{title}</h3>")), "{html}");
+        }
+        assert!(!html.contains("More curves"), "{html}");
     }
 
     #[test]

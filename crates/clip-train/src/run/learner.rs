@@ -80,6 +80,12 @@ impl ContrastiveLearner {
         self.clip.as_ref().expect("invariant: put back")
     }
 
+    /// Whether a decoder's loss, and whether a teacher's, stands beside the contrastive one.
+    pub(super) fn other_losses(&self) -> (bool, bool) {
+        let has_decoder = self.clip().text_decoder.is_some();
+        (has_decoder, self.step.has_teacher())
+    }
+
     /// Goes on with another.
     pub(super) fn replace(&mut self, clip: Clip) {
         self.clip = Some(clip);

@@ -28,9 +28,9 @@ use crate::{
     config::RunConfig,
     guard::Guards,
     progress::{
-        BatchLossMetric, DataWaitMetric, Display, EvalOutput, GradNormMetric,
-        ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric, RunPlan,
-        renderer_for_run,
+        BatchLossMetric, CaptionLossMetric, DataWaitMetric, Display, DistillLossMetric, EvalOutput,
+        GradNormMetric, ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric,
+        RunPlan, renderer_for_run,
     },
 };
 
@@ -315,6 +315,7 @@ fn launch(
     interrupter: Interrupter,
 ) {
     let epochs = strategy.plan.epochs();
+    let (has_decoder, has_teacher) = learner.other_losses();
     let mut training = SupervisedTraining::<ContrastiveLearner>::new(
         run.path(),
         Arc::new(loader),
@@ -332,6 +333,12 @@ fn launch(
     .metric_train_numeric(DataWaitMetric::new())
     .metric_train_numeric(GradNormMetric::new())
     .with_training_strategy(TrainingStrategy::Custom(strategy));
+    if has_decoder {
+        training = training.metric_train_numeric(CaptionLossMetric::new());
+    }
+    if has_teacher {
+        training = training.metric_train_numeric(DistillLossMetric::new());
+    }
     for key in keys {
         training = training.metric_valid_numeric(NamedMetric::new(key));
     }

@@ -122,6 +122,11 @@ impl ContrastiveStep {
         self.place_teacher()
     }
 
+    /// Whether there is a teacher.
+    pub fn has_teacher(&self) -> bool {
+        self.teacher.is_some()
+    }
+
     /// Has the similarities of a batch become a teacher's too, beside what the captions say. The teacher encodes each chunk
     /// once, after the model; again where f16 has a step done again.
     ///
