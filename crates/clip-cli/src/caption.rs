@@ -11,7 +11,7 @@ use crate::{
     device::DeviceName,
     model::EncoderArgs,
     numbers, output,
-    pictures::{self, BATCH, Pictures},
+    pictures::{self, Pictures},
     usage::WrongUsage,
 };
 
@@ -51,26 +51,9 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let encoders = args.model.load(device)?;
     let how = encoders.captioning()?;
     let mut captioner = Captioner::new(args.change(how, encoders.context_length())?);
-    let mut pictures = Pictures::new(&encoders);
-    let mut bad = 0;
-    for paths in images.chunks(BATCH) {
-        let (mut read, mut pixels) = (Vec::new(), Vec::new());
-        for path in paths {
-            match pictures.read(path) {
-                Ok(image) => {
-                    pixels.extend(image);
-                    read.push(path.display().to_string());
-                }
-                Err(error) => {
-                    output::print_error(&error.into());
-                    bad += 1;
-                }
-            }
-        }
-        if !read.is_empty() {
-            args.write(&encoders, &mut captioner, &read, pixels)?;
-        }
-    }
+    let bad = pictures::in_batches(&images, Pictures::new(&encoders), |paths, pixels| {
+        args.write(&encoders, &mut captioner, paths, pixels)
+    })?;
     if bad > 0 {
         bail!("{bad} of {} images could not be captioned", images.len());
     }

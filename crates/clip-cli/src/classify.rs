@@ -11,7 +11,7 @@ use crate::{
     device::DeviceName,
     model::EncoderArgs,
     numbers, output,
-    pictures::{self, BATCH, Pictures},
+    pictures::{self, Pictures},
 };
 
 #[derive(clap::Args)]
@@ -48,29 +48,13 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let encoders = args.model.load(device)?;
     let classifier = classes::classifier(&encoders, &names, &templates, None)?;
     let classifier = classifier.with_bias(encoders.logit_bias());
-    let mut pictures = Pictures::new(&encoders);
-    let mut bad = 0;
-    for paths in images.chunks(BATCH) {
-        let (mut read, mut pixels) = (Vec::new(), Vec::new());
-        for path in paths {
-            match pictures.read(path) {
-                Ok(image) => {
-                    pixels.extend(image);
-                    read.push(path.display().to_string());
-                }
-                Err(error) => {
-                    output::print_error(&error.into());
-                    bad += 1;
-                }
-            }
+    let bad = pictures::in_batches(&images, Pictures::new(&encoders), |paths, pixels| {
+        let found = predict(&encoders, &classifier, pixels, args.top)?;
+        for (path, found) in paths.iter().zip(&found) {
+            print(path, found, args.json)?;
         }
-        if !read.is_empty() {
-            let found = predict(&encoders, &classifier, pixels, args.top)?;
-            for (path, found) in read.iter().zip(&found) {
-                print(path, found, args.json)?;
-            }
-        }
-    }
+        Ok(())
+    })?;
     if bad > 0 {
         bail!("{bad} of {} images could not be classified", images.len());
     }

@@ -12,6 +12,8 @@ use clip_train::report::Picture;
 use clip_zeroshot::ClipEncoders;
 use walkdir::WalkDir;
 
+use crate::output;
+
 /// Images encoded at once: past it a processor gets no faster.
 pub(crate) const BATCH: usize = 64;
 
@@ -40,6 +42,35 @@ impl Pictures {
     pub(crate) fn square(&mut self, image: &RgbImage) -> Vec<u8> {
         self.resizer.square(image)
     }
+}
+
+/// Gives `use_batch` the images that can be read, some at a time: their paths, and what [`Pictures::read`] makes of them one
+/// after the other. Tells which can't be, and returns how many those are.
+pub(crate) fn in_batches(
+    images: &[PathBuf],
+    mut pictures: Pictures,
+    mut use_batch: impl FnMut(&[String], Vec<u8>) -> Result<()>,
+) -> Result<usize> {
+    let mut bad = 0;
+    for paths in images.chunks(BATCH) {
+        let (mut read, mut pixels) = (Vec::new(), Vec::new());
+        for path in paths {
+            match pictures.read(path) {
+                Ok(image) => {
+                    pixels.extend(image);
+                    read.push(path.display().to_string());
+                }
+                Err(error) => {
+                    output::print_error(&error.into());
+                    bad += 1;
+                }
+            }
+        }
+        if !read.is_empty() {
+            use_batch(&read, pixels)?;
+        }
+    }
+    Ok(bad)
 }
 
 /// The files that arguments mean: files as they are, the images below folders, what globs match, and for `-` a path a

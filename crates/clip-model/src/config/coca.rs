@@ -2,10 +2,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    ClipConfig, LARGEST, MOST_LAYERS, block_params, invalid, multiple, refuse_unknown, unsupported,
-    within,
+    ClipConfig, LARGEST, MOST_LAYERS, block_params, invalid, multiple, refuse_unknown,
+    text::{
+        default_context_length, default_heads, default_layers, default_vocab_size, default_width,
+    },
+    unsupported, within,
 };
-use crate::{ModelError, presets};
+use crate::ModelError;
 
 /// Hidden features of a decoder's MLPs, in multiples of its width: `OpenCLIP` reads no other.
 const MLP_RATIO: usize = 4;
@@ -49,26 +52,6 @@ pub struct MultimodalConfig {
     pub attn_pooler_heads: Option<usize>,
     #[serde(flatten)]
     pub(crate) other: Map<String, Value>,
-}
-
-fn default_context_length() -> usize {
-    77
-}
-
-fn default_vocab_size() -> usize {
-    presets::CLIP_VOCAB_SIZE
-}
-
-fn default_width() -> usize {
-    512
-}
-
-fn default_heads() -> usize {
-    8
-}
-
-fn default_layers() -> usize {
-    12
 }
 
 fn default_mlp_ratio() -> usize {
@@ -174,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_decoder_and_what_it_reads_belong_together() {
-        let json = presets::json("coca_ViT-B-32").unwrap();
+        let json = crate::presets::json("coca_ViT-B-32").unwrap();
         let config = ClipConfig::from_json(json, "x.json").unwrap();
         let kept: Value = serde_json::to_value(&config).unwrap();
         let again = ClipConfig::from_json(&kept.to_string(), "x.json").unwrap();

@@ -144,23 +144,23 @@ pub enum Approximate {
     Tanh,
 }
 
-fn default_context_length() -> usize {
+pub(super) fn default_context_length() -> usize {
     77
 }
 
-fn default_vocab_size() -> usize {
+pub(super) fn default_vocab_size() -> usize {
     presets::CLIP_VOCAB_SIZE
 }
 
-fn default_width() -> usize {
+pub(super) fn default_width() -> usize {
     512
 }
 
-fn default_heads() -> usize {
+pub(super) fn default_heads() -> usize {
     8
 }
 
-fn default_layers() -> usize {
+pub(super) fn default_layers() -> usize {
     12
 }
 
