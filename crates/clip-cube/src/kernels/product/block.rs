@@ -7,7 +7,7 @@ use burn::cubecl::{
 };
 
 use super::{
-    DEPTH, SIDE, TILES, VECTOR,
+    DEPTH, SIDE, STRIPS, TILES, VECTOR,
     plan::{Part, Plan},
 };
 use crate::kernels::matrix_units::TILE;
@@ -79,33 +79,37 @@ impl Window {
         }
     }
 
-    /// The thread's vectors of a step.
+    /// One of [`TILES`] portions of the thread's vectors of a step.
     fn load<E: Float, V: Size>(
         &self,
         matrix: &[Vector<E, V>],
         step: usize,
         loaded: &mut Array<Vector<E, V>>,
+        #[comptime] portion: usize,
     ) {
         let from = self.first + step * self.step;
         let vectors = comptime!(self.part.vectors);
+        let loads = comptime!(self.part.loads(self.threads) / TILES);
         #[unroll]
-        for i in 0..comptime!(self.part.loads(self.threads)) {
+        for i in comptime!(portion * loads)..comptime!((portion + 1) * loads) {
             let at = UNIT_POS as usize + comptime!(i * self.threads);
             loaded[i] = matrix[from + at / vectors * self.stride + at % vectors];
         }
     }
 
-    /// Puts them into a half of shared memory.
+    /// Puts it into a half of shared memory.
     fn store<E: Float, V: Size>(
         &self,
         loaded: &Array<Vector<E, V>>,
         half: usize,
         shared: &mut Shared<[Vector<E, V>]>,
+        #[comptime] portion: usize,
     ) {
         let first = half * comptime!(self.part.size());
         let vectors = comptime!(self.part.vectors);
+        let loads = comptime!(self.part.loads(self.threads) / TILES);
         #[unroll]
-        for i in 0..comptime!(self.part.loads(self.threads)) {
+        for i in comptime!(portion * loads)..comptime!((portion + 1) * loads) {
             let at = UNIT_POS as usize + comptime!(i * self.threads);
             shared[first + at / vectors * comptime!(self.part.pitch()) + at % vectors] = loaded[i];
         }
@@ -144,7 +148,8 @@ impl Window {
 /// The sums of a plane's tiles over this cube's part of `k`, which is of so many `steps`.
 ///
 /// What the next step takes is on its way from memory while the planes multiply what is in one half of shared memory, and
-/// goes into the other.
+/// goes into the other between products: planes go from step to step together, and while all of them load or store the
+/// matrix units have nothing to do.
 #[cube]
 pub(super) fn block_sums<E: Float, V: Size>(
     left: &[Vector<E, V>],
@@ -183,45 +188,64 @@ pub(super) fn block_sums<E: Float, V: Size>(
     let plane_row = plane / plan.planes.1 * SIDE;
     let plane_column = plane % plan.planes.1 * SIDE;
 
-    of_left.load::<E, V>(left, 0, &mut next_left);
-    of_right.load::<E, V>(right, 0, &mut next_right);
-    of_left.store::<E, V>(&next_left, 0, &mut lefts);
-    of_right.store::<E, V>(&next_right, 0, &mut rights);
+    #[unroll]
+    for portion in 0..TILES {
+        of_left.load::<E, V>(left, 0, &mut next_left, portion);
+        of_right.load::<E, V>(right, 0, &mut next_right, portion);
+    }
+    #[unroll]
+    for portion in 0..TILES {
+        of_left.store::<E, V>(&next_left, 0, &mut lefts, portion);
+        of_right.store::<E, V>(&next_right, 0, &mut rights, portion);
+    }
     sync_cube();
 
     for step in 0..steps {
         let more = step + 1 < steps;
-        if more {
-            of_left.load::<E, V>(left, step + 1, &mut next_left);
-            of_right.load::<E, V>(right, step + 1, &mut next_right);
-        }
-
         let half = step % 2;
+        let other = 1 - half;
         #[unroll]
-        for tile in 0..comptime!(DEPTH / TILE) {
-            let along = comptime!(tile * TILE);
-            let mut fragments = Sequence::<Matrix<Vector<E, V>>>::new();
-            #[unroll]
-            for j in 0..TILES {
-                let column = plane_column + comptime!(j * TILE);
-                fragments.push(of_right.tile::<E, V>(&rights, half, column, along, MatrixIdent::B));
+        for strip in 0..STRIPS {
+            if comptime!(plan.loads_left(strip)) {
+                if more {
+                    #[unroll]
+                    for portion in 0..TILES {
+                        of_left.load::<E, V>(left, step + 1, &mut next_left, portion);
+                    }
+                }
             }
+            if comptime!(plan.loads_right(strip)) {
+                if more {
+                    #[unroll]
+                    for portion in 0..TILES {
+                        of_right.load::<E, V>(right, step + 1, &mut next_right, portion);
+                    }
+                }
+            }
+            let along = comptime!(strip * TILE);
+            let mut rows = Sequence::<Matrix<Vector<E, V>>>::new();
+            let mut columns = Sequence::<Matrix<Vector<E, V>>>::new();
             #[unroll]
             for i in 0..TILES {
                 let row = plane_row + comptime!(i * TILE);
-                let a = of_left.tile::<E, V>(&lefts, half, row, along, MatrixIdent::A);
+                rows.push(of_left.tile::<E, V>(&lefts, half, row, along, MatrixIdent::A));
+                let column = plane_column + comptime!(i * TILE);
+                columns.push(of_right.tile::<E, V>(&rights, half, column, along, MatrixIdent::B));
+            }
+            #[unroll]
+            for i in 0..TILES {
                 #[unroll]
                 for j in 0..TILES {
                     let sum = sums.index(comptime!(i * TILES + j));
-                    cmma::execute(&a, fragments.index(j), sum, sum);
+                    cmma::execute(rows.index(i), columns.index(j), sum, sum);
+                }
+                if comptime!(strip == STRIPS - 1) {
+                    // Without a condition, for the compiler to have them between products. After the last step nobody
+                    // reads them.
+                    of_left.store::<E, V>(&next_left, other, &mut lefts, i);
+                    of_right.store::<E, V>(&next_right, other, &mut rights, i);
                 }
             }
-        }
-
-        if more {
-            let other = (step + 1) % 2;
-            of_left.store::<E, V>(&next_left, other, &mut lefts);
-            of_right.store::<E, V>(&next_right, other, &mut rights);
         }
         sync_cube();
     }

@@ -28,6 +28,8 @@ const TILES: usize = 4;
 const SIDE: usize = TILES * TILE;
 /// Numbers of a row or column that are in shared memory at once.
 const DEPTH: usize = 64;
+/// Tiles along them.
+const STRIPS: usize = DEPTH / TILE;
 /// Numbers that a thread reads and writes at once: 16 bytes.
 const VECTOR: usize = 8;
 /// Numbers from the end of a row in shared memory to the next, of operands and of sums.

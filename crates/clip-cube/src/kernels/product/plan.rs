@@ -102,6 +102,17 @@ impl Plan {
         Part::new(DEPTH, across, self.by_column.1)
     }
 
+    /// Whether the next step's numbers of the left matrix are loaded before a strip of this one's. A compiler doesn't move
+    /// loads from where it finds them for long enough that they arrive: of several places, these were the fastest.
+    pub(super) const fn loads_left(self, strip: usize) -> bool {
+        strip == if self.by_column.0 { 0 } else { 1 }
+    }
+
+    /// The same of the right matrix.
+    pub(super) const fn loads_right(self, strip: usize) -> bool {
+        strip == if self.by_column.0 { 0 } else { 2 }
+    }
+
     pub(super) fn dim(self) -> CubeDim {
         CubeDim::new_2d(PLANE, (self.planes.0 * self.planes.1) as u32)
     }
