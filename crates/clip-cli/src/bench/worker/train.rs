@@ -110,17 +110,16 @@ impl Task for Step {
             Some(images) => images.wait(),
             None => self.images.clone(),
         };
+        if self.chunks.is_one_chunk(count) {
+            let (images, device) = (self.images.clone(), model.device());
+            self.ahead = Some(self.sender.run(move || images.on_device(&device)));
+        }
         let batch = PairBatch::new(images, self.captions.clone());
         let found = self.chunks.gradients(&model, &batch);
         self.read()?;
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
-        let device = model.device();
-        device.flush()?;
+        model.device().flush()?;
         self.unread = Some(self.reader.run(move || norm.into_scalar::<f32>()));
-        if self.chunks.is_one_chunk(count) {
-            let images = self.images.clone();
-            self.ahead = Some(self.sender.run(move || images.on_device(&device)));
-        }
         self.model = Some(model);
         Ok(count as u64)
     }
