@@ -57,7 +57,7 @@ pub(crate) fn value_and_slope(x: f32, #[comptime] activation: Activation) -> (f3
     }
 }
 
-/// The share of a normal distribution beyond `x` deviations, off by 4e-6 of itself at most up to 6, and its billionth from
+/// The share of a normal distribution beyond `x` deviations, off by 5e-6 of itself at most up to 6, and its billionth from
 /// there. Its logarithm is nearly a parabola: no division, as the error function takes, and no branches.
 #[cube]
 fn normal_tail(x: f32) -> f32 {
