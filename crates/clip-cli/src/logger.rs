@@ -30,6 +30,16 @@ pub(crate) fn fail(lines: &[String]) {
     }
 }
 
+/// Keeps that something panicked, which is told already, and whether that ends this program.
+pub(crate) fn panicked(told: &str, ends: bool) {
+    let Some(run) = RUN.get() else { return };
+    if ends {
+        run.fail(&[told.to_owned()]);
+    } else {
+        run.say(told);
+    }
+}
+
 /// Starts logging; `verbose` counts the `-v`.
 pub(crate) fn init(verbose: u8, quiet: bool) {
     let (own, others) = match (quiet, verbose) {
