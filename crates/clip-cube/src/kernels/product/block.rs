@@ -89,7 +89,7 @@ impl Window {
     ) {
         let from = self.first + step * self.step;
         let vectors = comptime!(self.part.vectors);
-        let loads = comptime!(self.part.loads(self.threads) / TILES);
+        let loads = comptime!(self.part.portion(self.threads));
         #[unroll]
         for i in comptime!(portion * loads)..comptime!((portion + 1) * loads) {
             let at = UNIT_POS as usize + comptime!(i * self.threads);
@@ -107,7 +107,7 @@ impl Window {
     ) {
         let first = half * comptime!(self.part.size());
         let vectors = comptime!(self.part.vectors);
-        let loads = comptime!(self.part.loads(self.threads) / TILES);
+        let loads = comptime!(self.part.portion(self.threads));
         #[unroll]
         for i in comptime!(portion * loads)..comptime!((portion + 1) * loads) {
             let at = UNIT_POS as usize + comptime!(i * self.threads);
@@ -165,8 +165,10 @@ pub(super) fn block_sums<E: Float, V: Size>(
         Shared::<[Vector<E, V>]>::new_aligned_slice(comptime!(2 * left_part.size()), 128usize);
     let mut rights =
         Shared::<[Vector<E, V>]>::new_aligned_slice(comptime!(2 * right_part.size()), 128usize);
-    let mut next_left = Array::<Vector<E, V>>::new(comptime!(left_part.loads(plan.threads())));
-    let mut next_right = Array::<Vector<E, V>>::new(comptime!(right_part.loads(plan.threads())));
+    let mut next_left =
+        Array::<Vector<E, V>>::new(comptime!(TILES * left_part.portion(plan.threads())));
+    let mut next_right =
+        Array::<Vector<E, V>>::new(comptime!(TILES * right_part.portion(plan.threads())));
 
     let mut sums = Sequence::<Matrix<f32>>::new();
     #[unroll]

@@ -5,7 +5,7 @@ use burn::{
     tensor::DType,
 };
 
-use super::{DEPTH, SIDE, SKEW, SUM_PITCH, VECTOR};
+use super::{DEPTH, SIDE, SKEW, SUM_PITCH, TILES, VECTOR};
 use crate::{
     Activation,
     kernels::matrix_units::{self, PLANE, TILE},
@@ -142,9 +142,14 @@ impl Part {
         self.rows * self.pitch()
     }
 
-    /// Vectors that each of so many threads takes.
-    pub(super) const fn loads(self, threads: usize) -> usize {
-        self.rows * self.vectors / threads
+    /// Vectors that each of so many threads takes in each of [`TILES`] portions.
+    pub(super) const fn portion(self, threads: usize) -> usize {
+        let vectors = self.rows * self.vectors;
+        assert!(
+            vectors.is_multiple_of(threads * TILES),
+            "invariant: all of them are in some portion"
+        );
+        vectors / (threads * TILES)
     }
 
     /// How a fragment lies in it.
