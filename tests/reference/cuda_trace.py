@@ -2,11 +2,12 @@
 
     python tests/reference/cuda_trace.py trace.txt
 
-A step ends with the optimizer's kernels. Of the last whole one: its time, how long any kernel ran, the longest waits and
-what came after them, and the kernels by their share.
+A step ends with the optimizer's kernels. Of the last whole one: its time, how long any kernel ran, the usual wait between
+two, the longest waits and what came after them, and the kernels by their share.
 """
 
 import collections
+import statistics
 import sys
 
 OPTIMIZER = "step_kernel"
@@ -41,6 +42,7 @@ for begin, time, name, _ in step:
     ran += max(0, begin + time - max(begin, until))
     until = max(until, begin + time)
 print(f"one of {(after - first) / 1e6:.1f} ms: {len(step)} kernels ran for {ran / 1e6:.1f} ms")
+print(f"  median of {len(waits)} waits {statistics.median(wait for wait, *_ in waits) / 1e3:.2f} us")
 for wait, at, name in sorted(waits, reverse=True)[:8]:
     print(f"  waited {wait / 1e6:6.2f} ms at {at / 1e6:6.1f} ms for {name}")
 

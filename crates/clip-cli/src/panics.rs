@@ -20,7 +20,7 @@ pub(crate) fn leave_those_of_devices_to_errors(other_machines: bool) {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let thread = thread::current();
-        let name = thread.name().unwrap_or_default();
+        let name = thread.name().unwrap_or("<unnamed>");
         let queue = name.starts_with(QUEUES);
         if (queue && other_machines) || clip_train::computes_on_device() {
             log::debug!("{info}");

@@ -41,6 +41,13 @@ fn assert_close<const D: usize>(got: Tensor<D>, want: &Tensor<D>, bound: f32) {
     assert!(off <= bound * whole, "off by {off} of {whole}");
 }
 
+#[track_caller]
+fn assert_same(got: Tensor<2>, want: Tensor<2>) {
+    let got = Tensor::<2>::from_data(got.into_data().convert::<f32>(), &cpu());
+    let off = (got - want).abs().max().into_scalar::<f32>();
+    assert!(off <= 1e-6, "a number is off by {off}");
+}
+
 /// Whether there is a kernel; says so if not.
 fn has(kernel: bool, of: impl std::fmt::Debug) -> bool {
     if !kernel {
@@ -225,6 +232,14 @@ fn non_linearities_have_their_own_slopes() {
         let (value, back) = activation_back(half(&x), half(&by_y), kernel);
         assert_close(value, &function(x.clone()), HALF);
         assert_close(back, &by_x, HALF);
+
+        // Far out they are nothing or the number itself.
+        let far = Tensor::<2>::from_floats([[-8192.0, -32.0, 32.0, 8192.0]], &cpu());
+        let far = far.repeat(&[128, 32]);
+        let (value, back) = activation_back(half(&far), half(&far.ones_like()), kernel);
+        let positive = far.clone().greater_elem(0.0).float();
+        assert_same(value, far * positive.clone());
+        assert_same(back, positive);
     }
 }
 
