@@ -98,6 +98,14 @@ pub(crate) trait Kernels: Backend {
         activation: Activation,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
+    #[fusion(dtype = left, shape = products_of(left, right, *left_by_column, *right_by_column))]
+    fn clip_products(
+        left: FloatTensor<Self>,
+        right: FloatTensor<Self>,
+        left_by_column: bool,
+        right_by_column: bool,
+    ) -> FloatTensor<Self>;
+
     #[fusion(meta = |x, _, _| (x.clone(), x.clone()))]
     fn clip_activation_back(
         x: FloatTensor<Self>,
@@ -227,6 +235,17 @@ impl Kernels for CubeBackend {
         kernels::product::product(left, right, false, bias, true, Some(activation))
     }
 
+    fn clip_products(
+        left: FloatTensor<Self>,
+        right: FloatTensor<Self>,
+        left_by_column: bool,
+        right_by_column: bool,
+    ) -> FloatTensor<Self> {
+        let [left, right] = [left, right].map(contiguous);
+        let by_column = (left_by_column, right_by_column);
+        kernels::product::products(left, right, by_column, None, None).0
+    }
+
     fn clip_activation_back(
         x: FloatTensor<Self>,
         by_y: FloatTensor<Self>,
@@ -273,9 +292,21 @@ impl Kernels for CubeBackend {
 }
 
 /// As many rows as the left matrix has, and as many columns as the right one.
-fn rows_by(left: &Shape, right: &Shape, transposed: bool) -> Shape {
+pub(crate) fn rows_by(left: &Shape, right: &Shape, transposed: bool) -> Shape {
     let columns = if transposed { right[0] } else { right[1] };
     Shape::new([left[0], columns])
+}
+
+/// Of each matrix by its own, in whichever order both lie.
+pub(crate) fn products_of(
+    left: &Shape,
+    right: &Shape,
+    left_by_column: bool,
+    right_by_column: bool,
+) -> Shape {
+    let rows = if left_by_column { left[2] } else { left[1] };
+    let columns = if right_by_column { right[1] } else { right[2] };
+    Shape::new([left[0], rows, columns])
 }
 
 /// A row for each token.

@@ -1,4 +1,4 @@
-//! Products of matrices in half precision.
+//! Products of matrices.
 
 use burn::{
     backend::Dispatch,
@@ -12,8 +12,8 @@ use crate::{
     norm::{self, norms},
 };
 
-/// Whether [`product`] and [`weight_gradient`] multiply `[m, k]` by `[k, n]` on this device: it has matrix units for the
-/// precision, and the matrices are of whole blocks of them.
+/// Whether [`product`] and [`weight_gradient`] multiply `[m, k]` by `[k, n]` on this device: in half precision it has matrix
+/// units for that, and the matrices are of whole blocks of them; in f32 it has none.
 pub fn multiplies(device: &Device, dtype: DType, shape: [usize; 3]) -> bool {
     client(device).is_some_and(|client| kernels::product::fits(&client, dtype, shape))
 }
@@ -24,7 +24,7 @@ pub fn multiplies(device: &Device, dtype: DType, shape: [usize; 3]) -> bool {
 /// - `rows`: `[m, k]`, without a graph
 /// - `matrix`: `[k, n]`, or `[n, k]` if it is to be `transposed`
 /// - `bias`: `[n]`
-/// - returns `[m, n]`; all are in one precision, bf16 or f16, and sums in f32
+/// - returns `[m, n]`; all are in one precision, and sums in f32
 ///
 /// # Panics
 /// Where [`multiplies`] says no.
@@ -68,10 +68,34 @@ pub fn product_activated(
     (Tensor::from_dispatch(product), Tensor::from_dispatch(value))
 }
 
+/// Whether [`products`] multiplies matrices of such numbers on this device, whatever their shape: in f32, where it has no
+/// matrix units for that.
+pub fn multiplies_any(device: &Device, dtype: DType) -> bool {
+    client(device).is_some_and(|client| kernels::product::fits_any(&client, dtype))
+}
+
+/// Each of several matrices by another.
+///
+/// # Shapes
+/// - `left`: `[products, m, k]`, without a graph, or `[products, k, m]` if it lies `by_column`
+/// - `right`: `[products, k, n]`, or `[products, n, k]` if it lies `by_column`
+/// - returns `[products, m, n]`
+///
+/// # Panics
+/// Where [`multiplies_any`] says no.
+pub fn products(left: Tensor<3>, right: Tensor<3>, by_column: (bool, bool)) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::clip_products(
+        left.into_dispatch(),
+        right.into_dispatch(),
+        by_column.0,
+        by_column.1,
+    ))
+}
+
 /// The gradient by a matrix that multiplied rows, in f32.
 ///
 /// # Shapes
-/// - `rows`: `[k, m]`, what was multiplied; `by_product`: `[k, n]`, both in bf16 or in f16
+/// - `rows`: `[k, m]`, what was multiplied; `by_product`: `[k, n]`, in its precision
 /// - returns `[m, n]`
 ///
 /// # Panics
@@ -79,7 +103,9 @@ pub fn product_activated(
 pub fn weight_gradient(rows: Tensor<2>, by_product: Tensor<2>) -> Tensor<2> {
     let device = rows.device();
     let ([k, m], [_, n]) = (rows.dims(), by_product.dims());
-    let parts = client(&device).map_or(1, |client| kernels::product::parts(&client, [m, n, k]));
+    let parts = client(&device).map_or(1, |client| {
+        kernels::product::parts(&client, rows.dtype(), [m, n, k])
+    });
     let sums = Dispatch::clip_product_sums(rows.into_dispatch(), by_product.into_dispatch(), parts);
     let sums: Tensor<3> = Tensor::from_dispatch(sums);
     match parts {

@@ -11,6 +11,8 @@ use super::*;
 const HALF: f32 = 1e-2;
 /// What matrix units multiply.
 const HALVES: [DType; 2] = [DType::BF16, DType::F16];
+/// Slopes by differences of 0.02, and a normal distribution's tail by a polynomial.
+const SLOPE: f32 = 1e-4;
 /// Sums of f32 in another order.
 const SINGLE: f32 = 1e-5;
 
@@ -122,7 +124,7 @@ fn attention_and_its_gradient_are_those_of_a_softmax_of_scores() {
 fn norms_and_their_gradients_are_those_of_burns_operations() {
     const EPSILON: f64 = 1e-5;
     for (dtype, bound) in [(DType::F32, SINGLE), (DType::BF16, HALF)] {
-        for [batch, tokens, width] in [[3, 50, 768], [1, 1, 64], [64, 9, 1024]] {
+        for [batch, tokens, width] in [[3, 50, 768], [1, 1, 64], [64, 9, 1024], [3, 7, 36]] {
             if !has(norms(&gpu(), dtype, width), (dtype, width)) {
                 continue;
             }
@@ -170,25 +172,94 @@ fn products_lie_as_they_are_asked_to() {
         (DType::BF16, [512, 384, 256]),
         (DType::BF16, [2560, 768, 3072]),
         (DType::BF16, [8448, 128, 128]),
+        // Whole squares of each size; and less, and more, in every direction.
+        (DType::F32, [32, 32, 16]),
+        (DType::F32, [2048, 2048, 128]),
+        (DType::F32, [740, 192, 768]),
+        (DType::F32, [1, 4, 36]),
+        (DType::F32, [37, 63, 5]),
+        (DType::F32, [1030, 1302, 17]),
     ] {
         if !has(multiplies(&gpu(), dtype, [m, n, k]), (dtype, [m, n, k])) {
             continue;
         }
+        let bound = if dtype == DType::F32 { SINGLE } else { HALF };
         let (a, b, bias) = (draw([m, k]), draw([k, n]), draw([n]));
         let half = |x: &Tensor<2>| to_gpu(x, dtype);
         let want = a.clone().matmul(b.clone());
-        assert_close(product(half(&a), half(&b), false, None), &want, HALF);
+        assert_close(product(half(&a), half(&b), false, None), &want, bound);
         let turned = half(&b.clone().transpose());
-        assert_close(product(half(&a), turned, true, None), &want, HALF);
+        assert_close(product(half(&a), turned, true, None), &want, bound);
         let biased = want + bias.clone().unsqueeze();
         let there = to_gpu(&bias, dtype);
         let got = product(half(&a), half(&b), false, Some(there.clone()));
-        assert_close(got, &biased, HALF);
+        assert_close(got, &biased, bound);
 
         let (before, value) = product_activated(half(&a), half(&b), there, Activation::Gelu);
         let rounded = Tensor::<2>::from_data(before.clone().into_data().convert::<f32>(), &cpu());
-        assert_close(before.clone(), &biased, HALF);
-        assert_close(value, &activation::gelu(rounded), HALF);
+        assert_close(before.clone(), &biased, bound);
+        assert_close(value, &activation::gelu(rounded), bound);
+    }
+}
+
+#[test]
+fn matrices_are_multiplied_each_by_its_own() {
+    if !has(multiplies_any(&gpu(), DType::F32), "f32") {
+        return;
+    }
+    // More than cubes along an axis, too.
+    for [products, m, n, k] in [[6, 37, 40, 64], [2, 300, 7, 9], [70_000, 3, 4, 4]] {
+        let (a, b) = (draw([products, m, k]), draw([products, k, n]));
+        let want = a.clone().matmul(b.clone());
+        for by_column in [(false, false), (false, true), (true, false), (true, true)] {
+            let lies = |x: &Tensor<3>, by_column| {
+                let x = x.clone();
+                let x = if by_column { x.transpose() } else { x };
+                to_gpu(&x, DType::F32)
+            };
+            let (a, b) = (lies(&a, by_column.0), lies(&b, by_column.1));
+            assert_close(super::products(a, b, by_column), &want, SINGLE);
+        }
+    }
+}
+
+#[test]
+fn products_on_a_graph_have_the_gradients_of_burns() {
+    if !has(multiplies_on_graph(&gpu(), DType::F32), "f32") {
+        return;
+    }
+    let on = |x: &Tensor<3>, device: Device| {
+        Tensor::<3>::from_data(x.clone().into_data(), &device.autodiff()).require_grad()
+    };
+    let weighted = |y: Tensor<3>, weight: &Tensor<3>| {
+        let weight = Tensor::from_data(weight.clone().into_data(), &y.device());
+        (y * weight).sum().backward()
+    };
+    for [count, m, n, k] in [[3, 5, 24, 32], [1, 600, 36, 20]] {
+        let (a, b) = (draw([count, m, k]), draw([count, k, n]));
+        let weight = draw([count, m, n]);
+        let (left, right) = (on(&a, cpu()), on(&b, cpu()));
+        let want = left.clone().matmul(right.clone());
+        let grads = weighted(want.clone(), &weight);
+        let wanted = [&left, &right].map(|leaf| leaf.grad(&grads).unwrap());
+
+        let (left, right) = (on(&a, gpu()), on(&b, gpu()));
+        let mut found = vec![multiply(left.clone(), right.clone())];
+        if count == 1 {
+            let matrix = |x: &Tensor<3>| x.clone().squeeze_dim::<2>(0);
+            found.push(project(matrix(&left), matrix(&right)).unsqueeze());
+        }
+        for found in found {
+            let grads = weighted(found.clone(), &weight);
+            assert_close(found.inner(), &want.clone().inner(), SINGLE);
+            for (leaf, want) in [&left, &right].into_iter().zip(&wanted) {
+                assert_close(leaf.grad(&grads).unwrap(), want, SINGLE);
+            }
+        }
+        // A factor without a graph is a constant.
+        let found = multiply(left.clone(), right.clone().detach());
+        let grads = weighted(found, &weight);
+        assert_close(left.grad(&grads).unwrap(), &wanted[0], SINGLE);
     }
 }
 
@@ -199,6 +270,8 @@ fn gradients_by_weights_are_sums_over_all_rows() {
         (DType::F16, [128, 128, 64]),
         (DType::BF16, [768, 256, 6400]),
         (DType::BF16, [256, 1024, 25_600]),
+        (DType::F32, [192, 768, 9472]),
+        (DType::F32, [24, 5, 1021]),
     ] {
         if !has(multiplies(&gpu(), dtype, [m, n, k]), (dtype, [m, n, k])) {
             continue;
@@ -212,9 +285,14 @@ fn gradients_by_weights_are_sums_over_all_rows() {
 
 #[test]
 fn non_linearities_have_their_own_slopes() {
-    if !has(multiplies(&gpu(), DType::BF16, [128; 3]), "bf16") {
-        return;
+    for (dtype, bound) in [(DType::BF16, HALF), (DType::F32, SLOPE)] {
+        if has(multiplies(&gpu(), dtype, [128; 3]), dtype) {
+            assert_slopes(dtype, bound);
+        }
     }
+}
+
+fn assert_slopes(dtype: DType, bound: f32) {
     let (x, by_y) = (draw([128, 128]), draw([128, 128]));
     let functions: [(Activation, fn(Tensor<2>) -> Tensor<2>); 3] = [
         (Activation::Gelu, activation::gelu),
@@ -228,15 +306,15 @@ fn non_linearities_have_their_own_slopes() {
         let step = 1e-2;
         let difference = function(x.clone() + step) - function(x.clone() - step);
         let by_x = difference / (2.0 * step) * by_y.clone();
-        let half = |x: &Tensor<2>| to_gpu(x, DType::BF16);
-        let (value, back) = activation_back(half(&x), half(&by_y), kernel);
-        assert_close(value, &function(x.clone()), HALF);
-        assert_close(back, &by_x, HALF);
+        let there = |x: &Tensor<2>| to_gpu(x, dtype);
+        let (value, back) = activation_back(there(&x), there(&by_y), kernel);
+        assert_close(value, &function(x.clone()), bound);
+        assert_close(back, &by_x, bound);
 
         // Far out they are nothing or the number itself.
         let far = Tensor::<2>::from_floats([[-8192.0, -32.0, 32.0, 8192.0]], &cpu());
         let far = far.repeat(&[128, 32]);
-        let (value, back) = activation_back(half(&far), half(&far.ones_like()), kernel);
+        let (value, back) = activation_back(there(&far), there(&far.ones_like()), kernel);
         let positive = far.clone().greater_elem(0.0).float();
         assert_same(value, far * positive.clone());
         assert_same(back, positive);

@@ -6,6 +6,7 @@ use burn::{
 use crate::{
     ClipConfig, Init,
     encoder::{BatchStatistics, ImageEncoder, MultimodalTransformer, Statistics, TextEncoder},
+    products,
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -94,7 +95,7 @@ impl Clip {
         let twofold = match &self.visual {
             ImageEncoder::VisionTransformer(encoder) => {
                 let unprojected = encoder.forward_features(images, None);
-                let projected = unprojected.clone().matmul(encoder.proj.val());
+                let projected = products::project(unprojected.clone(), encoder.proj.val());
                 [unprojected, projected]
             }
             ImageEncoder::ConvNeXt(encoder) => {

@@ -33,6 +33,7 @@ pub mod loss;
 mod precision;
 mod preprocess;
 pub mod presets;
+mod products;
 pub mod published;
 #[cfg(test)]
 mod reference_tests;

@@ -42,6 +42,15 @@ pub(crate) fn take_apart(client: &Client, dtype: DType) -> bool {
         && matmul.ldmatrix.contains(&dtype_to_storage_type(dtype))
 }
 
+/// Whether a device has them for f32, which they may round to tf32.
+pub(crate) fn take_single(client: &Client) -> bool {
+    let matmul = &client.properties().features.matmul;
+    let single = [f32::elem_type_native(), tf32::elem_type_native()];
+    let all = matmul.cmma.iter().chain(&matmul.mma);
+    all.into_iter()
+        .any(|config| single.contains(&config.a_type))
+}
+
 /// Whether they may be of half precision and of planes as the kernels have them.
 fn of_planes(client: &Client, dtype: DType) -> bool {
     let hardware = &client.properties().hardware;

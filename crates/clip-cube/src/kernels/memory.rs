@@ -13,3 +13,8 @@ pub(crate) fn empty(x: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
     let handle = x.client.empty(shape.num_elements() * dtype.size());
     CubeTensor::new_contiguous(x.client.clone(), x.device.clone(), shape, handle, dtype)
 }
+
+/// A [`contiguous`] tensor of as many numbers in another shape.
+pub(crate) fn reshaped(x: CubeTensor, shape: Shape) -> CubeTensor {
+    CubeTensor::new_contiguous(x.client, x.device, shape, x.handle, x.dtype)
+}

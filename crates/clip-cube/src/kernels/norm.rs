@@ -1,7 +1,8 @@
 //! A layer norm of each token, forward and back, and sums over tokens.
 //!
-//! A row is one token's, and one plane's: threads that pass numbers to each other without memory. What is a sum over all
-//! rows is taken in parts, each by one cube, and then of the parts.
+//! A row is one token's, and one plane's: threads that pass numbers to each other without memory, where a device says how many
+//! those are, and through shared memory elsewhere. What is a sum over all rows is taken in parts, each by one cube, and then of
+//! the parts.
 
 use burn::{
     backend::cubecl::dtype_to_storage_type,
@@ -14,6 +15,8 @@ use super::memory::empty;
 
 /// Planes of a cube.
 const PLANES: u32 = 8;
+/// Threads of a row where planes are of no known size.
+const LANES: u32 = 32;
 /// Parts that sums over rows are taken in, enough to fill a large GPU.
 const PARTS: usize = 128;
 
@@ -22,10 +25,10 @@ pub(crate) fn fits(client: &Client, dtype: DType, width: usize) -> bool {
     let properties = client.properties();
     let hardware = &properties.hardware;
     matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
+        && properties.supports_type(dtype_to_storage_type(dtype))
         && width.is_multiple_of(vector(dtype))
-        && properties.features.plane.contains(Plane::Ops)
-        && hardware.plane_size_min == hardware.plane_size_max
-        && hardware.plane_size_max * PLANES <= hardware.max_units_per_cube
+        && hardware.num_cpu_cores.is_none()
+        && lanes(client) * PLANES <= hardware.max_units_per_cube
 }
 
 /// Numbers of 16 bytes.
@@ -38,9 +41,21 @@ pub(crate) fn parts(rows: usize) -> usize {
     PARTS.min(rows.div_ceil(PLANES as usize))
 }
 
-/// Threads of a plane.
+/// Whether a row's threads are a plane.
+fn by_plane(client: &Client) -> bool {
+    let properties = client.properties();
+    let hardware = &properties.hardware;
+    properties.features.plane.contains(Plane::Ops)
+        && hardware.plane_size_min == hardware.plane_size_max
+}
+
+/// Threads of a row.
 fn lanes(client: &Client) -> u32 {
-    client.properties().hardware.plane_size_max
+    if by_plane(client) {
+        client.properties().hardware.plane_size_max
+    } else {
+        LANES
+    }
 }
 
 /// Cubes for so many rows, one a plane.
@@ -97,6 +112,8 @@ pub(crate) fn forward(
         rows,
         epsilon,
         vectors,
+        lanes,
+        by_plane(&client),
         dtype,
     );
     (normed, mean, scale)
@@ -131,6 +148,8 @@ pub(crate) fn back(
         by_x.clone().into_buffer_arg(),
         rows,
         vectors,
+        lanes,
+        by_plane(&client),
         dtype,
     );
     by_x
@@ -197,15 +216,32 @@ fn sums_in(
     (plain, of_norm)
 }
 
-/// The sum of a vector's numbers in each thread of a plane.
+/// The sum of a vector's numbers in each thread of a row.
 #[cube]
-fn plane_total<N: Size>(vector: Vector<f32, N>) -> f32 {
-    let mut total = 0.0f32;
+fn row_total<N: Size>(
+    vector: Vector<f32, N>,
+    #[comptime] lanes: u32,
+    #[comptime] by_plane: bool,
+) -> f32 {
+    let mut own = 0.0f32;
     #[unroll]
     for i in 0..N::value() {
-        total += vector.extract(i);
+        own += vector.extract(i);
     }
-    plane_sum(total)
+    if comptime!(by_plane) {
+        plane_sum(own)
+    } else {
+        let mut shared = Shared::<[f32]>::new_slice(comptime!((lanes * PLANES) as usize));
+        shared[UNIT_POS as usize] = own;
+        sync_cube();
+        let first = UNIT_POS_Y * lanes;
+        let mut total = 0.0f32;
+        #[unroll]
+        for lane in 0..lanes {
+            total += shared[(first + lane) as usize];
+        }
+        total
+    }
 }
 
 #[cube(launch)]
@@ -219,12 +255,14 @@ fn forward_kernel<E: Float, N: Size>(
     rows: usize,
     epsilon: f32,
     #[comptime] vectors: usize,
+    #[comptime] lanes: u32,
+    #[comptime] by_plane: bool,
     #[define(E)] _dtype: ElemType,
 ) {
     let row = CUBE_POS * PLANES as usize + UNIT_POS_Y as usize;
-    if row >= rows {
-        terminate!();
-    }
+    let is_there = row < rows;
+    // Beyond the last row threads go along with those that wait for them, and write nothing.
+    let row = min(row, rows - 1);
     let first = row * vectors;
     let width = (vectors * N::value()) as f32;
     let lane = UNIT_POS_X as usize;
@@ -235,7 +273,7 @@ fn forward_kernel<E: Float, N: Size>(
         sum += Vector::<f32, N>::cast_from(x[first + at]);
         at += CUBE_DIM_X as usize;
     }
-    let mean = plane_total::<N>(sum) / width;
+    let mean = row_total::<N>(sum, lanes, by_plane) / width;
 
     let mut squares = Vector::<f32, N>::new(0.0);
     let mut at = lane;
@@ -244,17 +282,17 @@ fn forward_kernel<E: Float, N: Size>(
         squares += centred * centred;
         at += CUBE_DIM_X as usize;
     }
-    let variance = plane_total::<N>(squares) / width;
+    let variance = row_total::<N>(squares, lanes, by_plane) / width;
     let scale = 1.0 / (variance + epsilon).sqrt();
 
     let mut at = lane;
-    while at < vectors {
+    while is_there && at < vectors {
         let centred = Vector::<f32, N>::cast_from(x[first + at]) - Vector::new(mean);
         let y = centred * Vector::new(scale) * gamma[at] + beta[at];
         normed[first + at] = Vector::cast_from(y);
         at += CUBE_DIM_X as usize;
     }
-    if lane == 0 {
+    if is_there && lane == 0 {
         means[row] = mean;
         scales[row] = scale;
     }
@@ -271,12 +309,14 @@ fn back_kernel<E: Float, N: Size>(
     by_x: &mut [Vector<E, N>],
     rows: usize,
     #[comptime] vectors: usize,
+    #[comptime] lanes: u32,
+    #[comptime] by_plane: bool,
     #[define(E)] _dtype: ElemType,
 ) {
     let row = CUBE_POS * PLANES as usize + UNIT_POS_Y as usize;
-    if row >= rows {
-        terminate!();
-    }
+    let is_there = row < rows;
+    // Beyond the last row threads go along with those that wait for them, and write nothing.
+    let row = min(row, rows - 1);
     let first = row * vectors;
     let width = (vectors * N::value()) as f32;
     let lane = UNIT_POS_X as usize;
@@ -292,11 +332,11 @@ fn back_kernel<E: Float, N: Size>(
         along += by_normed * normed;
         at += CUBE_DIM_X as usize;
     }
-    let plain = Vector::new(plane_total::<N>(plain) / width);
-    let along = Vector::new(plane_total::<N>(along) / width);
+    let plain = Vector::new(row_total::<N>(plain, lanes, by_plane) / width);
+    let along = Vector::new(row_total::<N>(along, lanes, by_plane) / width);
 
     let mut at = lane;
-    while at < vectors {
+    while is_there && at < vectors {
         let normed = (Vector::<f32, N>::cast_from(x[first + at]) - mean) * scale;
         let by_normed = Vector::<f32, N>::cast_from(by_y[first + at]) * gamma[at];
         let by_this = (by_normed - plain - normed * along) * scale;

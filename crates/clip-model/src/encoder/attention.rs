@@ -6,7 +6,7 @@ use burn::{
 
 use super::sequences::{linear, project};
 
-use crate::Init;
+use crate::{Init, products::of_heads};
 
 /// Multi-head self-attention with one fused query-key-value product.
 ///
@@ -143,15 +143,13 @@ fn composed(
 ) -> Tensor<4> {
     let [.., head_width] = query.dims();
     let dtype = query.dtype();
-    let scores = query
-        .div_scalar((head_width as f64).sqrt())
-        .matmul(key.transpose())
-        .cast(DType::F32);
+    let query = query.div_scalar((head_width as f64).sqrt());
+    let scores = of_heads(query, key.transpose()).cast(DType::F32);
     let scores = match mask {
         Some(mask) => scores + mask,
         None => scores,
     };
-    activation::softmax(scores, 3).cast(dtype).matmul(value)
+    of_heads(activation::softmax(scores, 3).cast(dtype), value)
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
+use crate::products;
+
 /// A vector for each of a batch's sequences: `[width]` to `[batch, 1, width]`.
 fn for_each(vector: Tensor<1>, batch: usize) -> Tensor<3> {
     let [width] = vector.dims();
@@ -28,13 +30,21 @@ fn for_each(vector: Tensor<1>, batch: usize) -> Tensor<3> {
 pub(super) fn project(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
     let [batch, tokens, from] = x.dims();
     let [_, to] = weight.dims();
-    let parts = if x.device().is_autodiff() {
+    #[cfg(feature = "gpu")]
+    if !x.device().is_autodiff() {
+        let shape = [batch * tokens, to, from];
+        if clip_cube::multiplies(&x.device(), x.dtype(), shape) {
+            let rows = x.reshape([batch * tokens, from]);
+            return clip_cube::product(rows, weight, false, bias).reshape([batch, tokens, to]);
+        }
+    }
+    let parts = if x.device().is_autodiff() && !products::has_kernels(&x.device(), x.dtype()) {
         parts(batch, tokens, [from, to])
     } else {
         1
     };
     let product = match parts {
-        1 => x.reshape([batch * tokens, from]).matmul(weight).unsqueeze(),
+        1 => products::project(x.reshape([batch * tokens, from]), weight).unsqueeze(),
         _ => x
             .reshape([parts, batch * tokens / parts, from])
             .matmul(weight.unsqueeze::<3>()),
@@ -111,6 +121,12 @@ pub(super) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
 /// - `x`: `[batch, tokens, width]`, and so is the result
 pub(super) fn layer_norm(norm: &LayerNorm, epsilon: f64, x: Tensor<3>) -> Tensor<3> {
     if !x.device().is_autodiff() {
+        #[cfg(feature = "gpu")]
+        if let Some(beta) = &norm.beta
+            && clip_cube::norms(&x.device(), x.dtype(), norm.gamma.lazy_shape()[0])
+        {
+            return clip_cube::norm(x, norm.gamma.val(), beta.val(), epsilon).0;
+        }
         return super::block::layer_norm(norm, x);
     }
     let [batch, _, _] = x.dims();

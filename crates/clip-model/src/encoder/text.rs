@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{Activation, Chain, ResidualAttentionBlock, TextEnd, Transformer, block::layer_norm};
-use crate::{Init, ProjType, TextConfig, TextPool};
+use crate::{Init, ProjType, TextConfig, TextPool, products};
 
 /// The text transformer of the paper, causal and pooled at the end-of-text token, or SigLIP's, which is neither.
 ///
@@ -94,7 +94,7 @@ impl TextProjection {
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Matrix(matrix) => x.matmul(matrix.val()),
+            Self::Matrix(matrix) => products::project(x, matrix.val()),
             Self::Linear(linear) => linear.forward(x),
         }
     }

@@ -9,7 +9,7 @@ use super::{
     block::{LAYER_NORM_EPSILON, layer_norm},
     sequences,
 };
-use crate::{Init, VisionConfig, VisionPool};
+use crate::{Init, VisionConfig, VisionPool, products};
 
 /// The vision transformer of the paper: patches, a class token, `ln_pre`, blocks, `ln_post`, a projection.
 ///
@@ -80,7 +80,7 @@ impl PatchEmbedding {
             .reshape([batch * count, pixels])
             .cast(weight.dtype());
         let weight = weight.reshape([features, pixels]);
-        let embedded = rows.matmul(weight.transpose());
+        let embedded = products::project(rows, weight.transpose());
         let embedded = match &self.bias {
             Some(bias) => embedded + bias.val().unsqueeze(),
             None => embedded,
@@ -162,7 +162,7 @@ impl VisionTransformer {
     /// - `keep`: `[batch, kept]`, indices of the patches to keep (patch dropout), or all of them
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<2> {
-        self.forward_features(images, keep).matmul(self.proj.val())
+        products::project(self.forward_features(images, keep), self.proj.val())
     }
 
     /// Features of each image before the projection, what the paper's linear probes use.
@@ -203,7 +203,7 @@ impl VisionTransformer {
         let x = sequences::layer_norm(&self.ln_post, LAYER_NORM_EPSILON, x);
         let [batch, tokens, width] = x.dims();
         let first = x.clone().narrow(1, 0, 1).reshape([batch, width]);
-        let features = first.matmul(self.proj.val());
+        let features = products::project(first, self.proj.val());
         (features, x.narrow(1, 1, tokens - 1))
     }
 
@@ -279,7 +279,7 @@ impl Chain for VisionTransformer {
     }
 
     fn head(&self, x: Tensor<3>, _input: &Self::Input) -> Tensor<2> {
-        self.pooled(x).matmul(self.proj.val())
+        products::project(self.pooled(x), self.proj.val())
     }
 }
 

@@ -1,6 +1,7 @@
 use burn::tensor::Tensor;
 
 use super::{ContrastiveBatch, ContrastiveGradients};
+use crate::products;
 
 /// Scores that a tile holds unless told otherwise, in 32 MiB of f32. At batch 32,768 that is 256 rows, and all that
 /// lives beside it stays under half a gigabyte; up to batch 2,896 it is the whole matrix, which is then kept.
@@ -104,7 +105,7 @@ impl Scores {
         let rows = self.tile_rows.min(self.batch() - start);
         let image = self.image.rows.clone().narrow(0, start, rows) * self.factor.clone();
         let logits = self.kept.clone().unwrap_or_else(|| {
-            let logits = image.clone().matmul(self.text.rows.clone().transpose());
+            let logits = product(image.clone(), self.text.rows.clone(), (false, true));
             match &self.bias {
                 Some(bias) => logits + bias.clone(),
                 None => logits,
@@ -119,9 +120,10 @@ impl Scores {
 
     /// Adds the part of a tile, given its `image` and the loss's derivative by its logits, `[rows, batch]`.
     pub(super) fn back(&self, image: Tensor<2>, by_logits: Tensor<2>, sum: &mut ByOperands) {
+        let text = self.text.rows.clone();
         sum.image
-            .push(by_logits.clone().matmul(self.text.rows.clone()));
-        let part = by_logits.transpose().matmul(image);
+            .push(product(by_logits.clone(), text, (false, false)));
+        let part = product(by_logits, image, (true, false));
         sum.text = Some(match sum.text.take() {
             Some(sum) => sum + part,
             None => part,
@@ -184,4 +186,8 @@ impl Unit {
         let along = (by_rows.clone() * self.rows.clone()).sum_dim(1);
         (by_rows - self.rows * along) / self.norm
     }
+}
+/// One matrix by another; of either a matrix may lie by columns.
+fn product(left: Tensor<2>, right: Tensor<2>, by_column: (bool, bool)) -> Tensor<2> {
+    products::multiply(left.unsqueeze(), right.unsqueeze(), by_column).squeeze_dim(0)
 }

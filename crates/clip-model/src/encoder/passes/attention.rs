@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 use burn::tensor::{DType, Device, Tensor, activation, s};
 
 use super::layers::linear;
-use crate::encoder::MultiHeadAttention;
+use crate::{encoder::MultiHeadAttention, products::multiply};
 
 /// Keys of a sequence are brought to a multiple of it: then each row of scores begins where a GPU reads 16 bytes at once.
 const KEYS: usize = 8;
@@ -140,18 +140,13 @@ impl MultiHeadAttention {
         let keys_and_values = keys_and_values.reshape([2 * matrices, keys, head_width]);
         let dtype = queries.dtype();
         let attention = |part| keys_and_values.clone().narrow(0, part * matrices, matrices);
-        let scores = queries
-            .clone()
-            .matmul(attention(0).transpose())
-            .cast(DType::F32);
+        let scores = multiply(queries.clone(), attention(0), (false, true)).cast(DType::F32);
         let scores = match mask.filled_up() {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
         let weights = activation::softmax(scores, 2).cast(dtype);
-        let mixed = weights
-            .clone()
-            .matmul(attention(1))
+        let mixed = multiply(weights.clone(), attention(1), (false, false))
             .reshape([batch, heads, tokens, head_width])
             .swap_dims(1, 2)
             .reshape([batch, tokens, width]);
@@ -191,16 +186,14 @@ impl MultiHeadAttention {
             .reshape([matrices, tokens, head_width]);
         let keys = keys_and_values.clone().narrow(0, 0, matrices);
         let values = keys_and_values.narrow(0, matrices, matrices);
-        let by_values = weights.clone().transpose().matmul(by_mixed.clone());
-        let by_weights = by_mixed.matmul(values.transpose()).cast(DType::F32);
+        let by_values = multiply(weights.clone(), by_mixed.clone(), (true, false));
+        let by_weights = multiply(by_mixed, values, (false, true)).cast(DType::F32);
         let weights = weights.cast(DType::F32);
         let weighted = weights.clone() * by_weights;
         let by_scores = (weighted.clone() - weights * weighted.sum_dim(2)).cast(dtype);
-        let by_queries = by_scores
-            .clone()
-            .matmul(keys)
+        let by_queries = multiply(by_scores.clone(), keys, (false, false))
             .div_scalar((head_width as f64).sqrt());
-        let by_keys = by_scores.transpose().matmul(queries);
+        let by_keys = multiply(by_scores, queries, (true, false));
         let parts = [by_queries, by_keys, by_values].map(|part| {
             // Keys beyond the tokens are not there.
             part.narrow(1, 0, tokens)
