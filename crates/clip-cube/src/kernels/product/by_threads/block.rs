@@ -1,5 +1,8 @@
 //! A cube's square of a product: what it takes of both matrices step by step, and the sums of it.
 
+// Arrays are names of registers to the kernels' compiler.
+#![allow(clippy::trivially_copy_pass_by_ref)]
+
 use burn::cubecl::{self, prelude::*};
 
 use super::{
