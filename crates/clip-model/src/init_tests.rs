@@ -5,8 +5,8 @@ use burn::{module::Module, tensor::Device};
 use crate::{
     Clip, ClipConfig, Init,
     encoder::{
-        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, Eva, EvaFamily, EvaShape, FastVit,
-        FastVitShape, FastVitStageShape, ImageEncoder, SiglipShape, SiglipVisionTransformer,
+        Activation, ConvNeXt, ConvNeXtShape, Eva, EvaFamily, EvaShape, FastVit, FastVitShape,
+        FastVitStageShape, ImageEncoder, SiglipShape, SiglipVisionTransformer, TimmProjection,
         TimmVisionTransformer, TimmVitShape, TimmVitStem,
     },
     weights::named_params,
@@ -294,7 +294,7 @@ fn a_convnext_begins_as_timms() {
         depths: [1, 2, 1, 1],
         channels: [4, 8, 12, 16],
         epsilon: 1e-6,
-        projection: ConvNeXtProjection::Mlp,
+        projection: TimmProjection::Mlp,
     };
     let init = &mut Init::new(0, &Device::flex());
     let mut model = Clip::init(&config(vision), init);

@@ -1,6 +1,6 @@
 //! timm's `ConvNeXt`, with OpenCLIP's projection.
 
-use clip_model::encoder::{Activation, ConvNeXtProjection, ConvNeXtShape};
+use clip_model::encoder::{Activation, ConvNeXtShape, TimmProjection};
 
 use crate::{
     graph::{Graph, Value},
@@ -33,8 +33,8 @@ pub(crate) fn convnext(graph: &mut Graph<'_>, pixels: &Value, shape: &ConvNeXtSh
     let features = graph.mean(&x, &[2, 3], false); // [batch, channels]
     let features = graph.layer_norm(&features, "visual.trunk.head.norm.", shape.epsilon);
     match shape.projection {
-        ConvNeXtProjection::Linear => graph.linear(&features, "visual.head.proj."),
-        ConvNeXtProjection::Mlp => {
+        TimmProjection::Linear => graph.linear(&features, "visual.head.proj."),
+        TimmProjection::Mlp => {
             let names = ["visual.head.mlp.fc1.", "visual.head.mlp.fc2."];
             graph.mlp(&features, names, Activation::Gelu)
         }

@@ -5,9 +5,7 @@ use serde_json::Value;
 use super::{Tower, VisionConfig, invalid, unsupported};
 use crate::{
     ModelError,
-    encoder::{
-        ConvNeXtProjection, ConvNeXtShape, EvaShape, FastVitShape, SiglipShape, TimmVitShape,
-    },
+    encoder::{ConvNeXtShape, EvaShape, FastVitShape, SiglipShape, TimmProjection, TimmVitShape},
 };
 
 /// What a `ConvNeXt` divides a side by: 4 in its stem, 2 in three stages.
@@ -17,8 +15,8 @@ impl VisionConfig {
     /// The image encoder that timm has a name for.
     pub(super) fn timm_tower(&self, name: &str) -> Option<Tower> {
         let projection = match self.timm_proj.as_deref() {
-            Some("mlp") => ConvNeXtProjection::Mlp,
-            _ => ConvNeXtProjection::Linear,
+            Some("mlp") => TimmProjection::Mlp,
+            _ => TimmProjection::Linear,
         };
         let siglip = SiglipShape::by_timm_name(name).map(Tower::Siglip);
         siglip
