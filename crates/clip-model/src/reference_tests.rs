@@ -5,6 +5,7 @@ mod coca;
 mod eva;
 mod hugging_face_text;
 mod mobileclip;
+mod vitamin;
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -22,6 +22,7 @@ mod text_encoder;
 mod timm_head;
 mod timm_vit;
 mod vision;
+mod vitamin;
 
 pub use activation::Activation;
 pub use attention::MultiHeadAttention;
@@ -64,3 +65,7 @@ pub use timm_vit::{
     TimmVitTrunk,
 };
 pub use vision::{PatchEmbedding, VisionTransformer};
+pub use vitamin::{
+    GeGlu, HybridEmbed, MbConvBlock, MbConvStages, MbConvStem, PooledPath, StridedConv,
+    VITAMIN_DEPTHS, VITAMIN_EPSILON, ViTamin, ViTaminBlock, ViTaminShape, ViTaminTrunk,
+};
