@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo::{self, Usage};
 
 /// The paper's models, one with each of timm's image encoders, and one that writes captions.
-const PRESETS: [&str; 18] = [
+const PRESETS: [&str; 19] = [
     "RN50",
     "RN101",
     "RN50x4",
@@ -25,6 +25,7 @@ const PRESETS: [&str; 18] = [
     "MobileCLIP-S1",
     "MobileCLIP-B",
     "MobileCLIP2-S4",
+    "ViTamin-B",
     "coca_ViT-B-32",
 ];
 

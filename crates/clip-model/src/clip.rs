@@ -118,6 +118,11 @@ impl Clip {
                 let projected = encoder.trunk.head.forward(unprojected.clone());
                 [unprojected, projected]
             }
+            ImageEncoder::ViTamin(encoder) => {
+                let unprojected = encoder.forward_features(images);
+                let projected = encoder.head.forward(unprojected.clone());
+                [unprojected, projected]
+            }
             encoder => {
                 let features = encoder.forward(images);
                 [features.clone(), features]

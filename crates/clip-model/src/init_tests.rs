@@ -5,9 +5,9 @@ use burn::{module::Module, tensor::Device};
 use crate::{
     Clip, ClipConfig, Init,
     encoder::{
-        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, Eva, EvaFamily, EvaShape, FastVit,
-        FastVitShape, FastVitStageShape, ImageEncoder, SiglipShape, SiglipVisionTransformer,
-        TimmVisionTransformer, TimmVitShape, TimmVitStem,
+        Activation, ConvNeXt, ConvNeXtShape, Eva, EvaFamily, EvaShape, FastVit, FastVitShape,
+        FastVitStageShape, ImageEncoder, SiglipShape, SiglipVisionTransformer, TimmProjection,
+        TimmVisionTransformer, TimmVitShape, TimmVitStem, ViTamin, ViTaminShape,
     },
     weights::named_params,
 };
@@ -188,6 +188,28 @@ fn timm_vit(name: &str, shape: &[usize]) -> Expected {
     }
 }
 
+fn vitamin(name: &str, shape: &[usize]) -> Expected {
+    let end = |suffix: &str| name.ends_with(suffix);
+    // Of a convolution whose groups are one channel each, 9.
+    let fan_out = |depthwise| {
+        if depthwise {
+            9
+        } else {
+            shape[0] * shape[2] * shape[3]
+        }
+    };
+    match name {
+        "head.proj.weight" => Uniform(VISION_WIDTH.powf(-0.5)),
+        // PyTorch's default, from 8 channels.
+        "trunk.patch_embed.backbone.pool.proj.weight"
+        | "trunk.patch_embed.backbone.pool.proj.bias" => Uniform((9.0 * 8.0_f64).powf(-0.5)),
+        "trunk.pos_embed" => Normal(0.02),
+        _ if shape.len() == 4 => Normal((2.0 / fan_out(end("kxk.weight")) as f64).sqrt()),
+        _ if shape.len() == 2 => Normal(0.02),
+        _ => Constant(f64::from(u8::from(end("weight")))), // norms, and other biases
+    }
+}
+
 fn fan_in(shape: &[usize]) -> f64 {
     shape[1..].iter().product::<usize>() as f64
 }
@@ -294,7 +316,7 @@ fn a_convnext_begins_as_timms() {
         depths: [1, 2, 1, 1],
         channels: [4, 8, 12, 16],
         epsilon: 1e-6,
-        projection: ConvNeXtProjection::Mlp,
+        projection: TimmProjection::Mlp,
     };
     let init = &mut Init::new(0, &Device::flex());
     let mut model = Clip::init(&config(vision), init);
@@ -374,4 +396,22 @@ fn mobile_clips_begin_as_timms() {
         model.visual = ImageEncoder::TimmVit(TimmVisionTransformer::init(&shape, 48, init));
         check(&model, timm_vit);
     }
+}
+
+#[test]
+fn a_vitamin_begins_as_timms() {
+    let vision =
+        r#"{"image_size": 16, "layers": 1, "width": 48, "head_width": 16, "patch_size": 4}"#;
+    let shape = ViTaminShape {
+        image_size: Some(64),
+        channels: [4, 8],
+        width: 48,
+        layers: 2,
+        heads: 3,
+        projection: TimmProjection::Linear,
+    };
+    let init = &mut Init::new(0, &Device::flex());
+    let mut model = Clip::init(&config(vision), init);
+    model.visual = ImageEncoder::ViTamin(ViTamin::init(&shape, 48, init));
+    check(&model, vitamin);
 }

@@ -6,12 +6,18 @@ use serde::Deserialize;
 
 use crate::{Preprocess, presets};
 
-/// A model of the Hugging Face hub, alone where images are made ready for it as for the paper's.
+/// A model of the Hugging Face hub, alone where OpenCLIP finds the file by itself and images are made ready for it as for the
+/// paper's.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entry {
     Hub(String),
-    WithPreprocess { hub: String, preprocess: Preprocess },
+    Other {
+        hub: String,
+        file: Option<String>,
+        #[serde(default)]
+        preprocess: Preprocess,
+    },
 }
 
 /// By preset, then tag (`tests/reference/published.py`).
@@ -29,6 +35,8 @@ pub struct Published {
     pub tag: &'static str,
     /// The model of the Hugging Face hub that has them, `ORGANISATION/NAME`.
     pub hub: &'static str,
+    /// The file of weights there, where OpenCLIP names it: then what lies beside it is in a layout of others.
+    pub file: Option<&'static str>,
     /// How OpenCLIP makes images ready for them.
     pub preprocess: Preprocess,
 }
@@ -43,14 +51,19 @@ pub fn of(preset: &str) -> impl Iterator<Item = Published> {
     let of_preset = PUBLISHED.get_key_value(preset).into_iter();
     of_preset.flat_map(|(preset, tags)| {
         tags.iter().map(|(tag, entry)| {
-            let (hub, preprocess) = match entry {
-                Entry::Hub(hub) => (hub, Preprocess::default()),
-                Entry::WithPreprocess { hub, preprocess } => (hub, *preprocess),
+            let (hub, file, preprocess) = match entry {
+                Entry::Hub(hub) => (hub, None, Preprocess::default()),
+                Entry::Other {
+                    hub,
+                    file,
+                    preprocess,
+                } => (hub, file.as_deref(), *preprocess),
             };
             Published {
                 preset,
                 tag,
                 hub,
+                file,
                 preprocess,
             }
         })
@@ -70,7 +83,12 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].hub, "laion/CLIP-ViT-B-32-laion2B-s34B-b79K");
         assert_eq!(found[0].preprocess, Preprocess::default());
+        assert_eq!(found[0].file, None);
         assert_eq!(of("ViT-Nano-6-36").count(), 0);
+        let named = of("ViTamin-L-336").next().unwrap();
+        assert_eq!(named.hub, "jienengchen/ViTamin-L-336px");
+        assert_eq!(named.file, Some("pytorch_model.bin"));
+        assert_eq!(named.preprocess, Preprocess::default());
     }
 
     #[test]

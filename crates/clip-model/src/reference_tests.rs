@@ -5,6 +5,7 @@ mod coca;
 mod eva;
 mod hugging_face_text;
 mod mobileclip;
+mod vitamin;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,8 +18,8 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use crate::{
     Clip, ClipConfig, Init, Precision,
     encoder::{
-        Activation, ConvNeXt, ConvNeXtProjection, ConvNeXtShape, ImageEncoder, SiglipShape,
-        SiglipVisionTransformer,
+        Activation, ConvNeXt, ConvNeXtShape, ImageEncoder, SiglipShape, SiglipVisionTransformer,
+        TimmProjection,
     },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},
@@ -427,7 +428,7 @@ const SMALL_TEXT: &str = r#"{"embed_dim": 6, "vision_cfg": {"image_size": 8, "la
     "patch_size": 8}, "text_cfg": {"context_length": 4, "vocab_size": 10, "width": 4, "heads": 1, "layers": 1}}"#;
 
 /// The model of `small_convnext.py`, with one of OpenCLIP's projections.
-fn small_convnext(projection: ConvNeXtProjection, device: &Device) -> Clip {
+fn small_convnext(projection: TimmProjection, device: &Device) -> Clip {
     let shape = ConvNeXtShape {
         depths: [1, 2, 1, 1],
         channels: [4, 6, 8, 10],
@@ -451,13 +452,13 @@ const CONVNEXT_SIDE: usize = 70;
 #[test]
 fn convnext_agrees_with_open_clip() {
     let (golden, device) = (golden_convnext(), Device::default().autodiff());
-    let mut model = golden.load(small_convnext(ConvNeXtProjection::Mlp, &device));
+    let mut model = golden.load(small_convnext(TimmProjection::Mlp, &device));
     let images = pixels(3, CONVNEXT_SIDE, &device);
     golden.agrees(&model, images.clone());
 
     golden.has_been_kept(&model);
 
-    let linear = small_convnext(ConvNeXtProjection::Linear, &device);
+    let linear = small_convnext(TimmProjection::Linear, &device);
     let (ImageEncoder::ConvNeXt(encoder), ImageEncoder::ConvNeXt(linear)) =
         (&mut model.visual, linear.visual)
     else {
@@ -476,7 +477,7 @@ fn convnext_agrees_with_open_clip() {
 #[test]
 fn convnext_in_half_precision_is_close_to_open_clip() {
     let (golden, device) = (golden_convnext(), Device::default());
-    let model = golden.load(small_convnext(ConvNeXtProjection::Mlp, &device));
+    let model = golden.load(small_convnext(TimmProjection::Mlp, &device));
     let want = TensorData::new(golden.floats("image_features"), [3, 6]);
     let want = Tensor::<2>::from_data(want, &device);
     for (precision, least) in [(Precision::F16, 0.9999), (Precision::Bf16, 0.999)] {

@@ -1,6 +1,6 @@
 //! timm's `ConvNeXt`, with OpenCLIP's projection.
 
-use clip_model::encoder::{Activation, ConvNeXtProjection, ConvNeXtShape};
+use clip_model::encoder::{Activation, ConvNeXtShape};
 
 use crate::{
     graph::{Graph, Value},
@@ -14,11 +14,11 @@ use crate::{
 /// - returns `[batch, embed_dim]`
 pub(crate) fn convnext(graph: &mut Graph<'_>, pixels: &Value, shape: &ConvNeXtShape) -> Value {
     let x = graph.patches(pixels, "visual.trunk.stem.0.");
-    let mut x = norm(graph, &x, "visual.trunk.stem.1.", shape.epsilon);
+    let mut x = graph.channel_norm(&x, "visual.trunk.stem.1.", shape.epsilon);
     for (stage, depth) in shape.depths.into_iter().enumerate() {
         let prefix = format!("visual.trunk.stages.{stage}.");
         if stage > 0 {
-            x = norm(graph, &x, &format!("{prefix}downsample.0."), shape.epsilon);
+            x = graph.channel_norm(&x, &format!("{prefix}downsample.0."), shape.epsilon);
             x = graph.patches(&x, &format!("{prefix}downsample.1."));
         }
         for block in 0..depth {
@@ -32,13 +32,7 @@ pub(crate) fn convnext(graph: &mut Graph<'_>, pixels: &Value, shape: &ConvNeXtSh
     }
     let features = graph.mean(&x, &[2, 3], false); // [batch, channels]
     let features = graph.layer_norm(&features, "visual.trunk.head.norm.", shape.epsilon);
-    match shape.projection {
-        ConvNeXtProjection::Linear => graph.linear(&features, "visual.head.proj."),
-        ConvNeXtProjection::Mlp => {
-            let names = ["visual.head.mlp.fc1.", "visual.head.mlp.fc2."];
-            graph.mlp(&features, names, Activation::Gelu)
-        }
-    }
+    graph.timm_head(&features, shape.projection)
 }
 
 /// A depthwise convolution, then a norm and an MLP on each place, beside a residual path.
@@ -50,7 +44,7 @@ fn convnext_block(graph: &mut Graph<'_>, x: &Value, block: &str, epsilon: f64) -
         groups: graph.weights.shape(&format!("{conv_dw}weight"))[0],
     };
     let mixed = graph.convolution(x, &conv_dw, depthwise);
-    let mixed = channels_last(graph, &mixed);
+    let mixed = graph.channels_last(&mixed);
     let mixed = graph.layer_norm(&mixed, &format!("{block}norm."), epsilon);
     let names = [format!("{block}mlp.fc1."), format!("{block}mlp.fc2.")];
     let mixed = graph.mlp(
@@ -60,21 +54,6 @@ fn convnext_block(graph: &mut Graph<'_>, x: &Value, block: &str, epsilon: f64) -
     );
     let gamma = graph.weight(&format!("{block}gamma"));
     let mixed = graph.mul(&mixed, &gamma);
-    let mixed = channels_first(graph, &mixed);
+    let mixed = graph.channels_first(&mixed);
     graph.add(x, &mixed)
-}
-
-/// A layer norm of each place's channels, `[batch, channels, rows, columns]`.
-fn norm(graph: &mut Graph<'_>, x: &Value, prefix: &str, epsilon: f64) -> Value {
-    let x = channels_last(graph, x);
-    let normed = graph.layer_norm(&x, prefix, epsilon);
-    channels_first(graph, &normed)
-}
-
-fn channels_last(graph: &mut Graph<'_>, x: &Value) -> Value {
-    graph.transpose(x, &[0, 2, 3, 1])
-}
-
-fn channels_first(graph: &mut Graph<'_>, x: &Value) -> Value {
-    graph.transpose(x, &[0, 3, 1, 2])
 }

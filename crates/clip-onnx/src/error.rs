@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub enum OnnxError {
     /// There is no ONNX form of an encoder here.
     #[error(
-        "`{encoder}` can't be written as ONNX: CLIP's own encoders, SigLIP's, ConvNeXt's and MobileCLIP's can; \
+        "`{encoder}` can't be written as ONNX: CLIP's own encoders, SigLIP's, ConvNeXt's, MobileCLIP's and ViTamin's can; \
          `--format openclip` writes this model for OpenCLIP"
     )]
     NoForm {

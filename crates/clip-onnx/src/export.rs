@@ -18,6 +18,7 @@ use crate::{
     text::{text_transformer, tokens_axis},
     timm_vit::timm_vision_transformer,
     vision::vision_transformer,
+    vitamin::vitamin,
     weights::Weights,
 };
 
@@ -90,6 +91,7 @@ fn image_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
         Tower::ConvNeXt(shape) => convnext(&mut graph, &pixels, &shape),
         Tower::FastVit(shape) => fastvit(&mut graph, &pixels, &shape),
         Tower::TimmVit(shape) => timm_vision_transformer(&mut graph, &pixels, &shape),
+        Tower::ViTamin(shape) => vitamin(&mut graph, &pixels, &shape),
         Tower::Eva(_) => {
             let name = config.vision_cfg.timm_model_name.as_deref();
             return Err(OnnxError::no_form(name.unwrap_or("EVA")));

@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-use clip_model::encoder::{Activation, BATCH_NORM_EPSILON};
+use clip_model::encoder::{Activation, BATCH_NORM_EPSILON, TimmProjection};
 
 use crate::{
     graph::{Graph, Value},
@@ -48,6 +48,23 @@ impl Graph<'_> {
             ("epsilon", Attribute::Float(epsilon as f32)),
         ];
         self.node("LayerNormalization", &[x, &weight, &bias], &attributes)
+    }
+
+    /// A layer norm of each place's channels, `[batch, channels, rows, columns]`.
+    pub(crate) fn channel_norm(&mut self, x: &Value, prefix: &str, epsilon: f64) -> Value {
+        let x = self.channels_last(x);
+        let normed = self.layer_norm(&x, prefix, epsilon);
+        self.channels_first(&normed)
+    }
+
+    /// `[batch, channels, rows, columns]` to `[batch, rows, columns, channels]`.
+    pub(crate) fn channels_last(&mut self, x: &Value) -> Value {
+        self.transpose(x, &[0, 2, 3, 1])
+    }
+
+    /// `[batch, rows, columns, channels]` to `[batch, channels, rows, columns]`.
+    pub(crate) fn channels_first(&mut self, x: &Value) -> Value {
+        self.transpose(x, &[0, 3, 1, 2])
     }
 
     /// Of the second axis, by its running statistics.
@@ -145,6 +162,17 @@ impl Graph<'_> {
         let hidden = self.linear(x, c_fc);
         let hidden = self.activation(&hidden, activation);
         self.linear(&hidden, c_proj)
+    }
+
+    /// OpenCLIP's projection after timm's model.
+    pub(crate) fn timm_head(&mut self, x: &Value, projection: TimmProjection) -> Value {
+        match projection {
+            TimmProjection::Linear => self.linear(x, "visual.head.proj."),
+            TimmProjection::Mlp => {
+                let names = ["visual.head.mlp.fc1.", "visual.head.mlp.fc2."];
+                self.mlp(x, names, Activation::Gelu)
+            }
+        }
     }
 
     /// Each row divided by its Euclidean norm.

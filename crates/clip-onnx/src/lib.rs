@@ -28,6 +28,7 @@ mod text;
 mod timm_vit;
 mod transformer;
 mod vision;
+mod vitamin;
 mod weights;
 
 pub use self::{

@@ -263,6 +263,16 @@ fn mobile_clips_give_burns_features() {
     assert_burns_features(&small(json!({}), vit, json!({})));
 }
 
+/// The smallest; `tests/reference/onnx_parity.py` takes one without positions.
+#[test]
+fn vitamins_give_burns_features() {
+    for projection in ["linear", "mlp"] {
+        let vision = json!({"image_size": 224, "timm_model_name": "vitamin_small_224", "timm_pool": "",
+            "timm_proj": projection});
+        assert_burns_features(&small(json!({}), vision, json!({})));
+    }
+}
+
 #[test]
 fn a_batch_may_be_as_short_as_its_longest_caption() {
     let dir = tempfile::tempdir().unwrap();

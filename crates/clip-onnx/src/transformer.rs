@@ -11,7 +11,16 @@ pub(crate) struct Names {
     in_proj: &'static str,
     out_proj: &'static str,
     ln_2: &'static str,
-    mlp: [&'static str; 2],
+    mlp: MlpNames,
+}
+
+/// Those of one of two kinds of MLP.
+#[derive(Clone, Copy, Debug)]
+enum MlpNames {
+    /// Two layers around the non-linearity.
+    Plain([&'static str; 2]),
+    /// A norm, the gate before its non-linearity, what is let through, and the last layer.
+    Gated([&'static str; 4]),
 }
 
 /// Those of OpenCLIP's own towers.
@@ -20,7 +29,7 @@ pub(crate) const OPEN_CLIP: Names = Names {
     in_proj: "attn.in_proj_",
     out_proj: "attn.out_proj.",
     ln_2: "ln_2.",
-    mlp: ["mlp.c_fc.", "mlp.c_proj."],
+    mlp: MlpNames::Plain(["mlp.c_fc.", "mlp.c_proj."]),
 };
 
 /// Those of timm's.
@@ -29,7 +38,13 @@ pub(crate) const TIMM: Names = Names {
     in_proj: "attn.qkv.",
     out_proj: "attn.proj.",
     ln_2: "norm2.",
-    mlp: ["mlp.fc1.", "mlp.fc2."],
+    mlp: MlpNames::Plain(["mlp.fc1.", "mlp.fc2."]),
+};
+
+/// Those of timm's `ViTamin`.
+pub(crate) const VITAMIN: Names = Names {
+    mlp: MlpNames::Gated(["mlp.norm.", "mlp.w0.", "mlp.w1.", "mlp.w2."]),
+    ..TIMM
 };
 
 /// A stack of residual attention blocks.
@@ -67,10 +82,27 @@ impl Transformer {
         let mixed = layer_scaled(graph, mixed, &format!("{block}ls_1.gamma"));
         let x = graph.add(x, &mixed);
         let normed = graph.layer_norm(&x, &format!("{block}{ln_2}"), self.epsilon);
-        let [c_fc, c_proj] = self.names.mlp.map(|layer| format!("{block}{layer}"));
-        let mixed = graph.mlp(&normed, [&c_fc, &c_proj], self.activation);
+        let mixed = self.mlp(graph, &normed, block);
         let mixed = layer_scaled(graph, mixed, &format!("{block}ls_2.gamma"));
         graph.add(&x, &mixed)
+    }
+
+    fn mlp(&self, graph: &mut Graph<'_>, x: &Value, block: &str) -> Value {
+        match self.names.mlp {
+            MlpNames::Plain(layers) => {
+                let [c_fc, c_proj] = layers.map(|layer| format!("{block}{layer}"));
+                graph.mlp(x, [&c_fc, &c_proj], self.activation)
+            }
+            MlpNames::Gated(layers) => {
+                let [norm, gate, value, last] = layers.map(|layer| format!("{block}{layer}"));
+                let x = graph.layer_norm(x, &norm, self.epsilon);
+                let gate = graph.linear(&x, &gate);
+                let gate = graph.activation(&gate, self.activation);
+                let value = graph.linear(&x, &value);
+                let hidden = graph.mul(&gate, &value);
+                graph.linear(&hidden, &last)
+            }
+        }
     }
 
     /// Self-attention with one fused query-key-value product.

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clip_data::TOKENIZER_CONFIG_FILE;
-use clip_model::weights::{CONFIG_FILE, LAYOUTS, TOKENIZER_FILE};
+use clip_model::{
+    published::Published,
+    weights::{CONFIG_FILE, LAYOUTS, TOKENIZER_FILE},
+};
 use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
@@ -100,7 +103,7 @@ impl<'a> Download<'a> {
             .map(|file| file.rfilename.as_str())
             .collect();
         let has = |name: &str| files.contains(&name);
-        let Some((config, weights)) = layout(has, self.is_tagged()) else {
+        let Some((config, weights)) = layout(has, self.model.tag) else {
             bail!(
                 "{} at {} holds no model that can be imported, neither in OpenCLIP's layout nor in transformers': \
                  it has {}",
@@ -142,14 +145,10 @@ impl<'a> Download<'a> {
         }
     }
 
-    fn is_tagged(&self) -> bool {
-        self.model.tag.is_some()
-    }
-
     /// The weights in the cache, if all of them are.
     fn cached(&self) -> Option<PathBuf> {
         let cache = self.cache.repo(repository(self.model));
-        let (_, weights) = layout(|name| cache.get(name).is_some(), self.is_tagged())?;
+        let (_, weights) = layout(|name| cache.get(name).is_some(), self.model.tag)?;
         let path = cache.get(weights)?;
         let shards = shards(&path).ok()?;
         let whole = shards.iter().all(|shard| cache.get(shard).is_some());
@@ -255,17 +254,20 @@ fn repository(model: &HubModel) -> Repo {
 }
 
 /// The configuration and the weights to take, the first that are there. OpenCLIP has the configuration of what it knows by a
-/// tag, and some such have none with them.
+/// tag, and some such have none with them, or a file of their own and another's configuration beside it.
 fn layout(
     has: impl Fn(&str) -> bool,
-    is_tagged: bool,
+    tag: Option<Published>,
 ) -> Option<(Option<&'static str>, &'static str)> {
+    if let Some(file) = tag.and_then(|it| it.file) {
+        return has(file).then_some((None, file));
+    }
     let whole = LAYOUTS.iter().find_map(|(config, weights)| {
         let weights = weights.iter().find(|name| has(name) && has(config))?;
         Some((Some(*config), *weights))
     });
     let (_, open_clips) = LAYOUTS[0];
-    let bare = || open_clips.iter().find(|name| is_tagged && has(name));
+    let bare = || open_clips.iter().find(|name| tag.is_some() && has(name));
     whole.or_else(|| Some((None, *bare()?)))
 }
 
@@ -332,7 +334,20 @@ fn verify(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clip_model::published;
+
     use super::*;
+
+    #[test]
+    fn a_tag_may_name_a_file_beside_anothers_configuration() {
+        let named = published::of("ViTamin-S").next();
+        let files = ["config.json", "model.safetensors", "pytorch_model.bin"];
+        let has = |name: &str| files.contains(&name);
+        assert_eq!(layout(has, named), Some((None, "pytorch_model.bin")));
+        let others = Some((Some("config.json"), "model.safetensors"));
+        assert_eq!(layout(has, None), others);
+        assert_eq!(layout(|name| name == "config.json", named), None);
+    }
 
     #[test]
     fn an_index_names_files_beside_it_only() {

@@ -6,7 +6,8 @@ use super::{Tower, VisionConfig, invalid, unsupported};
 use crate::{
     ModelError,
     encoder::{
-        ConvNeXtProjection, ConvNeXtShape, EvaShape, FastVitShape, SiglipShape, TimmVitShape,
+        ConvNeXtShape, EvaShape, FastVitShape, SiglipShape, TimmProjection, TimmVitShape,
+        ViTaminShape,
     },
 };
 
@@ -17,8 +18,8 @@ impl VisionConfig {
     /// The image encoder that timm has a name for.
     pub(super) fn timm_tower(&self, name: &str) -> Option<Tower> {
         let projection = match self.timm_proj.as_deref() {
-            Some("mlp") => ConvNeXtProjection::Mlp,
-            _ => ConvNeXtProjection::Linear,
+            Some("mlp") => TimmProjection::Mlp,
+            _ => TimmProjection::Linear,
         };
         let siglip = SiglipShape::by_timm_name(name).map(Tower::Siglip);
         siglip
@@ -26,6 +27,7 @@ impl VisionConfig {
             .or_else(|| EvaShape::by_timm_name(name).map(Tower::Eva))
             .or_else(|| FastVitShape::by_timm_name(name).map(Tower::FastVit))
             .or_else(|| TimmVitShape::by_timm_name(name).map(Tower::TimmVit))
+            .or_else(|| ViTaminShape::by_timm_name(name, projection).map(Tower::ViTamin))
     }
 
     pub(super) fn validate_timm(
@@ -58,7 +60,10 @@ impl VisionConfig {
             }
         }
         let drop_path = self.timm_drop_path.unwrap_or(0.0);
-        let may_skip = matches!(tower, Tower::ConvNeXt(_) | Tower::TimmVit(_));
+        let may_skip = matches!(
+            tower,
+            Tower::ConvNeXt(_) | Tower::TimmVit(_) | Tower::ViTamin(_)
+        );
         for (key, value, implemented) in [
             ("vision_cfg.patch_dropout", self.patch_dropout, false),
             ("vision_cfg.timm_drop_path", drop_path, may_skip),
@@ -73,6 +78,10 @@ impl VisionConfig {
             Tower::TimmVit(shape) => (shape.image_size, embed_dim),
             // Its convolutions are padded, so that something is left of any image.
             Tower::FastVit(_) => return Ok(()),
+            Tower::ViTamin(shape) => match shape.image_size {
+                Some(image_size) => (image_size, embed_dim),
+                None => return Ok(()),
+            },
             _ if self.image_size < SMALLEST_CONVNEXT => {
                 let reason = format!(
                     "`vision_cfg.image_size` {} leaves nothing of an image: `{name}` divides it by {SMALLEST_CONVNEXT}",
@@ -144,6 +153,38 @@ mod tests {
                 "224,",
                 "256,",
                 "`vision_cfg.image_size` 256 does not fit",
+            ),
+        ] {
+            let json = json.replacen(from, to, 1);
+            let error = ClipConfig::from_json(&json, "x.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(refusal), "{refusal}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_vitamin_has_not_is_refused() {
+        let json = r#"{"embed_dim": 512, "vision_cfg": {"image_size": 224, "timm_model_name": "vitamin_base_224",
+            "timm_pool": "", "timm_drop_path": 0.1}, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}"#;
+        // Without positions, any size will do.
+        let unplaced = json.replace("vitamin_base_224", "vitamin_xlarge_384");
+        for json in [json, &unplaced, &json.replace("\"\"", "\"avg\"")] {
+            assert!(ClipConfig::from_json(json, "x.json").is_ok());
+        }
+        for (from, to, refusal) in [
+            ("\"\"", "\"token\"", "`vision_cfg.timm_pool` = \"token\""),
+            ("224,", "256,", "`vision_cfg.image_size` 256 does not fit"),
+            ("base_224", "base_256", "`vision_cfg.timm_model_name` = "),
+            (
+                "0.1",
+                "0.1, \"timm_proj\": \"none\"",
+                "`vision_cfg.timm_proj` = \"none\"",
+            ),
+            (
+                "0.1",
+                "0.1, \"patch_dropout\": 0.5",
+                "`vision_cfg.patch_dropout` = 0.5",
             ),
         ] {
             let json = json.replacen(from, to, 1);

@@ -9,7 +9,7 @@ use crate::{
     ModelError,
     encoder::{
         AttentionalPooler, ConvNeXtShape, EvaShape, FastVitShape, ModifiedResNet, SiglipShape,
-        SiglipVisionTransformer, TimmVitShape,
+        SiglipVisionTransformer, TimmVitShape, ViTaminShape,
     },
 };
 
@@ -70,27 +70,28 @@ pub struct VisionConfig {
     /// Share of patch tokens dropped in training, in `[0, 1)`.
     #[serde(default)]
     pub patch_dropout: f64,
-    /// Name of one of timm's SigLIP, `ConvNeXt`, `Eva`, `FastVit` or `MobileCLIP` models, whose numbers then count instead of
-    /// `layers`, `width`, `head_width`, `mlp_ratio` and `patch_size`.
+    /// Name of one of timm's SigLIP, `ConvNeXt`, `Eva`, `FastVit`, `MobileCLIP` or `ViTamin` models, whose numbers then count
+    /// instead of `layers`, `width`, `head_width`, `mlp_ratio` and `patch_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_model_name: Option<String>,
     /// How timm's model makes features of tokens or places: `map` (attention) of a SigLIP model and a Perception Encoder,
     /// `token` (the class token's) of EVA and of `MobileCLIP`'s vision transformers, `avg` (OpenCLIP's default) of a `FastVit`,
-    /// and of a `ConvNeXt`, where an empty name means it too.
+    /// and of a `ConvNeXt` or a `ViTamin`, where an empty name means it too.
     #[serde(
         default = "default_timm_pool",
         skip_serializing_if = "is_default_timm_pool"
     )]
     pub timm_pool: Option<String>,
-    /// What follows timm's model: `none` after a SigLIP model, `linear` (OpenCLIP's default) or `mlp` after a `ConvNeXt`, and
-    /// `null` after the others, which have a projection of their own.
+    /// What follows timm's model: `none` after a SigLIP model, `linear` (OpenCLIP's default) or `mlp` after a `ConvNeXt` or a
+    /// `ViTamin`, and `null` after the others, which have a projection of their own.
     #[serde(
         default = "default_timm_proj",
         skip_serializing_if = "is_default_timm_proj"
     )]
     pub timm_proj: Option<String>,
     /// Share of images that skip the last block in training, rising from 0 at the first (stochastic depth: Huang et al.
-    /// 2016). It is accepted of a `ConvNeXt` and a vision transformer of `MobileCLIP`, and kept for OpenCLIP, but not done here: no block is ever skipped.
+    /// 2016). It is accepted of a `ConvNeXt`, a `ViTamin` and a vision transformer of `MobileCLIP`, and kept for OpenCLIP, but
+    /// not done here: no block is ever skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_drop_path: Option<f64>,
     #[serde(flatten)]
@@ -207,6 +208,8 @@ pub enum Tower {
     FastVit(FastVitShape),
     /// timm's vision transformer of `MobileCLIP`.
     TimmVit(TimmVitShape),
+    /// timm's convolutions before a transformer, with OpenCLIP's projection.
+    ViTamin(ViTaminShape),
 }
 
 impl VisionConfig {
@@ -264,6 +267,7 @@ impl VisionConfig {
             Tower::Eva(shape) => shape.num_params(embed_dim),
             Tower::FastVit(shape) => shape.num_params(embed_dim),
             Tower::TimmVit(shape) => shape.num_params(embed_dim),
+            Tower::ViTamin(shape) => shape.num_params(embed_dim),
             Tower::ModifiedResNet(stages) => ModifiedResNet::num_params(self, stages, embed_dim),
             Tower::VisionTransformer { layers } => {
                 let norms = if self.no_ln_pre { 1 } else { 2 };

@@ -5,7 +5,7 @@ use burn::{
 
 use super::{
     Activation, BatchStatistics, ConvNeXt, Eva, FastVit, ModifiedResNet, SiglipVisionTransformer,
-    Statistics, TimmVisionTransformer, VisionTransformer,
+    Statistics, TimmVisionTransformer, ViTamin, VisionTransformer,
 };
 use crate::{Init, Tower, VisionConfig};
 
@@ -27,6 +27,8 @@ pub enum ImageEncoder {
     FastVit(FastVit),
     /// timm's vision transformer of `MobileCLIP`.
     TimmVit(TimmVisionTransformer),
+    /// timm's convolutions before a transformer, with OpenCLIP's projection.
+    ViTamin(ViTamin),
 }
 
 impl ImageEncoder {
@@ -50,6 +52,7 @@ impl ImageEncoder {
             Tower::TimmVit(shape) => {
                 Self::TimmVit(TimmVisionTransformer::init(&shape, embed_dim, init))
             }
+            Tower::ViTamin(shape) => Self::ViTamin(ViTamin::init(&shape, embed_dim, init)),
         }
     }
 
@@ -67,6 +70,7 @@ impl ImageEncoder {
             Self::Eva(encoder) => encoder.forward(images),
             Self::FastVit(encoder) => encoder.forward(images, &mut Statistics::Running),
             Self::TimmVit(encoder) => encoder.forward(images, &mut Statistics::Running),
+            Self::ViTamin(encoder) => encoder.forward(images),
         }
     }
 
@@ -138,6 +142,10 @@ impl ImageEncoder {
                 let features = encoder.forward(images, &mut statistics);
                 (features, statistics.of_batch())
             }
+            Self::ViTamin(encoder) => {
+                assert!(keep.is_none(), "a ViTamin drops no patches");
+                (encoder.forward(images), BatchStatistics::default())
+            }
         }
     }
 
@@ -156,6 +164,7 @@ impl ImageEncoder {
             Self::Eva(encoder) => Self::Eva(encoder.lock(unlocked_groups)),
             Self::FastVit(encoder) => Self::FastVit(encoder.lock(unlocked_groups)),
             Self::TimmVit(encoder) => Self::TimmVit(encoder.lock(unlocked_groups)),
+            Self::ViTamin(encoder) => Self::ViTamin(encoder.lock(unlocked_groups)),
         }
     }
 
@@ -165,7 +174,11 @@ impl ImageEncoder {
             Self::ModifiedResNet(encoder) => encoder.update_running_statistics(found),
             Self::FastVit(encoder) => encoder.update_running_statistics(found),
             Self::TimmVit(encoder) => encoder.update_running_statistics(found),
-            Self::VisionTransformer(_) | Self::Siglip(_) | Self::ConvNeXt(_) | Self::Eva(_) => {}
+            Self::VisionTransformer(_)
+            | Self::Siglip(_)
+            | Self::ConvNeXt(_)
+            | Self::Eva(_)
+            | Self::ViTamin(_) => {}
         }
     }
 }

@@ -8,6 +8,7 @@ mod block;
 mod chain;
 mod coca;
 mod convnext;
+mod convolution;
 mod eva;
 mod fastvit;
 mod hugging_face;
@@ -18,8 +19,10 @@ mod sequences;
 mod siglip;
 mod text;
 mod text_encoder;
+mod timm_head;
 mod timm_vit;
 mod vision;
+mod vitamin;
 
 pub use activation::Activation;
 pub use attention::MultiHeadAttention;
@@ -32,9 +35,10 @@ pub use coca::{
     MultimodalTransformer, PoolerAttention, PoolerProjections,
 };
 pub use convnext::{
-    ConvNeXt, ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtHead, ConvNeXtNorm, ConvNeXtProjection,
-    ConvNeXtShape, ConvNeXtStage, ConvNeXtStem, ConvNeXtTrunk, DepthwiseConvolution,
+    ConvNeXt, ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtNorm, ConvNeXtShape, ConvNeXtStage,
+    ConvNeXtStem, ConvNeXtTrunk,
 };
+pub use convolution::BiasedConvolution;
 pub use eva::{
     Eva, EvaAttention, EvaBlock, EvaFamily, EvaMlp, EvaProjections, EvaShape, EvaTrunk,
     FusedProjections, SeparateProjections, SwiGlu,
@@ -42,7 +46,7 @@ pub use eva::{
 pub use fastvit::{
     AttentionBlock, ChannelScale, ConvMlp, ConvNorm, FASTVIT_EPSILON, FastVit, FastVitBlock,
     FastVitDownsample, FastVitHead, FastVitNorm, FastVitShape, FastVitStage, FastVitStageShape,
-    FastVitTrunk, LargeKernelConvolution, MobileOneBlock, Pointwise, PositionEncoding, RepMixer,
+    FastVitTrunk, LargeKernelConvolution, MobileOneBlock, PositionEncoding, RepMixer,
     RepMixerBlock, SqueezeExcite,
 };
 pub use hugging_face::{
@@ -55,8 +59,13 @@ pub use passes::{BlockGradients, Kept, ScoreMask};
 pub use siglip::{AttentionPoolLatent, SIGLIP_EPSILON, SiglipShape, SiglipVisionTransformer};
 pub use text::{EmbeddedCaptions, TextProjection, TextTransformer};
 pub use text_encoder::{TextEncoder, TextEnd};
+pub use timm_head::{TimmHead, TimmProjection};
 pub use timm_vit::{
     ConvStem, ConvStemLayer, TimmPatchEmbed, TimmVisionTransformer, TimmVitShape, TimmVitStem,
     TimmVitTrunk,
 };
 pub use vision::{PatchEmbedding, VisionTransformer};
+pub use vitamin::{
+    GeGlu, HybridEmbed, MbConvBlock, MbConvStages, MbConvStem, PooledPath, StridedConv,
+    VITAMIN_DEPTHS, VITAMIN_EPSILON, ViTamin, ViTaminBlock, ViTaminShape, ViTaminTrunk,
+};

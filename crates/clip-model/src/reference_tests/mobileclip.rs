@@ -19,8 +19,8 @@ use crate::{
     weights::named_params,
 };
 
-/// The text encoder of the script; timm has no name for so small an image encoder.
-const TEXT: &str = r#"{"embed_dim": 6, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8, "head_width": 8,
+/// The text encoder of the script, and of `small_vitamin.py`; timm has no name for so small an image encoder.
+pub(super) const TEXT: &str = r#"{"embed_dim": 6, "vision_cfg": {"image_size": 8, "layers": 1, "width": 8, "head_width": 8,
     "patch_size": 8}, "text_cfg": {"context_length": 4, "vocab_size": 10, "width": 4, "heads": 1, "layers": 1,
     "no_causal_mask": true}}"#;
 
@@ -95,9 +95,8 @@ fn golden(prefix: &'static str) -> Golden {
     Golden::open(file, prefix)
 }
 
-/// The loss, with the texts of all models, whose features agree.
-fn loss(model: &Clip, image: Tensor<2>) -> Tensor<1> {
-    let texts = golden("");
+/// The loss, with the texts of all of a file's models, whose features agree.
+pub(super) fn loss(texts: &Golden, model: &Clip, image: Tensor<2>) -> Tensor<1> {
     let text = model.encode_text(texts.tokens(&model.device()));
     let expected = texts.floats("text_features");
     assert_close(l2_normalize(text.clone()), &expected, "text features");
@@ -106,7 +105,11 @@ fn loss(model: &Clip, image: Tensor<2>) -> Tensor<1> {
 }
 
 /// Tensors by name are those that a file has one after the other.
-fn all_agree<'a>(got: impl Iterator<Item = (&'a String, &'a Vec<f32>)>, want: &[f32], what: &str) {
+pub(super) fn all_agree<'a>(
+    got: impl Iterator<Item = (&'a String, &'a Vec<f32>)>,
+    want: &[f32],
+    what: &str,
+) {
     let rest = got.fold(want, |want, (name, got)| {
         let (of_name, rest) = want.split_at(got.len());
         assert_values_close(got, of_name, &format!("{what} {name}"));
@@ -136,12 +139,12 @@ fn running_statistics(model: &Clip) -> BTreeMap<String, Vec<f32>> {
 fn mobile_clips_agree_with_open_clip_in_training_and_after() {
     let device = Device::default().autodiff();
     for (kind, side) in KINDS {
-        let (golden, model) = (golden(kind), load(kind, side, &device));
+        let (texts, golden, model) = (golden(""), golden(kind), load(kind, side, &device));
         let images = pixels(4, side, &device);
         let (image, statistics) = model.encode_image_in_training(images.clone(), None);
         let expected = golden.floats("image_features");
         assert_close(l2_normalize(image.clone()), &expected, kind);
-        let found = loss(&model, image);
+        let found = loss(&texts, &model, image);
         let expected = golden.floats("loss");
         assert_close(found.clone().unsqueeze(), &expected, kind);
         gradients_agree(&golden, &model, &found, "grads");
@@ -154,7 +157,7 @@ fn mobile_clips_agree_with_open_clip_in_training_and_after() {
         let expected = golden.floats("eval.image_features");
         let image = model.encode_image(images.clone());
         assert_close(l2_normalize(image.clone()), &expected, kind);
-        gradients_agree(&golden, &model, &loss(&model, image), "eval.grads");
+        gradients_agree(&golden, &model, &loss(&texts, &model, image), "eval.grads");
         // Where a FastViT's branches are one convolution.
         let inference = l2_normalize(model.valid().encode_image(images.inner()));
         assert_close(inference, &expected, kind);

@@ -1,5 +1,5 @@
 """Writes ../../published.json: where OpenCLIP finds the published weights of each preset that is here too, by its tag, and
-what is other than CLIP's in how it makes images ready for them.
+what is other than CLIP's in how it makes images ready for them; and the file there, where OpenCLIP names one.
 
     pip install -r requirements.txt && python published.py
 """
@@ -14,9 +14,12 @@ CLIP = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD, "interpolation":
 
 
 def entry(about):
-    hub = about["hf_hub"].rstrip("/")
+    organisation, name, file = about["hf_hub"].split("/")
     preprocess = {key: about[key] for key, value in CLIP.items() if about.get(key, value) != value}
-    return {"hub": hub, "preprocess": preprocess} if preprocess else hub
+    details = {"file": file} if file else {}
+    details |= {"preprocess": preprocess} if preprocess else {}
+    hub = f"{organisation}/{name}"
+    return {"hub": hub} | details if details else hub
 
 
 presets = pathlib.Path("../../presets")
@@ -24,8 +27,8 @@ names = sorted(path.stem for path in presets.glob("*.json"))
 found = {}
 for name in names:
     tags = _PRETRAINED.get(name, {})
-    # One without a hub's model, or with a file of its own there, is found elsewhere.
-    hub = {tag: entry(about) for tag, about in tags.items() if about["hf_hub"].endswith("/")}
+    # One without a hub's model is found elsewhere.
+    hub = {tag: entry(about) for tag, about in tags.items() if about["hf_hub"]}
     if hub:
         found[name] = hub
 text = json.dumps({name: {tag: None for tag in tags} for name, tags in found.items()}, indent=1)

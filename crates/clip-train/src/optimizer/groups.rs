@@ -203,6 +203,12 @@ mod tests {
                 Layer::At(0),
             ),
             ("visual.trunk.head.weight", Layer::Head),
+            (
+                "visual.trunk.patch_embed.backbone.stages.1.3.conv1_1x1.weight",
+                Layer::At(0),
+            ),
+            ("visual.trunk.blocks.13.mlp.w0.weight", Layer::At(14)),
+            ("visual.trunk.fc_norm.gamma", Layer::Head),
             ("text.token_embedding.weight", Layer::At(0)),
             ("text.text_projection", Layer::Head),
             (

@@ -422,7 +422,8 @@ impl Encoded {
                 | ImageEncoder::ConvNeXt(_)
                 | ImageEncoder::Eva(_)
                 | ImageEncoder::FastVit(_)
-                | ImageEncoder::TimmVit(_) => None,
+                | ImageEncoder::TimmVit(_)
+                | ImageEncoder::ViTamin(_) => None,
             };
         }
         let mut tapes = self.text_tapes.into_iter();

@@ -1,12 +1,11 @@
 use burn::{
     module::{Module, Param},
-    nn::{LayerNorm, Linear},
-    tensor::{Tensor, module::conv2d, ops::ConvOptions},
+    nn::LayerNorm,
+    tensor::Tensor,
 };
 
 use super::{
-    super::{Activation, Mlp, PatchEmbedding, sequences},
-    ConvNeXtProjection, ConvNeXtShape,
+    super::{Activation, BiasedConvolution, Mlp, PatchEmbedding, sequences},
     shape::{KERNEL, MLP_RATIO},
 };
 use crate::Init;
@@ -46,8 +45,8 @@ pub struct ConvNeXtDownsample {
 /// A depthwise convolution, then a norm and an MLP on each place, beside a residual path.
 #[derive(Module, Debug)]
 pub struct ConvNeXtBlock {
-    /// Mixes places.
-    pub conv_dw: DepthwiseConvolution,
+    /// `[channels, 1, 7, 7]`: mixes places.
+    pub conv_dw: BiasedConvolution,
     /// Before the MLP.
     pub norm: LayerNorm,
     /// Mixes channels.
@@ -56,29 +55,11 @@ pub struct ConvNeXtBlock {
     pub scale: Param<Tensor<1>>,
 }
 
-/// A convolution of each channel by itself, padded so that it keeps the size.
-#[derive(Module, Debug)]
-pub struct DepthwiseConvolution {
-    /// `[channels, 1, 7, 7]`.
-    pub weight: Param<Tensor<4>>,
-    /// `[channels]`.
-    pub bias: Param<Tensor<1>>,
-}
-
 /// A norm by itself.
 #[derive(Module, Debug)]
 pub struct ConvNeXtNorm {
     /// The norm.
     pub norm: LayerNorm,
-}
-
-/// OpenCLIP's projection: one of the two.
-#[derive(Module, Debug)]
-pub struct ConvNeXtHead {
-    /// `[channels, embed_dim]`, without bias.
-    pub proj: Option<Linear>,
-    /// To `2 * embed_dim` hidden features, and to `embed_dim` without bias.
-    pub mlp: Option<Mlp>,
 }
 
 /// A convolution whose stride is its side, as timm initialises it.
@@ -89,29 +70,10 @@ pub(super) fn patches(from: usize, to: usize, side: usize, init: &mut Init) -> P
     }
 }
 
-impl DepthwiseConvolution {
-    pub(super) fn init(channels: usize, init: &mut Init) -> Self {
-        Self {
-            weight: init.normal([channels, 1, KERNEL, KERNEL], STD),
-            bias: init.constant([channels], 0.0),
-        }
-    }
-
-    /// # Shapes
-    /// - `x`: `[batch, rows, columns, channels]`, and so is the result
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let weight = self.weight.val();
-        let [channels, _, side, _] = weight.dims();
-        let options = ConvOptions::new([1, 1], [side / 2; 2], [1, 1], channels);
-        let x = x.permute([0, 3, 1, 2]); // [batch, channels, rows, columns]
-        conv2d(x, weight, Some(self.bias.val()), options).permute([0, 2, 3, 1])
-    }
-}
-
 impl ConvNeXtBlock {
     pub(super) fn init(channels: usize, epsilon: f64, init: &mut Init) -> Self {
         Self {
-            conv_dw: DepthwiseConvolution::init(channels, init),
+            conv_dw: BiasedConvolution::init_normal([channels, 1, KERNEL, KERNEL], 1, STD, init),
             norm: init.layer_norm(channels, epsilon),
             mlp: Mlp {
                 c_fc: init.linear_of_timm(channels, MLP_RATIO * channels, STD),
@@ -128,7 +90,8 @@ impl ConvNeXtBlock {
     /// - `x`: `[batch, rows, columns, channels]`, and so is the result
     pub fn forward(&self, x: Tensor<4>, epsilon: f64) -> Tensor<4> {
         let [batch, rows, columns, channels] = x.dims();
-        let mixed = self.conv_dw.forward(x.clone());
+        let mixed = self.conv_dw.forward(x.clone().permute([0, 3, 1, 2]));
+        let mixed = mixed.permute([0, 2, 3, 1]);
         let mixed = mixed.reshape([batch, rows * columns, channels]);
         let mixed = sequences::layer_norm(&self.norm, epsilon, mixed);
         let mixed = self.mlp.forward(mixed) * self.scale.val().unsqueeze();
@@ -148,43 +111,5 @@ impl ConvNeXtDownsample {
         let x = self.conv.forward(x.permute([0, 3, 1, 2]));
         let [.., channels] = x.dims();
         x.reshape([batch, rows / 2, columns / 2, channels])
-    }
-}
-
-impl ConvNeXtHead {
-    pub(super) fn init(shape: &ConvNeXtShape, embed_dim: usize, init: &mut Init) -> Self {
-        let features = shape.features();
-        let matrix = |from: usize, to: usize, init: &mut Init| Linear {
-            weight: init.uniform([from, to], (from as f64).powf(-0.5)),
-            bias: None,
-        };
-        match shape.projection {
-            ConvNeXtProjection::Linear => Self {
-                proj: Some(matrix(features, embed_dim, init)),
-                mlp: None,
-            },
-            ConvNeXtProjection::Mlp => Self {
-                proj: None,
-                mlp: Some(Mlp {
-                    c_fc: init.linear(features, 2 * embed_dim),
-                    c_proj: matrix(2 * embed_dim, embed_dim, init),
-                    activation: Activation::Gelu,
-                }),
-            },
-        }
-    }
-
-    /// # Shapes
-    /// - `x`: `[batch, channels]`
-    /// - returns `[batch, embed_dim]`
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = match &self.mlp {
-            Some(mlp) => mlp.forward(x.unsqueeze_dim(1)).squeeze_dim(1),
-            None => x,
-        };
-        match &self.proj {
-            Some(proj) => proj.forward(x),
-            None => x,
-        }
     }
 }

@@ -4,9 +4,6 @@ mod layers;
 mod network;
 mod shape;
 
-pub use layers::{
-    ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtHead, ConvNeXtNorm, ConvNeXtStage, ConvNeXtStem,
-    DepthwiseConvolution,
-};
+pub use layers::{ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtNorm, ConvNeXtStage, ConvNeXtStem};
 pub use network::{ConvNeXt, ConvNeXtTrunk};
-pub use shape::{ConvNeXtProjection, ConvNeXtShape};
+pub use shape::ConvNeXtShape;

@@ -4,9 +4,8 @@ use burn::{
 };
 
 use super::{
-    super::sequences,
-    ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtHead, ConvNeXtNorm, ConvNeXtShape, ConvNeXtStage,
-    ConvNeXtStem,
+    super::{TimmHead, sequences},
+    ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtNorm, ConvNeXtShape, ConvNeXtStage, ConvNeXtStem,
     layers::patches,
     shape::{STEM, STRIDE},
 };
@@ -23,7 +22,7 @@ pub struct ConvNeXt {
     /// timm's model, up to the norm after the pooling.
     pub trunk: ConvNeXtTrunk,
     /// Into the joint space.
-    pub head: ConvNeXtHead,
+    pub head: TimmHead,
 }
 
 /// timm's model.
@@ -72,7 +71,7 @@ impl ConvNeXt {
                 },
                 epsilon,
             },
-            head: ConvNeXtHead::init(shape, embed_dim, init),
+            head: TimmHead::init(shape.projection, shape.features(), embed_dim, init),
         }
     }
 
@@ -158,7 +157,7 @@ impl ConvNeXt {
 mod tests {
     use burn::tensor::Device;
 
-    use super::{super::ConvNeXtProjection, *};
+    use super::{super::super::TimmProjection, *};
 
     /// timm's groups, by `group_parameters(model, model.group_matcher())`.
     #[test]
@@ -167,7 +166,7 @@ mod tests {
             depths: [1, 2, 1, 1],
             channels: [2, 3, 4, 5],
             epsilon: 1e-6,
-            projection: ConvNeXtProjection::Linear,
+            projection: TimmProjection::Linear,
         };
         let device = Device::flex().autodiff();
         let model = ConvNeXt::init(&shape, 6, &mut Init::new(0, &device));

@@ -1,3 +1,5 @@
+use super::super::TimmProjection;
+
 /// Side of the stem's patches, in pixels. Liu et al. 2022, section 2.2.
 pub(super) const STEM: usize = 4;
 /// What a stage divides the side by that it gets. Liu et al. 2022, section 2.6.
@@ -17,21 +19,12 @@ pub struct ConvNeXtShape {
     /// Added to the variance in the norms.
     pub epsilon: f64,
     /// From the last stage's channels to the joint space.
-    pub projection: ConvNeXtProjection,
-}
-
-/// What OpenCLIP puts after timm's model, by `timm_proj`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConvNeXtProjection {
-    /// A matrix.
-    Linear,
-    /// Two layers around GELU, the hidden one of twice the joint space's width.
-    Mlp,
+    pub projection: TimmProjection,
 }
 
 impl ConvNeXtShape {
     /// The shape behind a name such as `convnext_base` (timm, `models/convnext.py`).
-    pub fn by_timm_name(name: &str, projection: ConvNeXtProjection) -> Option<Self> {
+    pub fn by_timm_name(name: &str, projection: TimmProjection) -> Option<Self> {
         let (depths, width, epsilon) = match name {
             "convnext_tiny" => ([3, 3, 9, 3], 96, 1e-6),
             "convnext_small" => ([3, 3, 27, 3], 96, 1e-6),
@@ -75,10 +68,7 @@ impl ConvNeXtShape {
             2 * from + linear(STRIDE * STRIDE * from, to)
         });
         let features = self.features();
-        let head = match self.projection {
-            ConvNeXtProjection::Linear => features * embed_dim,
-            ConvNeXtProjection::Mlp => linear(features, 2 * embed_dim) + 2 * embed_dim * embed_dim,
-        };
+        let head = self.projection.num_params(features, embed_dim);
         stem + blocks + downsample.sum::<usize>() + 2 * features + head
     }
 }

@@ -1,8 +1,8 @@
 use burn::{module::Module, tensor::Tensor};
 
 use super::{
-    super::{Activation, Statistics},
-    layers::{ConvNorm, Pointwise},
+    super::{Activation, BiasedConvolution, Statistics},
+    layers::{ConvNorm, STD},
 };
 use crate::Init;
 
@@ -15,17 +15,21 @@ pub struct ConvMlp {
     /// Mixes places.
     pub conv: ConvNorm,
     /// To hidden channels.
-    pub fc1: Pointwise,
+    pub fc1: BiasedConvolution,
     /// And back.
-    pub fc2: Pointwise,
+    pub fc2: BiasedConvolution,
 }
 
 impl ConvMlp {
     pub(super) fn init(channels: usize, ratio: usize, init: &mut Init) -> Self {
+        let hidden = ratio * channels;
+        let layer = |from, to, init: &mut Init| {
+            BiasedConvolution::init_normal([to, from, 1, 1], 1, STD, init)
+        };
         Self {
             conv: ConvNorm::init_normal(channels, init),
-            fc1: Pointwise::init_normal(channels, ratio * channels, init),
-            fc2: Pointwise::init_normal(ratio * channels, channels, init),
+            fc1: layer(channels, hidden, init),
+            fc2: layer(hidden, channels, init),
         }
     }
 

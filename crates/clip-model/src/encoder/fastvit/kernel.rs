@@ -1,6 +1,6 @@
-use burn::tensor::{DType, Tensor, module::conv2d, ops::ConvOptions, ops::PadMode};
+use burn::tensor::{DType, Tensor, ops::PadMode};
 
-use super::super::{BatchNorm, Convolution, Statistics};
+use super::super::{BatchNorm, Convolution, Statistics, convolution::convolve};
 
 /// One convolution that does what several branches of convolutions and batch norms do: all are linear.
 ///
@@ -99,34 +99,4 @@ fn identity(channels: usize, of_group: usize, like: &Tensor<1>) -> Tensor<4> {
     let group = Tensor::<2>::eye(of_group, &like.device());
     let groups = group.repeat_dim(0, channels / of_group);
     groups.reshape([channels, of_group, 1, 1])
-}
-
-/// A convolution, padded so that stride 1 keeps the size, in as many groups as the weight has; of one place it is a product.
-///
-/// # Shapes
-/// - `x`: `[batch, channels in, height, width]`
-/// - `weight`: `[channels out, channels in of a group, side, side]`
-/// - `bias`: `[channels out]`
-/// - returns `[batch, channels out, height / stride, width / stride]`, rounded up
-pub(super) fn convolve(
-    x: Tensor<4>,
-    weight: Tensor<4>,
-    bias: Option<Tensor<1>>,
-    stride: usize,
-) -> Tensor<4> {
-    let [batch, from, height, width] = x.dims();
-    let [to, of_group, side, _] = weight.dims();
-    let x = x.cast(weight.dtype());
-    if side > 1 || stride > 1 || of_group < from {
-        let options = ConvOptions::new([stride; 2], [side / 2; 2], [1, 1], from / of_group);
-        return conv2d(x, weight, bias, options);
-    }
-    let product = weight
-        .reshape([1, to, from])
-        .matmul(x.reshape([batch, from, height * width]));
-    let product = match bias {
-        Some(bias) => product + bias.reshape([1, to, 1]),
-        None => product,
-    };
-    product.reshape([batch, to, height, width])
 }

@@ -4,8 +4,8 @@ use burn::{
 };
 
 use super::{
-    super::{BatchNorm, Convolution, DepthwiseConvolution, Statistics},
-    kernel::{Kernel, becomes_one, convolve},
+    super::{BatchNorm, BiasedConvolution, Convolution, Statistics, convolution::convolve},
+    kernel::{Kernel, becomes_one},
     shape::LARGE_KERNEL,
 };
 use crate::Init;
@@ -63,39 +63,9 @@ impl ConvNorm {
     }
 }
 
-/// A convolution of single places, with bias.
-#[derive(Module, Debug)]
-pub struct Pointwise {
-    /// `[channels out, channels in, 1, 1]`.
-    pub weight: Param<Tensor<4>>,
-    /// `[channels out]`.
-    pub bias: Param<Tensor<1>>,
-}
-
-impl Pointwise {
-    /// PyTorch's default.
-    fn init(from: usize, to: usize, init: &mut Init) -> Self {
-        let bound = (from as f64).powf(-0.5);
-        Self {
-            weight: init.uniform([to, from, 1, 1], bound),
-            bias: init.uniform([to], bound),
-        }
-    }
-
-    /// As an MLP's begin.
-    pub(super) fn init_normal(from: usize, to: usize, init: &mut Init) -> Self {
-        Self {
-            weight: init.normal([to, from, 1, 1], STD),
-            bias: init.constant([to], 0.0),
-        }
-    }
-
-    /// # Shapes
-    /// - `x`: `[batch, channels in, height, width]`
-    /// - returns `[batch, channels out, height, width]`
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        convolve(x, self.weight.val(), Some(self.bias.val()), 1)
-    }
+/// A convolution of single places, with PyTorch's default.
+fn pointwise(from: usize, to: usize, init: &mut Init) -> BiasedConvolution {
+    BiasedConvolution::init([to, from, 1, 1], 1, init)
 }
 
 /// A factor for each channel, between 0 and 1, by the averages of all.
@@ -105,16 +75,16 @@ impl Pointwise {
 #[derive(Module, Debug)]
 pub struct SqueezeExcite {
     /// To fewer channels.
-    pub fc1: Pointwise,
+    pub fc1: BiasedConvolution,
     /// And back.
-    pub fc2: Pointwise,
+    pub fc2: BiasedConvolution,
 }
 
 impl SqueezeExcite {
     pub(super) fn init(channels: usize, hidden: usize, init: &mut Init) -> Self {
         Self {
-            fc1: Pointwise::init(channels, hidden, init),
-            fc2: Pointwise::init(hidden, channels, init),
+            fc1: pointwise(channels, hidden, init),
+            fc2: pointwise(hidden, channels, init),
         }
     }
 
@@ -171,25 +141,21 @@ impl ChannelScale {
 #[derive(Module, Debug)]
 pub struct PositionEncoding {
     /// `[channels, 1, 7, 7]`, with bias.
-    pub pos_enc: DepthwiseConvolution,
+    pub pos_enc: BiasedConvolution,
 }
 
 impl PositionEncoding {
     /// PyTorch's default.
     pub(super) fn init(channels: usize, init: &mut Init) -> Self {
-        let bound = 1.0 / LARGE_KERNEL as f64;
+        let shape = [channels, 1, LARGE_KERNEL, LARGE_KERNEL];
         Self {
-            pos_enc: DepthwiseConvolution {
-                weight: init.uniform([channels, 1, LARGE_KERNEL, LARGE_KERNEL], bound),
-                bias: init.uniform([channels], bound),
-            },
+            pos_enc: BiasedConvolution::init(shape, 1, init),
         }
     }
 
     /// # Shapes
     /// - `x`: `[batch, channels, height, width]`, and so is the result
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let (weight, bias) = (self.pos_enc.weight.val(), self.pos_enc.bias.val());
-        convolve(x.clone(), weight, Some(bias), 1) + x
+        self.pos_enc.forward(x.clone()) + x
     }
 }

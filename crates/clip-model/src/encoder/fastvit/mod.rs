@@ -12,7 +12,7 @@ mod stage;
 
 pub use attention::{AttentionBlock, FastVitNorm};
 pub use conv_mlp::ConvMlp;
-pub use layers::{ChannelScale, ConvNorm, Pointwise, PositionEncoding, SqueezeExcite};
+pub use layers::{ChannelScale, ConvNorm, PositionEncoding, SqueezeExcite};
 pub use mobile_one::MobileOneBlock;
 pub use network::{FastVit, FastVitHead, FastVitTrunk};
 pub use rep_mixer::{RepMixer, RepMixerBlock};

@@ -1,0 +1,154 @@
+use burn::{
+    module::{Module, Param},
+    nn::LayerNorm,
+    tensor::{DType, Tensor},
+};
+
+use super::{
+    super::{TimmHead, sequences::layer_norm},
+    HybridEmbed, MbConvStages, ViTaminBlock,
+    shape::{VITAMIN_EPSILON, ViTaminShape},
+};
+use crate::Init;
+
+/// Deviation of the transformer's initial matrices and positions: timm's `init_weights_vit_timm`. Its bounds, 100
+/// deviations away, cut nothing off.
+pub(super) const STD: f64 = 0.02;
+
+/// Convolutions to a sixteenth of the image's side, then a transformer without a class token, whose tokens' mean is the
+/// image.
+///
+/// # References
+/// Chen et al. 2024, [ViTamin](https://arxiv.org/abs/2404.02132); parameters as timm and OpenCLIP name them. Stochastic
+/// depth (`timm_drop_path`), which skips blocks at random in training, is left out: every block is computed.
+#[derive(Module, Debug)]
+pub struct ViTamin {
+    /// timm's model, up to the norm after the pooling.
+    pub trunk: ViTaminTrunk,
+    /// Into the joint space.
+    pub head: TimmHead,
+}
+
+/// timm's model.
+#[derive(Module, Debug)]
+pub struct ViTaminTrunk {
+    /// `[1, tokens, width]`, row by row; `ViTamin-XL` has none.
+    pub pos_embed: Option<Param<Tensor<3>>>,
+    /// From pixels to tokens.
+    pub patch_embed: HybridEmbed,
+    /// First to last.
+    pub blocks: Vec<ViTaminBlock>,
+    /// After the mean of the tokens.
+    pub fc_norm: LayerNorm,
+}
+
+impl ViTamin {
+    pub(crate) fn init(shape: &ViTaminShape, embed_dim: usize, init: &mut Init) -> Self {
+        let width = shape.width;
+        let positions = shape.positions();
+        Self {
+            trunk: ViTaminTrunk {
+                pos_embed: positions.map(|tokens| init.normal([1, tokens, width], STD)),
+                patch_embed: HybridEmbed {
+                    backbone: MbConvStages::init(shape, init),
+                },
+                blocks: (0..shape.layers)
+                    .map(|_| ViTaminBlock::init(shape, init))
+                    .collect(),
+                fc_norm: init.layer_norm(width, VITAMIN_EPSILON),
+            },
+            head: TimmHead::init(shape.projection, width, embed_dim, init),
+        }
+    }
+
+    /// Features of each image in the joint space, not normalised.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
+    /// - returns `[batch, embed_dim]`
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.head.forward(self.forward_features(images))
+    }
+
+    /// Features of each image before the projection.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward), but returns `[batch, width]`.
+    pub fn forward_features(&self, images: Tensor<4>) -> Tensor<2> {
+        let trunk = &self.trunk;
+        let tokens = trunk.patch_embed.backbone.forward(images);
+        let x = match &trunk.pos_embed {
+            Some(positions) => tokens + positions.val(),
+            None => tokens,
+        };
+        let [batch, _, width] = x.dims();
+        let dtype = x.dtype();
+        let x = trunk.blocks.iter().fold(x, |x, block| block.forward(x));
+        let mean = x.cast(DType::F32).mean_dim(1); // in f32, whatever the model computes in
+        let features = layer_norm(&trunk.fc_norm, VITAMIN_EPSILON, mean);
+        features.cast(dtype).reshape([batch, width])
+    }
+
+    /// The same with all but the last groups of the trunk's layers locked: they have no gradient, and training leaves them
+    /// as they are. Groups are what comes before the blocks, each block, and the norm after the pooling. As in OpenCLIP,
+    /// `head` is trained in any case.
+    pub fn lock(self, unlocked_groups: usize) -> Self {
+        let trunk = self.trunk;
+        let blocks = trunk.blocks.len();
+        let locked = (blocks + 2).saturating_sub(unlocked_groups);
+        let trained = |group: usize| locked <= group;
+        let lock = |(place, block): (usize, ViTaminBlock)| {
+            let trained = trained(place + 1);
+            block.set_require_grad(trained)
+        };
+        Self {
+            trunk: ViTaminTrunk {
+                pos_embed: trunk.pos_embed.set_require_grad(trained(0)),
+                patch_embed: trunk.patch_embed.set_require_grad(trained(0)),
+                blocks: trunk.blocks.into_iter().enumerate().map(lock).collect(),
+                fc_norm: trunk.fc_norm.set_require_grad(trained(blocks + 1)),
+            },
+            head: self.head,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::{super::super::TimmProjection, *};
+
+    /// timm's groups, by `group_parameters(model, model.group_matcher())`.
+    #[test]
+    fn groups_are_locked_from_the_input_on() {
+        let shape = ViTaminShape {
+            image_size: Some(32),
+            channels: [2, 4],
+            width: 8,
+            layers: 2,
+            heads: 2,
+            projection: TimmProjection::Linear,
+        };
+        let device = Device::flex().autodiff();
+        let model = ViTamin::init(&shape, 6, &mut Init::new(0, &device));
+        let locked = |unlocked_groups: usize| {
+            let ViTamin { trunk, head } = model.clone().lock(unlocked_groups);
+            let MbConvStages { stem, stages, pool } = &trunk.patch_embed.backbone;
+            let path = stages[1][0].shortcut.as_ref().unwrap();
+            let trained = [
+                trunk.pos_embed.unwrap().is_require_grad(),
+                stem.conv1.weight.is_require_grad(),
+                stages[0][1].pre_norm.gamma.is_require_grad(),
+                path.expand.as_ref().unwrap().bias.is_require_grad(),
+                pool.proj.weight.is_require_grad(),
+                trunk.blocks[0].mlp.w0.weight.is_require_grad(),
+                trunk.blocks[1].norm1.gamma.is_require_grad(),
+                trunk.fc_norm.gamma.is_require_grad(),
+                head.proj.unwrap().weight.is_require_grad(),
+            ];
+            trained.iter().filter(|trained| !**trained).count()
+        };
+        assert_eq!([0, 1, 2, 3, 4, 5].map(locked), [8, 7, 6, 5, 0, 0]);
+    }
+}
