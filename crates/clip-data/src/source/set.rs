@@ -64,8 +64,8 @@ impl ShardSet {
     /// - A `.parquet` file, with images inside or by path.
     /// - A folder of images, each beside a `.txt` or `.json` of the same name.
     ///
-    /// Files may be at `http(s)://`, `s3://`, `gs://` or `az://`; credentials come from the environment, as the stores'
-    /// own tools read them. The images that a table there names are read beside it, one after the other.
+    /// Files may be at `http(s)://`, which has no globs, `s3://`, `gs://` or `az://`; credentials come from the environment,
+    /// as the stores' own tools read them. The images that a table there names are read beside it, one after the other.
     ///
     /// Options follow a name: `a.tar#weight=2` visits each of its shards twice an epoch, and
     /// `b.csv#image=file&caption=text&separator=tab` names columns.
@@ -95,8 +95,10 @@ impl ShardSet {
                 #[cfg(feature = "object-store")]
                 Some(urls) => {
                     for url in urls {
-                        let object = remote.object(&url).map_err(|reason| pattern.bad(&reason))?;
-                        set.add_file(Location::Remote(object), &pattern)?;
+                        let objects = remote.objects(&url);
+                        for object in objects.map_err(|reason| pattern.bad(&reason))? {
+                            set.add_file(Location::Remote(object), &pattern)?;
+                        }
                     }
                 }
                 None => {

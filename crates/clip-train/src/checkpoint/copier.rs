@@ -70,6 +70,7 @@ impl Copier {
     pub fn start(mirror: Mirror, run: &Path, keep: usize) -> Result<Self, TrainError> {
         mirror.check_is_apart(run)?;
         mirror.save_records(run)?;
+        mirror.check_removal()?;
         let shared = Arc::<Shared>::default();
         let thread = std::thread::spawn({
             let (mirror, run, shared) = (mirror.clone(), run.to_owned(), Arc::clone(&shared));

@@ -229,6 +229,14 @@ impl Mirror {
         Ok(())
     }
 
+    /// Where old checkpoints may be removed is asked by what is never there: a store may let files be written and not removed.
+    pub(super) fn check_removal(&self) -> Result<(), TrainError> {
+        match &self.place {
+            Place::Remote(_) => self.remove(&format!("{CHECKPOINTS}/{STATE}")),
+            Place::Folder(_) => Ok(()),
+        }
+    }
+
     /// Copies a checkpoint, then removes all but the newest `keep` and the best, as the directory does.
     pub(super) fn save(&self, checkpoint: &mut Opened, keep: usize) -> Result<(), TrainError> {
         let step = checkpoint.step;

@@ -1,53 +1,16 @@
 use std::{
     io::{Error, ErrorKind, Result},
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::StreamExt;
 use object_store::{GetOptions, GetRange, ObjectStore, path::Path};
-use tokio::{
-    sync::mpsc::Sender,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc::Sender, time::timeout};
+
+use super::{patience::Patience, reason::Reason};
 
 /// Some bytes of an object; none at its end.
 pub(super) type Piece = bytes::Bytes;
-
-/// How long a server is waited for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Without a byte, after which a connection counts as broken.
-    pub(super) silence: Duration,
-    /// Before the second try; doubled for each that follows.
-    first_delay: Duration,
-    longest_delay: Duration,
-    /// One after the other without a byte, after which the object counts as unreadable.
-    tries: u32,
-}
-
-impl Default for Patience {
-    /// Five minutes in all: a server's restart, and less than a loader waits before it calls its source stuck.
-    #[cfg(not(test))]
-    fn default() -> Self {
-        Self {
-            silence: Duration::from_secs(30),
-            first_delay: Duration::from_millis(500),
-            longest_delay: Duration::from_secs(30),
-            tries: 8,
-        }
-    }
-
-    #[cfg(test)]
-    fn default() -> Self {
-        Self {
-            silence: Duration::from_millis(500),
-            first_delay: Duration::from_millis(5),
-            longest_delay: Duration::from_millis(20),
-            tries: 8,
-        }
-    }
-}
 
 /// An object on its way.
 pub(super) struct Fetch {
@@ -99,26 +62,9 @@ impl Fetch {
                 Stop::Broken(reason) => reason,
             };
             tries = if self.position > before { 1 } else { tries + 1 };
-            if tries >= self.patience.tries {
-                let message = format!("{reason}; gave up after {tries} tries in a row");
-                return Err(Error::new(ErrorKind::TimedOut, message));
-            }
-            let delay = self.delay(tries);
-            log::warn!(
-                "{}: {reason}; going on from byte {} in {:.1} s",
-                self.url,
-                self.position,
-                delay.as_secs_f64()
-            );
-            sleep(delay).await;
+            let then = format!("going on from byte {}", self.position);
+            self.patience.wait(tries, &self.url, &reason, &then).await?;
         }
-    }
-
-    /// Doubled with each try, and apart for each object, so that a crowd doesn't come back at once.
-    fn delay(&self, tries: u32) -> Duration {
-        let doubled = self.patience.first_delay * 2_u32.saturating_pow(tries - 1).min(1 << 16);
-        let spread = self.url.bytes().map(u32::from).sum::<u32>() % 100;
-        doubled.min(self.patience.longest_delay) * (100 - spread / 2) / 100
     }
 
     /// One connection, until it ends or breaks.
@@ -146,7 +92,7 @@ impl Fetch {
         }
         let found = match asked {
             Ok(found) => found,
-            Err(error) => return stop(error),
+            Err(error) => return self.stop(&error),
         };
         let version = Version {
             size: found.meta.size,
@@ -166,7 +112,7 @@ impl Fetch {
             let mut piece = match timeout(self.patience.silence, stream.next()).await {
                 Err(_) => return self.silent(),
                 Ok(Some(Ok(piece))) => piece,
-                Ok(Some(Err(error))) => return stop(error),
+                Ok(Some(Err(error))) => return self.stop(&error),
                 Ok(None) => {
                     return Stop::Broken(format!("ended after {} of {end} bytes", self.position));
                 }
@@ -203,6 +149,17 @@ impl Fetch {
         })
     }
 
+    fn stop(&self, error: &object_store::Error) -> Stop {
+        if let object_store::Error::Precondition { .. } = error {
+            return changed();
+        }
+        let reason = Reason::of(error, &self.url);
+        match reason.kind {
+            Some(kind) => Stop::Failed(Error::new(kind, reason.text)),
+            None => Stop::Broken(reason.text),
+        }
+    }
+
     fn silent(&self) -> Stop {
         let seconds = self.patience.silence.as_secs_f64();
         Stop::Broken(format!("nothing came for {seconds} s"))
@@ -222,27 +179,4 @@ fn changed() -> Stop {
         ErrorKind::ConnectionAborted,
         "it changed on the server while it was read; shards must not change during a run",
     ))
-}
-
-fn stop(error: object_store::Error) -> Stop {
-    if let object_store::Error::Precondition { .. } = error {
-        return changed();
-    }
-    match kind(&error) {
-        Some(kind) => Stop::Failed(Error::new(kind, error.to_string())),
-        None => Stop::Broken(error.to_string()),
-    }
-}
-
-/// What is wrong that trying again would not help.
-pub(super) fn kind(error: &object_store::Error) -> Option<ErrorKind> {
-    use object_store::Error as E;
-    match error {
-        E::NotFound { .. } => Some(ErrorKind::NotFound),
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => Some(ErrorKind::PermissionDenied),
-        E::InvalidPath { .. } | E::NotSupported { .. } | E::NotImplemented { .. } => {
-            Some(ErrorKind::Unsupported)
-        }
-        _ => None,
-    }
 }

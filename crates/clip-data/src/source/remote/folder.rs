@@ -1,18 +1,23 @@
 use std::{
+    collections::BTreeMap,
     fs::File,
     future::Future,
     io::{self, Error, ErrorKind, Read, Write},
+    iter,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
-use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart, path::Path,
-};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::{ClientOptions, ObjectStoreExt, path::Path};
 
-use super::{Client, Remote, kind, split, store};
+use super::{
+    Client, Remote, RemoteObject,
+    patience::Patience,
+    split,
+    store::{self, Writable},
+};
 use crate::DataError;
 
 /// Bytes that are sent at once, and sent again where a connection breaks. Stores take 10,000 parts a file, so this is
@@ -29,8 +34,10 @@ const PART_TIMEOUT: Duration = Duration::from_mins(10);
 #[derive(Clone, Debug)]
 pub struct RemoteFolder {
     url: Arc<str>,
+    /// Scheme and bucket.
+    base: Arc<str>,
     path: Path,
-    store: Arc<dyn ObjectStore>,
+    store: Arc<dyn Writable>,
     /// Reads, going on wherever a connection breaks.
     client: Arc<Client>,
 }
@@ -49,23 +56,22 @@ impl RemoteFolder {
     }
 
     fn try_open(url: &str) -> Result<Self, String> {
-        let (base, path) = split(url)?;
-        if !["s3://", "gs://", "az://"]
-            .iter()
-            .any(|scheme| base.starts_with(scheme))
-        {
-            return Err(
-                "files are kept at s3://, gs:// or az://, or in a folder of this machine"
-                    .to_owned(),
-            );
-        }
+        // A bucket is a folder too.
+        let (base, path) = match url.split_once("://") {
+            Some((_, bucket)) if !bucket.is_empty() && !bucket.contains(['/', '?', '#']) => {
+                (url, "")
+            }
+            _ => split(url)?,
+        };
         let options = ClientOptions::new().with_timeout(PART_TIMEOUT);
+        let store = store::writable(base, options)?
+            .ok_or("files are kept at s3://, gs:// or az://, or in a folder of this machine")?;
         Ok(Self {
             url: url.into(),
+            base: base.into(),
             path: Path::from_url_path(path).map_err(|error| error.to_string())?,
             client: Remote::default().client()?,
-            // It sends a part again by itself.
-            store: store(base, options, RetryConfig::default())?,
+            store,
         })
     }
 
@@ -74,8 +80,10 @@ impl RemoteFolder {
     /// # Errors
     /// [`DataError::Io`] if it can't be read here or written there, after some minutes of trying.
     pub fn put(&self, name: &str, file: &mut File) -> Result<(), DataError> {
-        self.wait(self.send(&self.path(name), file))
-            .map_err(DataError::io("write", self.url(name)))
+        let sent = self
+            .path(name)
+            .and_then(|path| self.wait(self.send(name, &path, file)));
+        sent.map_err(DataError::io("write", self.url(name)))
     }
 
     /// Reads a file.
@@ -84,8 +92,9 @@ impl RemoteFolder {
     /// [`DataError::Io`] if it isn't there, can't be read there, after some minutes of trying, or written to `to`.
     pub fn get(&self, name: &str, to: &mut impl Write) -> Result<(), DataError> {
         let url = self.url(name);
-        let object = Arc::clone(&self.client).object(&url).map_err(Error::other);
-        let copied = object.and_then(|object| io::copy(&mut object.open(0)?, to));
+        let copied = self
+            .object(name)
+            .and_then(|object| io::copy(&mut object.open(0)?, to));
         copied.map(drop).map_err(DataError::io("read", url))
     }
 
@@ -94,19 +103,30 @@ impl RemoteFolder {
     /// # Errors
     /// [`DataError::Io`] if the store doesn't tell.
     pub fn names(&self) -> Result<Vec<String>, DataError> {
-        let found = self.wait(async {
-            let objects = self.store.list(Some(&self.path));
-            let objects: Vec<_> = objects.try_collect().await.map_err(error)?;
-            let names = objects.into_iter().filter_map(|object| {
-                let parts = object.location.prefix_match(&self.path)?;
-                let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
-                Some(parts.join("/"))
-            });
-            Ok(names.collect::<Vec<String>>())
-        });
-        let mut names = found.map_err(DataError::io("list", &*self.url))?;
-        names.sort_unstable();
-        Ok(names)
+        let found = self.wait(self.ask(&self.url, async || {
+            self.store
+                .list(Some(&self.path))
+                .try_collect::<Vec<_>>()
+                .await
+        }));
+        let mut sizes = BTreeMap::new();
+        for object in found.map_err(DataError::io("list", &*self.url))? {
+            let Some(parts) = object.location.prefix_match(&self.path) else {
+                continue;
+            };
+            let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
+            sizes.insert(parts.join("/"), object.size);
+        }
+        // The stores' own pages make folders as empty files, whose names lose their slash on the way.
+        let is_folder = |name: &str| {
+            let inside = format!("{name}/");
+            let next = sizes.range(inside.clone()..).next();
+            name.is_empty() || next.is_some_and(|(next, _)| next.starts_with(&inside))
+        };
+        let files = sizes
+            .iter()
+            .filter(|(name, size)| **size > 0 || !is_folder(name));
+        Ok(files.map(|(name, _)| name.clone()).collect())
     }
 
     /// Removes a file.
@@ -114,49 +134,69 @@ impl RemoteFolder {
     /// # Errors
     /// [`DataError::Io`] if the store refuses. A file that isn't there is no error.
     pub fn remove(&self, name: &str) -> Result<(), DataError> {
-        let path = self.path(name);
-        let removed = self.wait(async { self.store.delete(&path).await.map_err(error) });
+        let url = self.url(name);
+        let removed = self
+            .path(name)
+            .and_then(|path| self.wait(self.ask(&url, async || self.store.delete(&path).await)));
         match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(DataError::io("remove", self.url(name))(error))
+                Err(DataError::io("remove", url)(error))
             }
             _ => Ok(()),
         }
     }
 
     /// A large file goes in parts, so that neither memory nor a broken connection counts for all of it.
-    async fn send(&self, path: &Path, file: &mut File) -> io::Result<()> {
+    async fn send(&self, name: &str, path: &Path, file: &mut File) -> io::Result<()> {
+        let url = self.url(name);
         let first = part(file)?;
         if first.len() < PART {
-            return self
-                .store
-                .put(path, first.into())
-                .await
-                .map(drop)
-                .map_err(error);
+            let put = self.ask(&url, async || {
+                self.store.put(path, first.clone().into()).await
+            });
+            return put.await.map(drop);
         }
-        let upload = self.store.put_multipart(path).await.map_err(error)?;
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
-        let mut next = Ok(first);
-        let sent = loop {
-            match next {
-                Ok(part) if part.is_empty() => break Ok(()),
-                Ok(part) => upload.put(part),
-                Err(error) => break Err(error),
+        let upload = self
+            .ask(&url, async || self.store.create_multipart(path).await)
+            .await?;
+        let rest = iter::from_fn(|| {
+            Some(part(file)).filter(|part| !matches!(part, Ok(part) if part.is_empty()))
+        });
+        let parts = stream::iter(iter::once(Ok(first)).chain(rest).enumerate());
+        let sent = parts.map(async |(number, part)| {
+            let part = part?;
+            let put = async || {
+                self.store
+                    .put_part(path, &upload, number, part.clone().into())
+                    .await
+            };
+            self.ask(&url, put).await
+        });
+        let sent: io::Result<Vec<_>> = sent.buffered(PARTS_AHEAD).try_collect().await;
+        let whole = match sent {
+            Ok(parts) => {
+                let complete = async || {
+                    self.store
+                        .complete_multipart(path, &upload, parts.clone())
+                        .await
+                };
+                self.ask(&url, complete).await
             }
-            if let Err(broken) = upload.wait_for_capacity(PARTS_AHEAD).await {
-                break Err(error(broken));
-            }
-            next = part(file);
+            Err(reason) => Err(reason),
         };
-        match sent {
-            Ok(()) => upload.finish().await.map(drop).map_err(error),
-            Err(reason) => {
-                // The parts would be kept, and paid for, without ever being a file.
-                upload.abort().await.ok();
-                Err(reason)
-            }
+        if whole.is_err() {
+            // The parts would be kept, and paid for, without ever being a file.
+            self.store.abort_multipart(path, &upload).await.ok();
         }
+        whole.map(drop)
+    }
+
+    async fn ask<T>(
+        &self,
+        url: &str,
+        ask: impl AsyncFnMut() -> object_store::Result<T>,
+    ) -> io::Result<T> {
+        Patience::default().ask(url, ask).await
     }
 
     fn wait<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -168,9 +208,19 @@ impl RemoteFolder {
             .block_on(work)
     }
 
-    fn path(&self, name: &str) -> Path {
-        let inside = name.split('/').map(Into::into);
-        self.path.parts().chain(inside).collect()
+    fn object(&self, name: &str) -> io::Result<RemoteObject> {
+        Ok(RemoteObject {
+            url: self.url(name).into(),
+            path: self.path(name)?,
+            store: self.client.store(&self.base).map_err(Error::other)?,
+            client: Arc::clone(&self.client),
+        })
+    }
+
+    /// As it is written: a store's names hold what a folder's do.
+    fn path(&self, name: &str) -> io::Result<Path> {
+        let invalid = |error| Error::new(ErrorKind::InvalidInput, format!("{error}"));
+        Path::parse(format!("{}/{name}", self.path)).map_err(invalid)
     }
 
     fn url(&self, name: &str) -> String {
@@ -183,8 +233,4 @@ fn part(file: &mut File) -> io::Result<Bytes> {
     let mut bytes = Vec::with_capacity(PART);
     file.take(PART as u64).read_to_end(&mut bytes)?;
     Ok(bytes.into())
-}
-
-fn error(error: object_store::Error) -> Error {
-    Error::new(kind(&error).unwrap_or(ErrorKind::Other), error.to_string())
 }

@@ -4,6 +4,10 @@
 mod blocks;
 mod fetch;
 mod folder;
+mod glob;
+mod patience;
+mod reason;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -14,14 +18,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use object_store::{
-    ClientOptions, ObjectStore, RetryConfig,
-    aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder,
-    http::HttpBuilder,
-    path::{Path, PathPart},
-};
+use object_store::{ClientOptions, ObjectStore, path::Path};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::mpsc::{Receiver, channel},
@@ -30,8 +27,9 @@ use tokio::{
 
 #[cfg(feature = "parquet")]
 pub(in crate::source) use blocks::Blocks;
-use fetch::{Fetch, Patience, Piece, Version, kind};
+use fetch::{Fetch, Piece, Version};
 pub use folder::RemoteFolder;
+use patience::Patience;
 
 /// Pieces that wait for the reader: some 16 to 64 KiB each, so that a slow moment of the server doesn't show.
 const PIECES_AHEAD: usize = 64;
@@ -80,10 +78,6 @@ impl Remote {
         if let Some(client) = &*client {
             return Ok(Arc::clone(client));
         }
-        // An error says that the program chose its cryptography before, which is as good.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("clip-remote")
@@ -102,7 +96,10 @@ impl Remote {
 /// `https://host/a/b` to `https://host` and `a/b`.
 fn split(url: &str) -> std::result::Result<(&str, &str), String> {
     if url.contains(['?', '#']) {
-        return Err("a URL with `?` or `#` is not supported; give the plain address".to_owned());
+        return Err(
+            "a URL with `?` or `#` is not supported; give the plain address, with those of a file's name as `%3F` and `%23`"
+                .to_owned(),
+        );
     }
     let host = url.find("://").map_or(0, |scheme| scheme + 3);
     match url[host..].split_once('/') {
@@ -111,6 +108,12 @@ fn split(url: &str) -> std::result::Result<(&str, &str), String> {
         }
         _ => Err("it names no file; give scheme://host-or-bucket/path".to_owned()),
     }
+}
+
+/// The URL of a path, as [`Client::object`] reads it.
+fn address(base: &str, path: &Path) -> String {
+    let path = path.as_ref().replace('%', "%25");
+    format!("{base}/{}", path.replace('?', "%3F").replace('#', "%23"))
 }
 
 impl Client {
@@ -132,56 +135,10 @@ impl Client {
         let options = ClientOptions::new()
             // Whole transfers may take hours; silence is timed by the fetch.
             .with_timeout_disabled();
-        // The fetch tries again itself, from the byte where it broke.
-        let retry = RetryConfig {
-            max_retries: 0,
-            ..RetryConfig::default()
-        };
-        let store = store(base, options, retry)?;
+        let store = store::of(base, options)?;
         stores.insert(base.to_owned(), Arc::clone(&store));
         Ok(store)
     }
-}
-
-/// The store of a scheme and host or bucket; nothing is asked of it yet.
-fn store(
-    base: &str,
-    options: ClientOptions,
-    retry: RetryConfig,
-) -> std::result::Result<Arc<dyn ObjectStore>, String> {
-    let options = options
-        .with_connect_timeout(Patience::default().silence)
-        .with_allow_http(true);
-    let scheme = base.split("://").next().unwrap_or_default();
-    let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
-        "s3" => AmazonS3Builder::from_env()
-            .with_url(base)
-            // Not every store that speaks S3 removes several at once.
-            .with_disable_bulk_delete(true)
-            .with_client_options(options)
-            .with_retry(retry)
-            .build()
-            .map(|store| Arc::new(store) as _),
-        "gs" => GoogleCloudStorageBuilder::from_env()
-            .with_url(base)
-            .with_client_options(options)
-            .with_retry(retry)
-            .build()
-            .map(|store| Arc::new(store) as _),
-        "az" => MicrosoftAzureBuilder::from_env()
-            .with_url(base)
-            .with_client_options(options)
-            .with_retry(retry)
-            .build()
-            .map(|store| Arc::new(store) as _),
-        _ => HttpBuilder::new()
-            .with_url(base)
-            .with_client_options(options)
-            .with_retry(retry)
-            .build()
-            .map(|store| Arc::new(store) as _),
-    };
-    store.map_err(|error| error.to_string())
 }
 
 impl RemoteObject {
@@ -225,22 +182,24 @@ impl RemoteObject {
         if name.contains("://") {
             return Arc::clone(&self.client).object(name);
         }
-        let mut path: Vec<PathPart<'_>> = self.path.parts().collect();
-        path.pop();
+        let own = self.path.as_ref();
+        let mut parts: Vec<&str> = own.split('/').collect();
+        parts.pop();
         if name.starts_with('/') {
-            path.clear();
+            parts.clear();
         }
         for part in name.split('/') {
             match part {
                 "" | "." => {}
-                ".." => drop(path.pop()),
-                _ => path.push(part.into()),
+                ".." => drop(parts.pop()),
+                _ => parts.push(part),
             }
         }
-        let path = Path::from_iter(path);
+        // As it is written: a store's names hold what a folder's do.
+        let path = Path::parse(parts.join("/")).map_err(|error| error.to_string())?;
         let (base, _) = split(&self.url)?;
         Ok(Self {
-            url: format!("{base}/{path}").into(),
+            url: address(base, &path).into(),
             path,
             ..self.clone()
         })
