@@ -11,14 +11,21 @@ use crate::runs::{checkpoint, checkpoints, folder, metrics, model_weights, pretr
 fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
     // One thread encodes a batch as a whole, and begins with the next before it has told of the last.
     for threads in ["threads=1", "threads=2"] {
-        is_killed_and_ends_as_if_not(threads);
+        is_killed_and_ends_as_if_not(&[threads]);
     }
 }
 
-fn is_killed_and_ends_as_if_not(threads: &str) {
+#[test]
+fn a_killed_run_of_adapters_ends_with_the_weights_of_one_that_was_not() {
+    let lora = ["lora.rank=2", "threads=2", "optimizer.grad_clip_norm=1.0"];
+    is_killed_and_ends_as_if_not(&lora);
+}
+
+fn is_killed_and_ends_as_if_not(settings: &[&str]) {
     let folder = folder();
     // Far more steps than are taken until the first checkpoint is seen.
-    let mut more = vec!["--steps", "40", "--set", threads, "--set", "ema=0.9"];
+    let mut more = vec!["--steps", "40", "--set", "ema=0.9"];
+    more.extend(settings.iter().flat_map(|set| ["--set", set]));
     more.extend(["--val", "a.tar", "--set", "eval.steps=2"]);
     let straight = folder.clip(&pretrain("straight", &more));
     assert_eq!(straight.code, Some(0), "{straight:?}");

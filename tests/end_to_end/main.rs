@@ -10,6 +10,7 @@ mod distillation;
 mod evaluation;
 mod gpu;
 mod hub;
+mod lora;
 #[cfg(all(unix, feature = "remote"))]
 mod machines;
 mod mirror;

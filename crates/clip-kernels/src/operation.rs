@@ -1,6 +1,6 @@
 //! The block as an operation on Burn's tensors, on its own and on an autodiff graph.
 
-use std::{iter, sync::Arc};
+use std::sync::Arc;
 
 use burn::{
     backend::{
@@ -18,7 +18,7 @@ use burn_flex::FlexTensor;
 
 use crate::{
     activation::Activation,
-    block::{Block, Kept, Linear, Weight},
+    block::{Block, Kept, Linear, Wanted, Weight},
     norm::Norm,
     primitive::{contiguous, numbers, primitive, tensor, tensor_like},
 };
@@ -226,14 +226,24 @@ impl Backward<Flex, { 1 + PARAMETERS }> for ResidualBlock {
         } = Arc::unwrap_or_clone(ops.state);
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let block = settings.block(&parameters);
-        let (dx, by_parameters) = block.backward(&numbers(&x), kept, &numbers(&dy));
-        let dx = tensor_like(dx, x.layout().shape().clone(), &x);
+        let [of_x, of_parameters @ ..] = ops.parents;
+        let [_, _, in_proj, _, out_proj, _, _, _, c_fc, _, c_proj, _] =
+            of_parameters.each_ref().map(Option::is_some);
+        let wanted = Wanted {
+            in_proj,
+            out_proj,
+            c_fc,
+            c_proj,
+        };
+        let (dx, by_parameters) = block.backward(&numbers(&x), kept, &numbers(&dy), wanted);
+        if let Some(parent) = of_x {
+            let dx = tensor_like(dx, x.layout().shape().clone(), &x);
+            grads.register::<Flex>(parent.id, dx);
+        }
         let by_parameters = by_parameters.into_parts().zip(parameters.iter().flatten());
-        let by_parameters = by_parameters
-            .map(|(gradient, parameter)| tensor(gradient, parameter.layout().shape().clone()));
-        let found = iter::once(dx).chain(by_parameters);
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
+        for (parent, (gradient, parameter)) in of_parameters.into_iter().zip(by_parameters) {
             if let Some(parent) = parent {
+                let gradient = tensor(gradient, parameter.layout().shape().clone());
                 grads.register::<Flex>(parent.id, gradient);
             }
         }

@@ -23,7 +23,9 @@ pub use aside::{Aside, Pending};
 pub use ema::Ema;
 pub use error::TrainError;
 pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
-pub use optimizer::{Optimizer, OptimizerConfig, OptimizerKind, OptimizerState};
+pub use optimizer::{
+    HostAdapters, LoraConfig, Optimizer, OptimizerConfig, OptimizerKind, OptimizerState, Target,
+};
 pub use process::{peak_memory, peak_memory_of};
 pub use run::{
     ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, RunLog, Standing,

@@ -2,7 +2,7 @@
 
 use clip_model::{ClipConfig, Layers, Precision};
 
-use crate::config::RunConfig;
+use crate::{LoraConfig, Target, config::RunConfig};
 
 /// What a block keeps of each token for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,6 +94,27 @@ impl Tower {
             block * self.layers as f64
         }
     }
+
+    /// Numbers that adapters take beside the weights: of their matrices gradients, which come from each thread, with their
+    /// sum, and the weights below; of the factors values, gradients and two moments.
+    fn adapted(&self, lora: &LoraConfig, threads: usize) -> usize {
+        let (width, hidden) = (self.width, self.hidden);
+        let has = |target: Target| lora.targets.contains(&target);
+        let projections = [Target::QProj, Target::KProj, Target::VProj];
+        let below = lora.targets.iter().map(|target| match target {
+            Target::CFc | Target::CProj => [width, hidden],
+            _ => [width, width],
+        });
+        let (products, sums) = below.fold((0, 0), |(products, sums), [from, to]| {
+            (products + from * to, sums + from + to)
+        });
+        // The gradient of the product that has queries, keys and values is one.
+        let wanted = projections.iter().filter(|target| has(**target)).count();
+        let unwanted = if wanted > 0 { 3 - wanted } else { 0 };
+        let gradients = products + unwanted * width * width;
+        let factors = lora.rank * sums;
+        self.layers * ((1 + threads) * gradients + products + 4 * factors)
+    }
 }
 
 impl StepMemory {
@@ -144,15 +165,21 @@ impl StepMemory {
         let pixels = (3 * vision.image_size.pow(2)) as f64;
         // Weights, and the averaged ones; of those that are trained gradients, which come from each thread, with their
         // sum, and two moments.
-        let locked = [
+        let towers = [
             (&image, model.image_params()),
             (&caption, model.text_params()),
         ];
-        let locked = locked.into_iter().filter(|(tower, _)| tower.locked);
-        let locked = locked.map(|(_, params)| params).sum::<usize>();
+        let trained = if let Some(lora) = &config.lora {
+            let adapted = towers.iter().filter(|(tower, _)| !tower.locked);
+            let adapted = adapted.map(|(tower, _)| tower.adapted(lora, threads));
+            adapted.sum::<usize>()
+        } else {
+            let locked = towers.iter().filter(|(tower, _)| tower.locked);
+            let locked = locked.map(|(_, params)| params).sum::<usize>();
+            (3 + threads) * (model.num_params() - locked)
+        };
         let encoded = [image, caption].map(|tower| tower.kept(kept, config.grad_checkpointing));
         let weights = (1 + usize::from(config.ema.is_some())) * model.num_params();
-        let trained = (3 + threads) * (model.num_params() - locked);
         Some(Self {
             // Pixels are f32 once they are encoded.
             per_encoded_pair: bytes * encoded.iter().sum::<f64>() + 4.0 * pixels,
@@ -239,6 +266,35 @@ mod tests {
             let case = format!("{preset}, {kept:?}, {precision}, {batch}: {ratio}");
             assert!((0.8..1.25).contains(&ratio), "{case}");
         }
+    }
+
+    #[test]
+    fn adapters_take_no_moments_of_their_matrices() {
+        let fixed = |lora: Option<LoraConfig>| {
+            of("ViT-B-32", KeptByBlocks::FUSED, |config| config.lora = lora).fixed
+        };
+        let numbers = 4.0 * 151_277_313.0;
+        // Weights, a gradient of one thread, their sum and two moments.
+        assert!((fixed(None) / numbers - 5.0).abs() < 1e-6);
+        // Of the blocks' matrices the gradient, the sum and the weights below.
+        let matrices = 4.0 * 12.0 * 12.0 * (768.0 * 768.0 + 512.0 * 512.0);
+        let adapted = fixed(Some(LoraConfig::default()));
+        let without_factors = numbers + 3.0 * matrices;
+        assert!(
+            (1.0..1.03).contains(&(adapted / without_factors)),
+            "{adapted}"
+        );
+        // Of queries and values alone, the gradient has keys' too.
+        let lora = LoraConfig {
+            targets: vec![Target::QProj, Target::VProj],
+            ..LoraConfig::default()
+        };
+        let without_factors = numbers + (3.0 + 3.0 + 2.0) / 12.0 * matrices;
+        let adapted = fixed(Some(lora));
+        assert!(
+            (1.0..1.01).contains(&(adapted / without_factors)),
+            "{adapted}"
+        );
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         ShardSet::parse(&config.data.train).context("training data")?;
     }
     let devices = Devices::open(&args.devices, name, &args.token)?;
+    let adapters = config.validate_adapters(&model, &devices.main.device);
+    adapters.map_err(wrong_settings)?;
     let teacher = RunTeacher::of(&config, &model, &devices.main.device)?;
     devices.divide(&mut config, &model, teacher.as_ref());
     // A checkpoint has all that a run goes on with.

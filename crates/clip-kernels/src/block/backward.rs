@@ -9,6 +9,16 @@ use crate::{
     rows::{add_rows, vectorized},
 };
 
+/// Of which layers' weights the gradients are wanted: of the others they aren't computed, and come out empty.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "one a layer")]
+pub(crate) struct Wanted {
+    pub(crate) in_proj: bool,
+    pub(crate) out_proj: bool,
+    pub(crate) c_fc: bool,
+    pub(crate) c_proj: bool,
+}
+
 /// The gradients by a block's parameters, in their order and shapes.
 #[derive(Debug)]
 pub(crate) struct Gradients {
@@ -23,7 +33,8 @@ pub(crate) struct Gradients {
 /// Of a layer's weights and bias.
 #[derive(Debug)]
 struct LinearGradient {
-    weight: Sum,
+    /// If it is wanted.
+    weight: Option<Sum>,
     bias: Vec<f32>,
 }
 
@@ -50,37 +61,47 @@ thread_local! {
 }
 
 impl LinearGradient {
-    fn new(linear: &Linear<'_>) -> Self {
+    fn new(linear: &Linear<'_>, is_wanted: bool) -> Self {
         Self {
-            weight: Sum::default(),
+            weight: is_wanted.then(Sum::default),
             bias: vec![0.0; linear.outputs()],
         }
     }
 
     /// Adds that of `y = x * weight + bias`.
     fn add(&mut self, linear: &Linear<'_>, x: &[f32], dy: &[f32]) {
-        let (x, by_y) = linear.factors_of_gradient(x, dy);
-        self.weight.add(linear.weight.factors(), x, by_y);
+        if let Some(weight) = &mut self.weight {
+            let (x, by_y) = linear.factors_of_gradient(x, dy);
+            weight.add(linear.weight.factors(), x, by_y);
+        }
         add_each_row(&mut self.bias, dy);
     }
 
+    fn parts_mut(&mut self) -> [&mut [f32]; 2] {
+        let weight = self.weight.as_mut();
+        let weight = weight.map(Sum::numbers_mut).unwrap_or_default();
+        [weight, &mut self.bias]
+    }
+
     fn into_parts(self) -> [Vec<f32>; 2] {
-        [self.weight.into_numbers(), self.bias]
+        let weight = self.weight.map(Sum::into_numbers);
+        [weight.unwrap_or_default(), self.bias]
     }
 }
 
 impl Gradients {
     /// Before the first tile.
-    fn new(block: &Block<'_>) -> Self {
+    fn new(block: &Block<'_>, wanted: Wanted) -> Self {
         let norm = |norm: &Norm<'_>| [vec![0.0; norm.gamma.len()], vec![0.0; norm.beta.len()]];
         let Linear { weight, bias, .. } = block.in_proj;
+        let weights = if wanted.in_proj { weight.len() } else { 0 };
         Self {
             ln_1: norm(&block.ln_1),
-            in_proj: [vec![0.0; weight.len()], vec![0.0; bias.len()]],
-            out_proj: LinearGradient::new(&block.out_proj),
+            in_proj: [vec![0.0; weights], vec![0.0; bias.len()]],
+            out_proj: LinearGradient::new(&block.out_proj, wanted.out_proj),
             ln_2: norm(&block.ln_2),
-            c_fc: LinearGradient::new(&block.c_fc),
-            c_proj: LinearGradient::new(&block.c_proj),
+            c_fc: LinearGradient::new(&block.c_fc, wanted.c_fc),
+            c_proj: LinearGradient::new(&block.c_proj, wanted.c_proj),
         }
     }
 
@@ -100,34 +121,26 @@ impl Gradients {
             .flatten()
     }
 
-    fn parts_mut(&mut self) -> [&mut [f32]; 12] {
-        let Self {
-            ln_1: [gamma_1, beta_1],
-            in_proj: [weight, bias],
-            out_proj,
-            ln_2: [gamma_2, beta_2],
-            c_fc,
-            c_proj,
-        } = self;
+    fn parts_mut(&mut self) -> [[&mut [f32]; 2]; 6] {
+        fn pair([first, second]: &mut [Vec<f32>; 2]) -> [&mut [f32]; 2] {
+            [first, second]
+        }
         [
-            gamma_1,
-            beta_1,
-            weight,
-            bias,
-            out_proj.weight.numbers_mut(),
-            &mut out_proj.bias,
-            gamma_2,
-            beta_2,
-            c_fc.weight.numbers_mut(),
-            &mut c_fc.bias,
-            c_proj.weight.numbers_mut(),
-            &mut c_proj.bias,
+            pair(&mut self.ln_1),
+            pair(&mut self.in_proj),
+            self.out_proj.parts_mut(),
+            pair(&mut self.ln_2),
+            self.c_fc.parts_mut(),
+            self.c_proj.parts_mut(),
         ]
     }
 
     fn add(mut self, mut other: Self) -> Self {
-        for (sum, part) in self.parts_mut().into_iter().zip(other.parts_mut()) {
-            add_each_row(sum, part);
+        let parts = other.parts_mut().into_iter().flatten();
+        for (sum, part) in self.parts_mut().into_iter().flatten().zip(parts) {
+            if !sum.is_empty() {
+                add_each_row(sum, part);
+            }
         }
         self
     }
@@ -147,7 +160,7 @@ impl Linear<'_> {
         (x, Matrix::new(dy, self.outputs()))
     }
 
-    /// Adds to the gradients of a layer of which this is some outputs.
+    /// Adds to the gradients of a layer of which this is some outputs, but for weights that nobody wants.
     fn add_gradient(
         &self,
         outputs: Range<usize>,
@@ -155,11 +168,13 @@ impl Linear<'_> {
         dy: &[f32],
         [weight, bias]: &mut [Vec<f32>; 2],
     ) {
-        let (x, by_y) = self.factors_of_gradient(x, dy);
-        let to = &mut weight[outputs.start..];
-        let out = MatrixMut::strided(to, self.inputs(), self.outputs(), self.stride);
-        let factors = self.weight.factors();
-        factors.multiply(out, Place::AddedTo, 1.0, x, by_y);
+        if !weight.is_empty() {
+            let (x, by_y) = self.factors_of_gradient(x, dy);
+            let to = &mut weight[outputs.start..];
+            let out = MatrixMut::strided(to, self.inputs(), self.outputs(), self.stride);
+            let factors = self.weight.factors();
+            factors.multiply(out, Place::AddedTo, 1.0, x, by_y);
+        }
         add_each_row(&mut bias[outputs], dy);
     }
 
@@ -172,12 +187,13 @@ impl Linear<'_> {
 }
 
 impl Block<'_> {
-    /// The gradients by `x` and by the parameters, given that by what comes out.
+    /// The gradients by `x` and by the parameters that are wanted, given that by what comes out.
     pub(crate) fn backward(
         &self,
         x: &[f32],
         kept: Vec<Vec<Kept>>,
         dy: &[f32],
+        wanted: Wanted,
     ) -> (Vec<f32>, Gradients) {
         let mut dx = vec![0.0; x.len()];
         // As the forward pass divided them, on however many threads this is.
@@ -187,7 +203,9 @@ impl Block<'_> {
         let parts = x.par_chunks(span.x).zip(dy.par_chunks(span.y));
         let parts = parts.zip(dx.par_chunks_mut(span.x)).zip(kept).enumerate();
         let found: Vec<Gradients> = parts
-            .map(|(at, (((x, dy), dx), kept))| self.from(at * part).backward_part(x, kept, dy, dx))
+            .map(|(at, (((x, dy), dx), kept))| {
+                self.from(at * part).backward_part(x, kept, dy, dx, wanted)
+            })
             .collect();
         let Some(gradients) = found.into_iter().reduce(Gradients::add) else {
             unreachable!("invariant: a gradient is of one sequence at least")
@@ -195,8 +213,15 @@ impl Block<'_> {
         (dx, gradients)
     }
 
-    fn backward_part(&self, x: &[f32], kept: Vec<Kept>, dy: &[f32], dx: &mut [f32]) -> Gradients {
-        let mut gradients = Gradients::new(self);
+    fn backward_part(
+        &self,
+        x: &[f32],
+        kept: Vec<Kept>,
+        dy: &[f32],
+        dx: &mut [f32],
+        wanted: Wanted,
+    ) -> Gradients {
+        let mut gradients = Gradients::new(self, wanted);
         let span = self.span(self.tile());
         let tiles = x.chunks(span.x).zip(dy.chunks(span.y));
         let tiles = tiles.zip(dx.chunks_mut(span.x)).zip(kept).enumerate();

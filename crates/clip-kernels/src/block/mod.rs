@@ -6,6 +6,7 @@ mod forward;
 
 use std::ops::Range;
 
+pub(crate) use backward::Wanted;
 pub(crate) use forward::Kept;
 
 use burn::tensor::bf16;

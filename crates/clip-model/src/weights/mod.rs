@@ -30,7 +30,7 @@ pub use self::{
     hugging_face::TextTokens,
     load::load_weights,
     locate::LAYOUTS,
-    names::{is_buffer, parameter_shapes},
+    names::{is_buffer, parameter_names, parameter_shapes},
     new_directory::{create_directory, refuse_existing},
     safetensors::{replace_atomically, write_atomically, write_safetensors},
     state_dict::FloatType,

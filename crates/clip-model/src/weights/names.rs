@@ -24,6 +24,12 @@ pub fn parameter_shapes(model: &Clip) -> Vec<(String, Vec<usize>)> {
     params.map(|param| (param.name, param.shape)).collect()
 }
 
+/// The same parameters and buffers by what tells them apart in a module, with OpenCLIP's names.
+pub fn parameter_names(model: &Clip) -> Vec<(ParamId, String)> {
+    let params = named_params(model, false).into_iter();
+    params.map(|param| (param.id, param.name)).collect()
+}
+
 /// Whether a name is a batch norm's state, which no gradient moves and which is no parameter when they are counted.
 pub fn is_buffer(name: &str) -> bool {
     ["running_mean", "running_var", COUNT]

@@ -204,6 +204,7 @@ mod tests {
             optimizer: b"moments".to_vec().into(),
             optimizer_of: "a model".to_owned(),
             ema: None,
+            adapters: None,
         }
     }
 

@@ -18,7 +18,8 @@ impl Checkpoint {
         optimizer: Optimizer,
         ema: Option<Ema>,
     ) -> Result<(Clip, Optimizer, Option<Ema>), TrainError> {
-        let read = || OptimizerState::read(&self.optimizer, self.optimizer_of.clone());
+        let adapters = self.adapters.as_deref();
+        let read = || OptimizerState::read(&self.optimizer, adapters, self.optimizer_of.clone());
         let (state, model) = thread::scope(|scope| {
             let state = scope.spawn(read);
             let model = load_weights(model, &self.weights);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    OptimizerState, TrainError,
+    HostAdapters, OptimizerState, TrainError,
     progress::{sync_folder, write_synced},
 };
 
@@ -23,6 +23,7 @@ pub(super) const STATE: &str = "state.json";
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.bpk";
 const EMA: &str = "ema.safetensors";
+const ADAPTERS: &str = "adapters.safetensors";
 /// Bytes that are read at a time to be summed.
 const BUFFER: usize = 1 << 18;
 
@@ -73,12 +74,19 @@ pub struct Contents {
     pub optimizer_of: String,
     /// The averaged weights, in a run that has them.
     pub ema: Option<Part>,
+    /// Low-rank adapters and the weights that they stand on, in a run that has them.
+    pub adapters: Option<Part>,
 }
 
 impl Contents {
     /// Of a run's copies; `ema` are its averaged weights, if it has them.
-    pub fn new(weights: HostWeights, optimizer: OptimizerState, ema: Option<HostWeights>) -> Self {
+    pub fn new(
+        weights: HostWeights,
+        mut optimizer: OptimizerState,
+        ema: Option<HostWeights>,
+    ) -> Self {
         Self {
+            adapters: optimizer.take_adapters().map(Part::from),
             weights: weights.into(),
             optimizer_of: optimizer.of().to_owned(),
             optimizer: optimizer.into(),
@@ -106,6 +114,12 @@ impl From<OptimizerState> for Part {
     }
 }
 
+impl From<HostAdapters> for Part {
+    fn from(adapters: HostAdapters) -> Self {
+        Self(Box::new(move |path| adapters.write(path)))
+    }
+}
+
 #[cfg(test)]
 impl From<Vec<u8>> for Part {
     fn from(bytes: Vec<u8>) -> Self {
@@ -128,6 +142,8 @@ pub struct Checkpoint {
     pub optimizer_of: String,
     /// The file of averaged weights, if the run has them.
     pub ema: Option<PathBuf>,
+    /// The file of low-rank adapters, if the run has them.
+    pub adapters: Option<PathBuf>,
 }
 
 /// What every form of [`StateFile`] has.
@@ -180,9 +196,10 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
     fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
     let parts = [(WEIGHTS, contents.weights), (OPTIMIZER, contents.optimizer)];
     let ema = contents.ema.map(|ema| (EMA, ema));
+    let adapters = contents.adapters.map(|adapters| (ADAPTERS, adapters));
     let files = thread::scope(|scope| {
         let mut written = Vec::new();
-        for (name, Part(write)) in parts.into_iter().chain(ema) {
+        for (name, Part(write)) in parts.into_iter().chain(ema).chain(adapters) {
             let path = folder.join(name);
             write(&path)?;
             // What is summed is what another process would read, while the disk takes it in and the next file is written.
@@ -290,5 +307,6 @@ pub(super) fn read(folder: &Path) -> Result<Checkpoint, TrainError> {
         optimizer: folder.join(OPTIMIZER),
         optimizer_of: state.optimizer_of,
         ema: state.files.contains_key(EMA).then(|| folder.join(EMA)),
+        adapters: (state.files.contains_key(ADAPTERS)).then(|| folder.join(ADAPTERS)),
     })
 }

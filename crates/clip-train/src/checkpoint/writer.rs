@@ -98,6 +98,7 @@ mod tests {
             optimizer: Vec::new().into(),
             optimizer_of: String::new(),
             ema: None,
+            adapters: None,
         }
     }
 

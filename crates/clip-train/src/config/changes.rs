@@ -13,12 +13,18 @@ pub struct Changes {
 
 /// Keys that decide which samples a position means, or what the weights are. Not where the data are, which may have moved: a
 /// position knows its data.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 20] = [
     "preset",
     "init",
     "preprocess",
     "loss",
     "optimizer.kind",
+    "lora",
+    "lora.rank",
+    "lora.alpha",
+    "lora.targets",
+    "lora.logit_scale",
+    "lora.train",
     "seed",
     "batch",
     "data.shuffle_buffer",
@@ -30,16 +36,26 @@ const FIXED: [&str; 14] = [
     "data.augment.flip_prob",
 ];
 
+/// Keys that decide which matrices have adapters, in a run that has some.
+const FIXED_WITH_ADAPTERS: [&str; 4] = [
+    "lock_image",
+    "lock_image_unlocked_groups",
+    "lock_text",
+    "lock_text_unlocked_layers",
+];
+
 impl Changes {
     /// What `new` changes in `old`.
     pub fn between(old: &RunConfig, new: &RunConfig) -> Self {
+        let has_adapters = old.lora.is_some();
         let [old, new] = [old, new].map(|config| {
             // invariant: a configuration is a tree of plain values under string keys.
             serde_json::to_value(config).expect("invariant: plain values")
         });
         let mut changes = Self::default();
         differences("", &old, &new, &mut |path, change| {
-            if FIXED.contains(&path) {
+            let decides = has_adapters && FIXED_WITH_ADAPTERS.contains(&path);
+            if decides || FIXED.contains(&path) {
                 changes.corrupting.push(change);
             } else {
                 changes.harmless.push(change);
@@ -75,6 +91,38 @@ pub(crate) fn differences(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LoraConfig;
+
+    #[test]
+    fn which_matrices_have_adapters_may_not_change() {
+        let old = RunConfig::default();
+        let locked = RunConfig {
+            lock_text: true,
+            ..old.clone()
+        };
+        assert_eq!(Changes::between(&old, &locked).corrupting.len(), 0);
+        let with_adapters = |config: &RunConfig| RunConfig {
+            lora: Some(LoraConfig::default()),
+            ..config.clone()
+        };
+        let [adapted, locked] = [&old, &locked].map(with_adapters);
+        let changes = Changes::between(&adapted, &locked).corrupting;
+        assert_eq!(changes, ["lock_text: false -> true"]);
+        // To begin or to end with adapters changes what all weights are.
+        for changes in [
+            Changes::between(&old, &adapted),
+            Changes::between(&adapted, &old),
+        ] {
+            assert_eq!(changes.corrupting.len(), 1, "{changes:?}");
+        }
+        let mut wider = adapted.clone();
+        wider.lora = Some(LoraConfig {
+            rank: 16,
+            ..LoraConfig::default()
+        });
+        let changes = Changes::between(&adapted, &wider).corrupting;
+        assert_eq!(changes, ["lora.rank: 8 -> 16"]);
+    }
 
     #[test]
     fn the_order_of_samples_may_not_change_and_the_length_may() {

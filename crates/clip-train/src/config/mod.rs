@@ -6,6 +6,7 @@ mod memory;
 mod objective;
 mod validate;
 
+use burn::tensor::Device;
 use clip_data::{Augment, LoaderConfig, RandomResizedCrop};
 use clip_model::{Clip, ClipConfig, Layers, Precision, Preprocess};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ pub use layers::ConfigLayers;
 pub use memory::MemoryLimit;
 pub use objective::{Duplicates, Loss};
 
-use crate::{CocaWeights, Decay, OptimizerConfig, Schedule, TrainError};
+use crate::{CocaWeights, Decay, LoraConfig, OptimizerConfig, Schedule, TrainError};
 
 /// A training run. Every key may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +98,9 @@ pub struct RunConfig {
     pub schedule: Decay,
     /// What turns gradients into steps.
     pub optimizer: OptimizerConfig,
+    /// Trains low-rank adapters instead of the weights, for fine-tuning. None by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// How images are resized in evaluation, and normalised; as for `init`, or OpenAI's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preprocess: Option<Preprocess>,
@@ -214,6 +218,7 @@ impl Default for RunConfig {
             lock_text: false,
             lock_text_unlocked_layers: 0,
             optimizer: OptimizerConfig::default(),
+            lora: None,
             preprocess: None,
             ema: None,
             data: DataConfig::default(),
@@ -312,14 +317,32 @@ impl RunConfig {
     }
 
     /// The model with the layers locked that this run doesn't train.
-    pub fn lock(&self, mut model: Clip) -> Clip {
+    ///
+    /// # Errors
+    /// Those of [`LoraConfig::lock`].
+    pub fn lock(&self, mut model: Clip) -> Result<Clip, TrainError> {
         if self.lock_image {
             model.visual = model.visual.lock(self.lock_image_unlocked_groups);
         }
         if self.lock_text {
             model.text = model.text.lock(self.lock_text_unlocked_layers);
         }
-        model
+        match &self.lora {
+            Some(lora) => lora.lock(model, [self.lock_image, self.lock_text]),
+            None => Ok(model),
+        }
+    }
+
+    /// Checks that `model` has what `lora` adapts, by a model of zeros on `device`, which is without autodiff.
+    ///
+    /// # Errors
+    /// Those of [`LoraConfig::lock`].
+    pub fn validate_adapters(&self, model: &ClipConfig, device: &Device) -> Result<(), TrainError> {
+        if self.lora.is_some() {
+            let device = device.clone().autodiff();
+            self.lock(model.init_blank(&device))?;
+        }
+        Ok(())
     }
 
     /// How the losses of a CoCa model are added up.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{LabelledSet, Loss, RunConfig};
-use crate::{Decay, TrainError, progress::is_share};
+use crate::{Decay, LoraConfig, OptimizerKind, TrainError, progress::is_share};
 
 /// Beyond what any machine has cores for.
 const MOST_THREADS: usize = 1024;
@@ -105,6 +105,7 @@ impl RunConfig {
         let mut checks = checks
             .into_iter()
             .chain(self.losses())
+            .chain(self.adapters())
             .chain(self.checkpoints())
             .chain(self.labelled_sets());
         match checks.find(|(_, good, _)| !good) {
@@ -135,6 +136,34 @@ impl RunConfig {
                 "coca_caption_loss_weight",
                 weights.contrastive + weights.caption > 0.0,
                 "and `coca_contrastive_loss_weight` are both 0, which leaves nothing to learn",
+            ),
+        ]
+    }
+
+    /// What must hold of low-rank adapters.
+    fn adapters(&self) -> [(&'static str, bool, &'static str); 4] {
+        let holds = |good: fn(&LoraConfig) -> bool| self.lora.as_ref().is_none_or(good);
+        let is_lamb = self.optimizer.kind == OptimizerKind::Lamb;
+        [
+            (
+                "lora.rank",
+                holds(|lora| lora.rank > 0),
+                "must be at least 1",
+            ),
+            (
+                "lora.alpha",
+                holds(|lora| lora.alpha.is_finite() && lora.alpha > 0.0),
+                "must be above 0",
+            ),
+            (
+                "lora.targets",
+                holds(|lora| !lora.targets.is_empty()),
+                "must name a matrix: q_proj, k_proj, v_proj, out_proj, c_fc, c_proj",
+            ),
+            (
+                "optimizer.kind",
+                !(self.lora.is_some() && is_lamb),
+                "must be \"adamw\" or \"lion\" with `lora`: LAMB's steps are as large as what they change, and adapters begin at 0",
             ),
         ]
     }

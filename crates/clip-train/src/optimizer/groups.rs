@@ -25,7 +25,7 @@ struct Parameter {
 
 /// Where in its tower a parameter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layer {
+pub(super) enum Layer {
     /// Counted from 0, where embeddings are; blocks and stages begin at 1.
     At(usize),
     /// Above all blocks: final norms and projections, poolings, and what belongs to no tower.
@@ -42,6 +42,20 @@ pub(super) struct Group {
 }
 
 impl Parameters {
+    /// Adds matrices where one of the model's is.
+    pub(super) fn add_beside(&mut self, matrix: ParamId, ids: [ParamId; 2]) {
+        let beside = self.all.iter().find(|parameter| parameter.id == matrix);
+        let added = beside.map(|beside| {
+            ids.map(|id| Parameter {
+                id,
+                is_vector: false,
+                tower: beside.tower.clone(),
+                layer: beside.layer,
+            })
+        });
+        self.all.extend(added.into_iter().flatten());
+    }
+
     /// All of them, but for matrices at the full learning rate: these are what is stepped without being named.
     pub(super) fn groups(&self, layer_decay: Option<f64>) -> Vec<Group> {
         let mut heads = BTreeMap::<&str, usize>::new();
@@ -72,7 +86,7 @@ impl Parameters {
 
 impl Layer {
     /// Of a parameter's path, in any of the towers.
-    fn of(path: &[String]) -> Self {
+    pub(super) fn of(path: &[String]) -> Self {
         const EMBEDDINGS: [&str; 18] = [
             "conv1",
             "conv2",

@@ -6,6 +6,7 @@ use std::{
 
 use burn::{optim::OptimizerRecord, tensor::Bytes};
 
+use super::lora::AdapterState;
 use crate::TrainError;
 
 /// What an optimizer has gathered of its gradients, copied to the host: the optimizer may go on.
@@ -14,6 +15,23 @@ pub struct OptimizerState {
     /// A digest of the optimizer's kind and the parameters' order and shapes.
     pub(super) of: String,
     pub(super) record: OptimizerRecord,
+    /// With [`LoraConfig`](super::LoraConfig).
+    pub(super) adapters: Option<AdapterState>,
+}
+
+/// A model's adapters as they were when they were copied to the host.
+#[derive(Debug)]
+pub struct HostAdapters(AdapterState);
+
+impl HostAdapters {
+    /// Writes a safetensors file, in f32: for each adapter `A` `[from, rank]`, `B` `[rank, to]` and the weights that they
+    /// stand on, `[from, to]`.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] when the folder can't be written or the disk is full.
+    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+        self.0.write(path)
+    }
 }
 
 impl OptimizerState {
@@ -22,7 +40,12 @@ impl OptimizerState {
         &self.of
     }
 
-    /// Writes it as Burn's record, one tensor after the other.
+    /// Its adapters, if it has some, which have a file of their own.
+    pub fn take_adapters(&mut self) -> Option<HostAdapters> {
+        self.adapters.take().map(HostAdapters)
+    }
+
+    /// Writes it as Burn's record, one tensor after the other, without adapters.
     ///
     /// # Errors
     /// [`TrainError::Io`] when the folder can't be written or the disk is full.
@@ -31,15 +54,20 @@ impl OptimizerState {
         written.map_err(|error| TrainError::io("write", path)(io::Error::other(error)))
     }
 
-    /// Reads what [`write`](Self::write) wrote of an optimizer, which [`of`](Self::of) told.
+    /// Reads what [`write`](Self::write) wrote of an optimizer, which [`of`](Self::of) told, and what
+    /// [`HostAdapters::write`] wrote of its adapters.
     ///
     /// # Errors
     /// [`TrainError::OptimizerState`] if it is no such file or cut off, [`TrainError::Io`] if it can't be read.
-    pub fn read(path: &Path, of: String) -> Result<Self, TrainError> {
+    pub fn read(path: &Path, adapters: Option<&Path>, of: String) -> Result<Self, TrainError> {
         // Not left to be read when it is needed: the checkpoint may be gone by then.
         let bytes = aligned(path).map_err(TrainError::io("read", path))?;
         let record = OptimizerRecord::from_bytes(bytes).map_err(refused)?;
-        Ok(Self { of, record })
+        Ok(Self {
+            of,
+            record,
+            adapters: adapters.map(AdapterState::read).transpose()?,
+        })
     }
 }
 

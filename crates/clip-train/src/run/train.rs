@@ -241,22 +241,24 @@ impl Training<'_> {
     ) -> Result<Resumed, TrainError> {
         let device = self.device.clone().autodiff();
         let Some((found, damaged)) = checkpoints.latest()? else {
+            let is_begun = self.initial.is_some();
             let model = match self.initial.take() {
                 Some(weights) => weights.model(&device),
                 None => self.model.init(self.config.seed, &device),
             };
-            let model = self.config.lock(model);
+            let model = self.config.lock(model)?;
+            let optimizer = self.optimizer(&model);
             return Ok(Resumed {
+                notes: self.notes_of_adapters(&model, &optimizer, is_begun),
                 state: RunState {
                     samples_per_epoch,
                     ..RunState::default()
                 },
-                optimizer: Optimizer::new(&self.config.optimizer, &model),
+                optimizer,
                 ema: self.ema(&model),
                 model,
                 faults: FaultReport::default(),
                 from_checkpoint: false,
-                notes: Vec::new(),
             });
         };
         if found.state.samples_per_epoch != samples_per_epoch {
@@ -273,8 +275,8 @@ impl Training<'_> {
             "resuming after step {} ({} samples, {:.0} s)",
             found.state.step, found.state.samples, found.state.seconds
         ));
-        let model = self.config.lock(self.model.init_blank(&device));
-        let optimizer = Optimizer::new(&self.config.optimizer, &model);
+        let model = self.config.lock(self.model.init_blank(&device))?;
+        let optimizer = self.optimizer(&model);
         let ema = self.ema(&model);
         let (model, optimizer, ema) = found.restore(model, optimizer, ema)?;
         Ok(Resumed {
@@ -286,6 +288,38 @@ impl Training<'_> {
             from_checkpoint: true,
             notes,
         })
+    }
+
+    fn optimizer(&self, model: &Clip) -> Optimizer {
+        let config = &self.config.optimizer;
+        match &self.config.lora {
+            Some(lora) => Optimizer::with_lora(config, lora, self.config.seed, model),
+            None => Optimizer::new(config, model),
+        }
+    }
+
+    /// What a run should know that begins with adapters.
+    fn notes_of_adapters(
+        &self,
+        model: &Clip,
+        optimizer: &Optimizer,
+        is_begun: bool,
+    ) -> Vec<String> {
+        if self.config.lora.is_none() {
+            return Vec::new();
+        }
+        let (trained, of_adapters) = optimizer.num_trained(model);
+        let mut notes = vec![format!(
+            "LoRA: {trained} parameters are trained, {of_adapters} of them adapters', beside {} of the model",
+            self.model.num_params()
+        )];
+        if !is_begun {
+            notes.push(
+                "`lora` adapts random weights, which stay as they are: give `init` (`--init`) the model to fine-tune"
+                    .to_owned(),
+            );
+        }
+        notes
     }
 
     fn ema(&self, model: &Clip) -> Option<Ema> {

@@ -135,6 +135,11 @@ pub(super) fn moved(grads: GradientsParams, module: &impl Module, to: &Device) -
 
 /// The Euclidean norm of all gradients together, `[1]`, where the model is.
 pub(crate) fn global_norm(grads: &GradientsParams, model: &Clip) -> Tensor<1> {
+    norm_of(grads, model, &model.device())
+}
+
+/// That of a module's gradients, `[1]`, which are on `device`.
+pub(crate) fn norm_of(grads: &GradientsParams, module: &impl Module, device: &Device) -> Tensor<1> {
     /// Sums of sums: for a GPU it is less to bring hundreds of small tensors together than to sum each.
     struct Squares<'a> {
         grads: &'a GradientsParams,
@@ -166,12 +171,12 @@ pub(crate) fn global_norm(grads: &GradientsParams, model: &Clip) -> Tensor<1> {
         vectors: Vec::new(),
         rows: Vec::new(),
     };
-    model.visit(&mut squares);
+    module.visit(&mut squares);
     let Squares { vectors, rows, .. } = squares;
     let sum = |parts: Vec<Tensor<1>>| (!parts.is_empty()).then(|| Tensor::cat(parts, 0));
     let of_vectors = sum(vectors).map(|vectors| vectors.square().sum());
     let of_rows = sum(rows).map(Tensor::sum);
-    let nothing = || Tensor::zeros([1], &model.device().inner());
+    let nothing = || Tensor::zeros([1], &device.clone().inner());
     let sums = of_vectors.into_iter().chain(of_rows);
     sums.reduce(|a, b| a + b).unwrap_or_else(nothing).sqrt()
 }

@@ -30,7 +30,7 @@ pub use batch::{Images, PairBatch};
 pub use captioning::CocaWeights;
 pub use captions::Captions;
 use encoder::{ChunkGradients, Encoder, Features, Options};
-pub(crate) use gradients::global_norm;
+pub(crate) use gradients::{global_norm, norm_of};
 pub use patches::{KeptPatches, PatchDropout};
 pub use teacher::Teacher;
 use tokens::EmbeddingGradient;

@@ -172,3 +172,34 @@ fn locked_parameters_get_no_gradient_and_the_input_does() {
     assert_eq!(found[1].shape().to_vec(), [2, 3, 16]);
     assert!(found[2..].iter().all(|grad| grad.num_elements() == 0));
 }
+
+#[test]
+fn what_is_locked_leaves_the_other_gradients_as_they_are() {
+    let device = Device::flex().autodiff();
+    let mut init = Init::new(3, &device);
+    let stack = Transformer::init_default(16, 1, 2, 64, Activation::Gelu, &mut init);
+    let block = stack.resblocks[0].clone();
+    let x = Tensor::<3>::random([9, 37, 16], Distribution::Normal(0.0, 1.0), &device).into_data();
+    let whole = pass(&block, &x, &x, |x| block.forward(x, None, None));
+    // Output and gradient by the input, then gain and bias of a norm, and of the layers weights and bias.
+    for trained in [vec![], vec![4], vec![6, 10], vec![12], vec![4, 6, 10, 12]] {
+        let mut locked = block.clone().no_grad();
+        for place in &trained {
+            let layer = match place {
+                4 => &mut locked.attn.in_proj,
+                6 => &mut locked.attn.out_proj,
+                10 => &mut locked.mlp.c_fc,
+                _ => &mut locked.mlp.c_proj,
+            };
+            layer.weight = layer.weight.clone().set_require_grad(true);
+        }
+        let found = pass(&locked, &x, &x, |x| locked.forward(x, None, None));
+        for (place, (found, whole)) in found.iter().zip(&whole).enumerate() {
+            if place < 2 || trained.contains(&place) {
+                found.assert_eq(whole, true);
+            } else {
+                assert_eq!(found.num_elements(), 0, "{place} of {trained:?}");
+            }
+        }
+    }
+}

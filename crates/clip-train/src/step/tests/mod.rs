@@ -2,6 +2,7 @@
 
 mod coca;
 mod gradients;
+mod lora;
 mod training;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -222,7 +222,7 @@ fn a_state_that_is_not_this_models_is_refused() {
     let path = dir.path().join("state.bpk");
     let of = stepped.state().of().to_owned();
     stepped.state().write(&path).unwrap();
-    let read = || OptimizerState::read(&path, of.clone());
+    let read = || OptimizerState::read(&path, None, of.clone());
     assert!(optimizer.with_state(read().unwrap()).is_ok());
     let whole = std::fs::read(&path).unwrap();
     for cut in [0, 10, 40, whole.len() / 2] {
