@@ -157,8 +157,8 @@ fn targets_of(field: &str) -> &'static [Target] {
         "k_proj" | "key" => &[Target::KProj],
         "v_proj" | "value" => &[Target::VProj],
         "out_proj" | "proj" | "output" => &[Target::OutProj],
-        "c_fc" | "fc1" | "fc1_g" | "fc1_x" => &[Target::CFc],
-        "c_proj" | "fc2" => &[Target::CProj],
+        "c_fc" | "fc1" | "fc1_g" | "fc1_x" | "w0" | "w1" => &[Target::CFc],
+        "c_proj" | "fc2" | "w2" => &[Target::CProj],
         _ => &[],
     }
 }
@@ -251,6 +251,7 @@ mod tests {
             ("EVA02-B-16", 12 * 7, 12 * 6, 0),
             ("EVA01-g-14", 40 * 6, 12 * 6, 0),
             ("convnext_base", 36 * 2, 12 * 6, 0),
+            ("ViTamin-B", 14 * 7, 12 * 6, 0),
             ("xlm-roberta-base-ViT-B-32", 12 * 6, 12 * 6, 0),
             ("nllb-clip-base", 12 * 6, 12 * 6, 0),
             ("PE-Core-B-16", 12 * 6, 24 * 6, 0),
