@@ -23,6 +23,7 @@ mod remote;
 mod resumption;
 mod runs;
 mod search;
+mod stores;
 mod support;
 mod ui;
 mod use_model;

@@ -138,6 +138,9 @@ fn an_object_store_that_fails_now_and_then_brings_the_run_back() {
     // A file of more than one part, among those that lie beside the checkpoints.
     let large: Vec<u8> = (0..40_000_000_u32).map(|at| (at % 251) as u8).collect();
     folder.write("other/notes.txt", &large);
+    // Names are what they are.
+    let odd = "50% of #1 [a]~?.txt";
+    folder.write(&format!("other/{odd}"), b"odd");
     let longer = clip(
         &folder,
         &store,
@@ -149,6 +152,11 @@ fn an_object_store_that_fails_now_and_then_brings_the_run_back() {
         "a file in parts differs"
     );
     assert_eq!(store.parts(), 0);
+    assert_eq!(store.read(&there(odd)), b"odd");
+    // Folders that the store's own page made.
+    for marker in ["", "checkpoints/", "model/"] {
+        store.change(&there(marker), Some(Vec::new()));
+    }
 
     // A damaged copy is named, and the one before is taken.
     let newest = there("checkpoints/step-00000012/optimizer.bpk");
@@ -168,13 +176,22 @@ fn an_object_store_that_fails_now_and_then_brings_the_run_back() {
         weights(&folder, "third") == weights(&folder, "other"),
         "weights differ"
     );
+    let back = fs::read(folder.path("third").join(odd));
+    assert_eq!(back.unwrap(), b"odd");
+
+    // What could not be copied when it was written is, when the run goes on.
+    let newest = there("checkpoints/step-00000012/state.json");
+    store.change(&newest, None);
+    let again = clip(&folder, &store, &["pretrain", "--resume", "third"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(store.names().contains(&newest), "{:?}", store.names());
 }
 
 #[test]
 fn a_mirror_that_cannot_be_used_is_refused_before_anything_is_computed() {
     let (folder, store) = (folder(), ObjectStore::start());
     let setting = setting(PLACE);
-    store.refuse(true);
+    store.refuse(&["PUT", "POST", "DELETE"]);
     let refused = clip(&folder, &store, &mirrored("run", &setting, &[]));
     assert_eq!(refused.code, Some(1), "{refused:?}");
     for words in [
@@ -184,8 +201,22 @@ fn a_mirror_that_cannot_be_used_is_refused_before_anything_is_computed() {
         assert!(refused.err.contains(words), "{words}: {refused:?}");
     }
     assert!(!refused.err.contains("step 1/"), "{refused:?}");
+    assert!(!folder.path("run/config.toml").exists());
+    // Where old checkpoints can't be removed, it ends as early.
+    store.refuse(&["DELETE"]);
+    let other = setting.replace("one", "two");
+    let refused = clip(&folder, &store, &mirrored("run", &other, &[]));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in [
+        "cannot remove s3://bucket/runs/two/",
+        "AccessDenied",
+        "check AWS_ACCESS_KEY_ID",
+    ] {
+        assert!(refused.err.contains(words), "{words}: {refused:?}");
+    }
+    assert!(!refused.err.contains("step 1/"), "{refused:?}");
 
-    store.refuse(false);
+    store.refuse(&[]);
     let begun = clip(&folder, &store, &mirrored("first", &setting, &[]));
     assert_eq!(begun.code, Some(0), "{begun:?}");
     let cases = [
@@ -216,6 +247,28 @@ fn a_mirror_that_cannot_be_used_is_refused_before_anything_is_computed() {
     let own = folder.clip(&mirrored("own", "checkpoint.mirror=\"own/copy\"", &[]));
     assert_eq!(own.code, Some(1), "{own:?}");
     assert!(own.err.contains("the run's own directory"), "{own:?}");
+}
+
+#[test]
+fn a_mirror_is_not_shared_by_two_runs_that_begin_at_once() {
+    let folder = folder();
+    let set = "checkpoint.mirror=\"elsewhere\"";
+    let mut clip = folder.command(&mirrored("run", set, &["--steps", "40"]));
+    let said = fs::File::create(folder.path("said")).unwrap();
+    let mut clip = clip.stdout(Stdio::null()).stderr(said).spawn().unwrap();
+    checkpoint(&folder, "run", &mut clip);
+    // Another one's settings, whatever this one writes.
+    let code = loop {
+        folder.write("elsewhere/config.toml", b"seed = 9\n");
+        if let Some(ended) = clip.try_wait().unwrap() {
+            break ended.code();
+        }
+    };
+    let said = fs::read_to_string(folder.path("said")).unwrap();
+    assert_eq!(code, Some(1), "{said}");
+    for words in ["another run writes into elsewhere", "the run is whole here"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A server that speaks as much of S3 as a mirror needs, and fails as servers do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::{BufRead, BufReader, Read, Result, Write},
     net::{TcpListener, TcpStream},
@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 /// One in so many requests is answered by 503, and the one after it not at all.
 const MOOD: usize = 7;
 
+/// Files that are told at once of those there are: stores tell a thousand.
+const PAGE: usize = 3;
+
 #[derive(Default)]
 struct State {
     /// By path, the bucket first.
@@ -21,8 +24,10 @@ struct State {
     /// Parts by their number, of files that are not there yet.
     uploads: Vec<BTreeMap<usize, Vec<u8>>>,
     requests: usize,
-    /// Whether anything may be written.
-    refuses: bool,
+    /// How often each file was read from its beginning.
+    reads: BTreeMap<String, usize>,
+    /// The ways of asking that are refused.
+    refused: &'static [&'static str],
 }
 
 pub(crate) struct ObjectStore {
@@ -81,8 +86,15 @@ impl ObjectStore {
         state.uploads.iter().map(BTreeMap::len).sum()
     }
 
-    pub(crate) fn refuse(&self, refuses: bool) {
-        self.state.lock().unwrap().refuses = refuses;
+    /// How often a file was read from its beginning.
+    pub(crate) fn reads(&self, name: &str) -> usize {
+        let state = self.state.lock().unwrap();
+        state.reads.get(name).copied().unwrap_or_default()
+    }
+
+    /// Answers these ways of asking, such as `PUT`, by 403 from now on.
+    pub(crate) fn refuse(&self, methods: &'static [&'static str]) {
+        self.state.lock().unwrap().refused = methods;
     }
 }
 
@@ -109,13 +121,13 @@ impl State {
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let path = path.trim_start_matches('/');
+        let path = &decoded(path.trim_start_matches('/'));
         let asked: BTreeMap<&str, &str> = query
             .split('&')
             .map(|part| part.split_once('=').unwrap_or((part, "")))
             .collect();
         let upload = asked.get("uploadId").map(|id| id.parse::<usize>().unwrap());
-        if self.refuses && method != "GET" {
+        if self.refused.contains(&method) {
             return reply(
                 stream,
                 "403 Forbidden",
@@ -125,8 +137,7 @@ impl State {
         }
         match (method, upload) {
             ("GET", None) if asked.contains_key("list-type") => {
-                let prefix = asked["prefix"].replace("%2F", "/");
-                let list = self.list(path.trim_end_matches('/'), &prefix);
+                let list = self.list(path.trim_end_matches('/'), &asked);
                 reply(stream, "200 OK", "", list.as_bytes())
             }
             ("GET", None) => match self.files.get(path) {
@@ -135,6 +146,7 @@ impl State {
                     let range = field("range").and_then(|range| range.strip_prefix("bytes="));
                     let start = range.and_then(|range| range.split('-').next()?.parse().ok());
                     let (start, all) = (start.unwrap_or(0), file.len());
+                    *self.reads.entry(path.clone()).or_default() += usize::from(start == 0);
                     let mut more = tag(file);
                     more += "Last-Modified: Fri, 27 Nov 2026 10:00:00 GMT\r\n";
                     if range.is_none() {
@@ -151,7 +163,7 @@ impl State {
             }
             ("PUT", None) => {
                 let more = tag(&body);
-                self.files.insert(path.to_owned(), body);
+                self.files.insert(path.clone(), body);
                 reply(stream, "200 OK", &more, b"")
             }
             ("POST", None) => {
@@ -164,7 +176,7 @@ impl State {
             ("POST", Some(id)) => {
                 let parts = std::mem::take(&mut self.uploads[id]);
                 self.files
-                    .insert(path.to_owned(), parts.into_values().flatten().collect());
+                    .insert(path.clone(), parts.into_values().flatten().collect());
                 let result = "CompleteMultipartUploadResult";
                 let result = format!("<{result}><ETag>\"whole\"</ETag></{result}>");
                 reply(stream, "200 OK", "", result.as_bytes())
@@ -181,24 +193,72 @@ impl State {
         }
     }
 
-    fn list(&self, bucket: &str, prefix: &str) -> String {
-        let mut list = String::from("<ListBucketResult>");
-        for (path, file) in &self.files {
-            let Some(key) = path.strip_prefix(&format!("{bucket}/")) else {
-                continue;
-            };
-            if key.starts_with(prefix) {
-                let size = file.len();
-                let changed = "2026-11-27T10:00:00.000Z";
-                write!(
-                    list,
-                    "<Contents><Key>{key}</Key><Size>{size}</Size><LastModified>{changed}</LastModified></Contents>"
-                )
-                .unwrap();
+    fn list(&self, bucket: &str, asked: &BTreeMap<&str, &str>) -> String {
+        let asked = |name: &str| decoded(asked.get(name).unwrap_or(&""));
+        let (prefix, delimiter, after) = (
+            asked("prefix"),
+            asked("delimiter"),
+            asked("continuation-token"),
+        );
+        let bucket = format!("{bucket}/");
+        let keys = self.files.iter().filter_map(|(path, file)| {
+            let key = path.strip_prefix(&bucket)?;
+            Some((key, key.strip_prefix(&prefix)?, file.len()))
+        });
+        let mut folders = BTreeSet::new();
+        let mut files = keys.filter(|(_, rest, _)| match rest.split_once(&delimiter) {
+            Some((folder, _)) if !delimiter.is_empty() => {
+                folders.insert(format!("{prefix}{folder}{delimiter}"));
+                false
             }
+            _ => true,
+        });
+        let files: Vec<_> = files
+            .by_ref()
+            .filter(|(key, ..)| *key > after.as_str())
+            .collect();
+        let mut list = String::from("<ListBucketResult>");
+        for (key, _, size) in files.iter().take(PAGE) {
+            let key = key.replace('&', "&amp;").replace('<', "&lt;");
+            let changed = "2026-11-27T10:00:00.000Z";
+            write!(
+                list,
+                "<Contents><Key>{key}</Key><Size>{size}</Size><LastModified>{changed}</LastModified></Contents>"
+            )
+            .unwrap();
+        }
+        for folder in &folders {
+            write!(
+                list,
+                "<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"
+            )
+            .unwrap();
+        }
+        if files.len() > PAGE {
+            let token = files[PAGE - 1].0;
+            write!(
+                list,
+                "<NextContinuationToken>{token}</NextContinuationToken>"
+            )
+            .unwrap();
         }
         list + "</ListBucketResult>"
     }
+}
+
+/// What `%20` and the like stand for.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits: String = rest.by_ref().take(2).map(char::from).collect();
+            bytes.push(u8::from_str_radix(&digits, 16).unwrap());
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn tag(file: &[u8]) -> String {

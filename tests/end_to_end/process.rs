@@ -97,3 +97,49 @@ fn an_interrupted_pack_leaves_nothing_beside_its_folder() {
         assert!(!path.exists(), "{}", path.display());
     }
 }
+
+/// Sends a signal to `clip data shapes` when it has begun a shard; says how it ended.
+#[cfg(unix)]
+fn shapes_ended_by(folder: &Folder, signal: &str) -> Option<i32> {
+    use std::process::Command;
+    let mut clip = folder.command(&["data", "shapes", "--out", "shapes"]);
+    let mut clip = clip.stderr(Stdio::null()).spawn().unwrap();
+    let partial = folder.path(".shapes.partial");
+    while !std::fs::read_dir(&partial).is_ok_and(|mut files| files.next().is_some()) {
+        assert!(clip.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = clip.id().to_string();
+    let killed = Command::new("kill").args([signal, &pid]).status();
+    assert!(killed.unwrap().success());
+    clip.wait().unwrap().code()
+}
+
+#[cfg(unix)]
+#[test]
+fn shapes_that_are_not_whole_do_not_stay() {
+    let folder = Folder::new();
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(folder.path(".")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("shapes")).collect()
+    };
+    assert_eq!(shapes_ended_by(&folder, "-INT"), Some(130));
+    assert_eq!(names(), Vec::<String>::new());
+    // Nobody can clean up after this one but the next.
+    assert_eq!(shapes_ended_by(&folder, "-KILL"), None);
+    assert!(names().contains(&".shapes.partial".to_owned()));
+    let few = [
+        "--train",
+        "10",
+        "--val",
+        "2",
+        "--zeroshot",
+        "2",
+        "--image-size",
+        "32",
+    ];
+    let made = folder.clip(&[&["data", "shapes", "--out", "shapes"][..], &few].concat());
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert_eq!(names(), ["shapes"]);
+}

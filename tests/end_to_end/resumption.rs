@@ -100,6 +100,77 @@ fn an_evaluation_that_a_stop_left_out_is_made_up_for() {
     );
 }
 
+/// Lines of the metrics that tell an evaluation.
+#[cfg(unix)]
+fn evaluations(folder: &crate::support::Folder, out: &str) -> Vec<(u64, Value)> {
+    let lines = metrics(folder, out).into_iter();
+    let found = lines.filter(|line| !line["i2t_r1"].is_null());
+    found
+        .map(|line| (line["step"].as_u64().unwrap(), line["i2t_r1"].clone()))
+        .collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn an_evaluation_does_not_keep_a_run_from_stopping() {
+    use std::{
+        process::{Command, Stdio},
+        time::{Duration, Instant},
+    };
+    let folder = folder();
+    folder.shard("val.tar", 2_000);
+    // Evaluations take most of the time: the first is at hand after the first step.
+    let args = [
+        "--val",
+        "val.tar",
+        "--set",
+        "eval.steps=1",
+        "--steps",
+        "3",
+        "--set",
+        "threads=1",
+    ];
+    let straight = folder.clip(&pretrain("straight", &args));
+    assert_eq!(straight.code, Some(0), "{straight:?}");
+
+    let said = fs::File::create(folder.path("said")).unwrap();
+    let mut clip = folder.command(&pretrain("run", &args));
+    let mut clip = clip.stdout(Stdio::null()).stderr(said).spawn().unwrap();
+    let log = folder.path("run/metrics.jsonl");
+    let begun = Instant::now();
+    while !fs::read_to_string(&log).is_ok_and(|told| told.contains("\"step\":1")) {
+        assert!(clip.try_wait().unwrap().is_none(), "it ended early");
+        assert!(begun.elapsed() < Duration::from_mins(2), "no step");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = clip.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(clip.wait().unwrap().code(), Some(130));
+    let said = fs::read_to_string(folder.path("said")).unwrap();
+    for words in [
+        "stopping after this step",
+        "once more to quit at once",
+        "stopped after step 1 of 3",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(evaluations(&folder, "run"), []);
+
+    let resumed = folder.clip(&["pretrain", "--resume", "run"]);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_eq!(
+        evaluations(&folder, "run"),
+        evaluations(&folder, "straight")
+    );
+    assert!(weights(&folder, "run") == weights(&folder, "straight"));
+}
+
 #[test]
 fn a_run_whose_checkpoints_are_gone_does_not_begin_again_unasked() {
     let folder = folder();

@@ -9,12 +9,16 @@ use serde_json::Value;
 use crate::cargo::{self, Usage};
 
 /// The workspace's crates and those of them that each may depend on, for tests too.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("clip-alloc", &[]),
     ("clip-cube", &[]),
     ("clip-kernels", &[]),
-    ("clip-model", &["clip-alloc", "clip-cube", "clip-kernels"]),
-    ("clip-data", &[]),
+    ("clip-files", &[]),
+    (
+        "clip-model",
+        &["clip-alloc", "clip-cube", "clip-files", "clip-kernels"],
+    ),
+    ("clip-data", &["clip-files"]),
     ("clip-onnx", &["clip-model"]),
     (
         "clip-train",
@@ -22,6 +26,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "clip-alloc",
             "clip-cube",
             "clip-data",
+            "clip-files",
             "clip-kernels",
             "clip-model",
         ],
@@ -32,6 +37,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
         &[
             "clip-alloc",
             "clip-data",
+            "clip-files",
             "clip-kernels",
             "clip-model",
             "clip-onnx",

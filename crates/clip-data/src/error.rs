@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use clip_files::FolderError;
+
 use crate::{
     FaultKind,
     decode::{MAX_NAMED_PIXELS, MAX_SIDE},
@@ -170,34 +172,9 @@ pub enum DataError {
         /// A file in it that must stay.
         file: String,
     },
-    /// A folder that is to be written holds something.
-    #[error(
-        "{path} holds `{file}`, and nothing is overwritten; give a folder that is new or empty"
-    )]
-    FolderNotEmpty {
-        /// The folder.
-        path: PathBuf,
-        /// A file in it.
-        file: String,
-    },
-    /// Two processes write the same folder.
-    #[error("another process is writing {path}; wait for it, or give another folder")]
-    FolderBusy {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Something came in the place of a folder while it was written.
-    #[error(
-        "{written} is whole but can't be put in its place, {path}: {source}; move it where you want it"
-    )]
-    NotPublished {
-        /// Where the folder was to be.
-        path: PathBuf,
-        /// Where it is.
-        written: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
+    /// A folder can't be written.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// Two samples of a new shard would have the same key, and a reader would take only the first.
     #[error(
         "the key `{key}` comes twice within a shard: two samples have the same key, or names that become one; \

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use clip_files::NewFolder;
 use fast_image_resize::{FilterType, Resizer};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use crate::{
     DataError, FaultKind, FaultReport, RawSample, ShardIndex, ShardItem, ShardLayout, ShardSet,
     decode,
     faults::FaultLog,
-    output::{OutputFolder, SampleWriter, image_extension},
+    output::{SampleWriter, image_extension},
     resize::resize,
     scan::Chunks,
 };
@@ -54,8 +55,8 @@ pub struct Packed {
 /// whole, and its bytes depend on the samples and `config` alone.
 ///
 /// # Errors
-/// [`DataError::BadSetting`], [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`], [`DataError::DuplicateKey`],
-/// [`DataError::NothingUsable`], [`DataError::NotPublished`], and [`DataError::Io`].
+/// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],
+/// [`DataError::NothingUsable`], and [`DataError::Io`].
 pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed, DataError> {
     pack_some(shards, config, out, |_| true)
 }
@@ -81,7 +82,7 @@ pub fn pack_some(
             "must be from 1 to 100",
         ));
     }
-    let folder = OutputFolder::create(out)?;
+    let folder = NewFolder::create(out)?;
     config.layout.warn_of_shared_keys(shards);
     let mut writer = SampleWriter::new(folder.path(), &config.layout);
     // Nothing is lost by leaving bad samples out of a copy, so no share of them is too many.

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use clip_files::FolderError;
+
 /// What can go wrong between a configuration or a weight file and a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -111,6 +113,9 @@ pub enum ModelError {
         /// What is in the way.
         reason: String,
     },
+    /// A folder can't be written.
+    #[error(transparent)]
+    Folder(FolderError),
     /// A folder that would be written has something in it.
     #[error("{path} exists and is not empty: give another folder, or remove it")]
     Exists {

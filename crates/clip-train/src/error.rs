@@ -52,6 +52,15 @@ pub enum TrainError {
         /// The mirror.
         place: String,
     },
+    /// Another run has written its settings into the mirror since this one began.
+    #[error(
+        "another run writes into {place}, the `checkpoint.mirror`, since this one began, so nothing more is copied there; \
+         resume one of them with another mirror"
+    )]
+    SharedMirror {
+        /// The mirror.
+        place: String,
+    },
     /// There is no run to continue.
     #[error("{path} holds no run to resume ({missing} is missing); check the path, or start a run")]
     NoRun {

@@ -28,8 +28,8 @@ pub use optimizer::{
 };
 pub use process::{peak_memory, peak_memory_of};
 pub use run::{
-    ContrastiveLearner, Evaluate, EvaluateError, NamedDevice, NotFinite, RunDir, RunLog, Standing,
-    Trained, Training,
+    ContrastiveLearner, Evaluate, EvaluateError, EvaluationStopped, NamedDevice, NotFinite, RunDir,
+    RunLog, Standing, Trained, Training,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{

@@ -26,6 +26,7 @@ pub struct ClipEncoders {
     pub(crate) preprocess: Preprocess,
     device: Device,
     hash: OnceLock<String>,
+    stops: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl ClipEncoders {
@@ -82,7 +83,26 @@ impl ClipEncoders {
             tokenizer,
             preprocess,
             hash: OnceLock::new(),
+            stops: None,
         })
+    }
+
+    /// The same, which asks before each batch of images or texts whether to go on: if `stops` says no, the work ends with
+    /// [`ZeroShotError::Stopped`].
+    pub fn stopping_when(self, stops: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            stops: Some(Arc::new(stops)),
+            ..self
+        }
+    }
+
+    /// # Errors
+    /// [`ZeroShotError::Stopped`].
+    pub(crate) fn goes_on(&self) -> Result<(), ZeroShotError> {
+        match &self.stops {
+            Some(stops) if stops() => Err(ZeroShotError::Stopped),
+            _ => Ok(()),
+        }
     }
 
     /// The same, whose weights are f32, computing in another precision. Features are f32 whatever it is; to a
@@ -254,6 +274,7 @@ pub fn resize(preprocess: &Preprocess) -> Resize {
 impl TextEncoder for ClipEncoders {
     /// Texts are padded to the longest of them, where what follows a text's end changes nothing.
     fn encode_texts(&self, texts: &[String]) -> Result<Tensor<2>, ZeroShotError> {
+        self.goes_on()?;
         let encoded: Vec<Vec<u32>> = texts
             .iter()
             .map(|text| self.tokenizer.encode(text, self.context_length()).ids)

@@ -7,6 +7,9 @@ use clip_model::weights::CONFIG_FILE;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZeroShotError {
+    /// Someone asked to stop.
+    #[error("the work was stopped")]
+    Stopped,
     /// A file could not be read or written.
     #[error("cannot {action} {path}: {source}")]
     Io {

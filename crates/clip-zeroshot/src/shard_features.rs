@@ -45,8 +45,8 @@ impl ClipEncoders {
     /// Encodes every image of a loader, batch by batch; only the features stay.
     ///
     /// # Errors
-    /// [`ZeroShotError::Loader`] when the shards can't be read or too many samples are bad, and
-    /// [`ZeroShotError::NoSamples`] when they hold none.
+    /// [`ZeroShotError::Loader`] when the shards can't be read or too many samples are bad,
+    /// [`ZeroShotError::NoSamples`] when they hold none, and [`ZeroShotError::Stopped`].
     ///
     /// # Panics
     /// If the loader's images have another size than the model's; see [`loader`](Self::loader).
@@ -71,6 +71,7 @@ impl ClipEncoders {
         let (mut keys, mut captions, mut classes) = (Vec::new(), Vec::new(), Vec::new());
         let mut image_of_caption = Vec::new();
         for batch in loader.iter() {
+            self.goes_on()?;
             let mut batch = batch?;
             assert_eq!(batch.image_size, self.image_size(), "side of the images");
             if let Some(corruption) = pass.corruption {

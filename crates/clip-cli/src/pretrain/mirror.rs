@@ -75,6 +75,15 @@ pub(super) fn open(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> 
     Ok(Some(mirror))
 }
 
+/// Finds out whether files can be kept there before anything is made here.
+pub(super) fn check(mirror: Option<&Mirror>) -> Result<()> {
+    mirror.map_or(Ok(()), |mirror| {
+        mirror
+            .check_writable()
+            .context("cannot keep a copy of the run")
+    })
+}
+
 /// Begins to copy the run into its mirror, if it has one.
 pub(super) fn start(
     mirror: Option<Mirror>,

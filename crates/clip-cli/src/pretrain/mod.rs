@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         None => prepare::initial(&mut config, &model, &devices.main.device)?,
     };
     if args.resume.is_none() {
-        mirror::open(&config, false)?;
+        mirror::check(mirror::open(&config, false)?.as_ref())?;
     }
     if !choice.own_data {
         prepare::shapes(&mut config, &model)?;
@@ -96,6 +96,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let best = config.validate_best(&validation.keys());
     best.map_err(wrong_settings)?;
     let mirror = mirror::open(&config, args.resume.is_some())?;
+    mirror::check(mirror.as_ref())?;
     if !begun || !run.tokenizer().exists() {
         tokenizer.save_dir(run.path())?;
     }
@@ -106,6 +107,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let latest = validation.latest();
     let retrieval_loader = validation.retrieval_loader();
     let interrupter = interrupt::training_begins();
+    let validation = validation.interrupted_by(interrupter.clone());
     panics::leave_those_of_devices_to_errors(devices.on_other_machines());
     let trained = Training {
         config: &config,

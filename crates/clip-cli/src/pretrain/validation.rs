@@ -4,11 +4,11 @@ use std::{
 };
 
 use anyhow::Context;
-use burn::tensor::Tensor;
+use burn::{tensor::Tensor, train::Interrupter};
 use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
 use clip_model::{Clip, ClipConfig, Preprocess};
 use clip_train::{
-    Evaluate, EvaluateError, NotFinite, checkpoint::RunState, config::RunConfig,
+    Evaluate, EvaluateError, EvaluationStopped, NotFinite, checkpoint::RunState, config::RunConfig,
     progress::EvalOutput,
 };
 use clip_zeroshot::{
@@ -41,6 +41,8 @@ pub(super) struct Validation {
     loss: ValLoss,
     latest: Latest,
     page: Arc<Mutex<Page>>,
+    /// Ends an evaluation where someone asks the run to stop.
+    interrupter: Interrupter,
 }
 
 /// A labelled set with the names of its classes.
@@ -145,7 +147,16 @@ impl Validation {
             loss: ValLoss::new(run),
             latest: Latest::default(),
             page,
+            interrupter: Interrupter::new(),
         })
+    }
+
+    /// Lets evaluations end where a training is interrupted.
+    pub(super) fn interrupted_by(self, interrupter: Interrupter) -> Self {
+        Self {
+            interrupter,
+            ..self
+        }
     }
 
     /// Where the last evaluation can be read, during and after the run.
@@ -169,7 +180,9 @@ impl Validation {
 
     fn find(&self, model: &Clip) -> Result<Found, ZeroShotError> {
         let tokenizer = Arc::clone(&self.tokenizer);
-        let encoders = ClipEncoders::new(&self.config, model, tokenizer, self.preprocess)?;
+        let interrupter = self.interrupter.clone();
+        let encoders = ClipEncoders::new(&self.config, model, tokenizer, self.preprocess)?
+            .stopping_when(move || interrupter.should_stop());
         let mut found = Found {
             temperature_factor: encoders.temperature_factor(),
             ..Found::default()
@@ -224,6 +237,7 @@ impl Evaluate for Validation {
     fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError> {
         let found = self.find(model).map_err(|error| match error {
             ZeroShotError::NotFinite { .. } => NotFinite(error.to_string()).into(),
+            ZeroShotError::Stopped => EvaluationStopped.into(),
             other => EvaluateError::from(other),
         })?;
         let output = found.output();

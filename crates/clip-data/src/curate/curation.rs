@@ -1,12 +1,13 @@
 use std::{fmt::Write as _, path::Path};
 
+use clip_files::NewFolder;
 use rayon::prelude::*;
 
 use super::{balance::Balance, matcher::Queries};
 use crate::{
     DataError, FaultReport, ShardIndex, ShardItem, ShardLayout, ShardSet,
     faults::FaultLog,
-    output::{OutputFolder, SampleWriter, write_atomically},
+    output::{SampleWriter, write_atomically},
     scan::Chunks,
 };
 
@@ -61,8 +62,8 @@ pub struct Curated {
 /// alone, not on threads.
 ///
 /// # Errors
-/// [`DataError::BadSetting`], [`DataError::FolderNotEmpty`], [`DataError::FolderBusy`], [`DataError::DuplicateKey`],
-/// [`DataError::NothingUsable`], [`DataError::Queries`] if no caption holds a query, [`DataError::NotPublished`], and
+/// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],
+/// [`DataError::NothingUsable`], [`DataError::Queries`] if no caption holds a query, and
 /// [`DataError::Io`].
 pub fn curate(
     shards: &ShardSet,
@@ -78,7 +79,7 @@ pub fn curate(
             "must be at least 1 pair",
         ));
     }
-    let folder = OutputFolder::create(out)?;
+    let folder = NewFolder::create(out)?;
     config.layout.warn_of_shared_keys(shards);
     let (counts, matched) = count(shards, queries)?;
     if matched == 0 {

@@ -1,17 +1,21 @@
-//! Where the tools write: a folder that appears when it is whole, shards in it, and their index.
+//! What the tools write into a new folder: shards, and their index.
 
-mod file;
-mod folder;
 mod index;
 mod sha256;
 mod shard_file;
 mod writer;
 
-pub(crate) use file::write_atomically;
-pub(crate) use folder::OutputFolder;
-pub use folder::abandon_folders;
 pub use index::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardRecord};
 pub(crate) use sha256::{hash_file, hex};
 pub(crate) use shard_file::ShardFile;
 pub use writer::ShardLayout;
 pub(crate) use writer::{SampleWriter, image_extension};
+
+use std::path::Path;
+
+use crate::DataError;
+
+/// [`clip_files::replace`], with the file in its error.
+pub(crate) fn write_atomically(path: &Path, text: &str) -> Result<(), DataError> {
+    clip_files::replace(path, text.as_bytes()).map_err(DataError::io("write", path))
+}

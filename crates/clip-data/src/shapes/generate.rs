@@ -1,9 +1,10 @@
 use std::{
     collections::BTreeMap,
-    fs::File,
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
+
+use clip_files::NewFolder;
 
 use super::dataset::{CLASSES, CLASSES_FILE, Split, TEMPLATES, TEMPLATES_FILE, shard_file};
 use super::manifest::{Found, MANIFEST_FILE, Manifest, hash, inspect, remove};
@@ -20,7 +21,7 @@ use crate::DataError;
 ///
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::BadPattern`] for a folder whose name no shard pattern can hold,
-/// [`DataError::ForeignFolder`] if `dir` holds other files, and [`DataError::Io`].
+/// [`DataError::ForeignFolder`] if `dir` holds other files, [`DataError::Folder`] and [`DataError::Io`].
 pub fn generate(config: &ShapesConfig, dir: &Path) -> Result<ShapesDataset, DataError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     generate_on(config, dir, threads)
@@ -38,22 +39,12 @@ fn generate_on(
     if is_whole(config, dir)? {
         return dataset(true);
     }
-    let parent = dir
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(DataError::io("create", parent))?;
-    let lock_path = sibling(dir, "lock");
-    let lock = File::create(&lock_path).map_err(DataError::io("create", &lock_path))?;
-    lock.lock().map_err(DataError::io("lock", &lock_path))?;
-    if is_whole(config, dir)? {
+    let Some(folder) = NewFolder::create_once(dir, || is_whole(config, dir))? else {
         return dataset(true);
-    }
-    let partial = sibling(dir, "partial");
-    remove(&partial)?;
-    write(config, &partial, threads)?;
+    };
+    write(config, folder.path(), threads)?;
     remove(dir)?;
-    std::fs::rename(&partial, dir).map_err(DataError::io("rename", &partial))?;
+    folder.publish()?;
     dataset(false)
 }
 
@@ -68,14 +59,7 @@ fn is_whole(config: &ShapesConfig, dir: &Path) -> Result<bool, DataError> {
     }
 }
 
-/// A hidden file or folder beside `dir`, where a rename stays on one file system.
-fn sibling(dir: &Path, kind: &str) -> PathBuf {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!(".{name}.{kind}"))
-}
-
 fn write(config: &ShapesConfig, dir: &Path, threads: usize) -> Result<(), DataError> {
-    std::fs::create_dir(dir).map_err(DataError::io("create", dir))?;
     let jobs: Vec<(Split, usize)> = Split::ALL
         .into_iter()
         .flat_map(|split| (0..split.shards(config)).map(move |shard| (split, shard)))

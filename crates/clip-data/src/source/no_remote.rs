@@ -21,6 +21,11 @@ impl RemoteFolder {
     }
 
     /// Never called.
+    pub fn check_writable(&self) -> Result<(), DataError> {
+        match *self {}
+    }
+
+    /// Never called.
     pub fn put(&self, _name: &str, _file: &mut File) -> Result<(), DataError> {
         match *self {}
     }

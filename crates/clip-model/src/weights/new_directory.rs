@@ -1,36 +1,22 @@
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs, path::Path};
 
-use super::safetensors::sync_rename;
+use clip_files::{FolderError, NewFolder};
+
 use crate::ModelError;
 
 /// Makes a folder of files so that it is there whole or not at all: `fill` writes into a temporary folder beside it,
 /// which gets its name once everything is on disk.
 ///
 /// # Errors
-/// [`ModelError::Exists`] if something is there already; [`ModelError::Io`]; what `fill` fails with.
+/// [`ModelError::Exists`] if something is there already; [`ModelError::Folder`]; what `fill` fails with.
 pub fn create_directory<E: From<ModelError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     refuse_existing(path)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
-    let partial = path.with_file_name(name);
-    // What a killed process with this one's number left.
-    let _ = fs::remove_dir_all(&partial);
-    let made = fs::create_dir_all(&partial).map_err(ModelError::io("create", &partial));
-    let written = made
-        .map_err(E::from)
-        .and_then(|()| fill(&partial))
-        .and_then(|()| Ok(publish(&partial, path)?));
-    if written.is_err() {
-        // The error that matters is the one above.
-        let _ = fs::remove_dir_all(&partial);
-    }
-    written
+    let folder = NewFolder::create(path).map_err(refused)?;
+    fill(folder.path())?;
+    Ok(folder.publish().map_err(refused)?)
 }
 
 /// # Errors
@@ -48,19 +34,11 @@ pub fn refuse_existing(path: &Path) -> Result<(), ModelError> {
     })
 }
 
-fn publish(partial: &Path, path: &Path) -> Result<(), ModelError> {
-    let entries = fs::read_dir(partial).map_err(ModelError::io("read", partial))?;
-    for entry in entries {
-        let file = entry.map_err(ModelError::io("read", partial))?.path();
-        let synced = File::open(&file).and_then(|file| file.sync_all());
-        synced.map_err(ModelError::io("write", file))?;
+fn refused(error: FolderError) -> ModelError {
+    match error {
+        FolderError::NotEmpty { path, .. } => ModelError::Exists { path },
+        other => ModelError::Folder(other),
     }
-    if path.is_dir() {
-        fs::remove_dir(path).map_err(ModelError::io("replace", path))?;
-    }
-    fs::rename(partial, path).map_err(ModelError::io("rename", path))?;
-    sync_rename(path);
-    Ok(())
 }
 
 #[cfg(test)]

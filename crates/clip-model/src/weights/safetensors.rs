@@ -1,8 +1,4 @@
-use std::{
-    fmt::Display,
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Display, fs::File, path::Path};
 
 use safetensors::{SafeTensorError, View};
 
@@ -13,7 +9,7 @@ use crate::ModelError;
 /// # Errors
 /// [`ModelError::Io`] when the folder can't be written or the disk is full.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    replace_atomically(path, |partial| std::fs::write(partial, bytes))
+    clip_files::replace(path, bytes).map_err(ModelError::io("write", path))
 }
 
 /// As [`write_atomically`], for a file that is too large to be built in memory first: `write` is given the path to write to.
@@ -24,23 +20,7 @@ pub fn replace_atomically(
     path: &Path,
     write: impl FnOnce(&Path) -> std::io::Result<()>,
 ) -> Result<(), ModelError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial: PathBuf = path.with_file_name(name);
-    let written = write(&partial)
-        .and_then(|()| File::options().write(true).open(&partial)?.sync_all())
-        .and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|source| {
-        // The error that matters is the one above; a leftover is harmless and overwritten next time.
-        let _ = std::fs::remove_file(&partial);
-        ModelError::Io {
-            action: "write",
-            path: path.to_owned(),
-            source,
-        }
-    })?;
-    sync_rename(path);
-    Ok(())
+    clip_files::replace_with(path, write).map_err(ModelError::io("write", path))
 }
 
 /// Writes a safetensors file, one tensor after the other: it is never in memory as a whole.
@@ -61,17 +41,6 @@ pub fn write_safetensors<S: AsRef<str> + Ord + Display>(
         other => std::io::Error::other(other),
     })?;
     std::fs::set_permissions(path, permissions)
-}
-
-/// Makes what was renamed to `path` last: it does once its folder is on disk. Not every system lets a folder be opened,
-/// and the content is safe already, so a refusal is no failure.
-pub(super) fn sync_rename(path: &Path) {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
-        let _ = folder.sync_all();
-    }
 }
 
 /// Rows and columns that are transposed at a time: their lines stay in the cache.

@@ -70,18 +70,25 @@ impl Copier {
     pub fn start(mirror: Mirror, run: &Path, keep: usize) -> Result<Self, TrainError> {
         mirror.check_is_apart(run)?;
         mirror.save_records(run)?;
-        mirror.check_removal()?;
         let shared = Arc::<Shared>::default();
         let thread = std::thread::spawn({
             let (mirror, run, shared) = (mirror.clone(), run.to_owned(), Arc::clone(&shared));
             move || {
                 while let Some(mut checkpoint) = shared.next() {
                     let copied = mirror
-                        .save_records(&run)
+                        .check_is_of(&run)
+                        .and_then(|()| mirror.save_records(&run))
                         .and_then(|()| mirror.save(&mut checkpoint, keep));
                     match copied {
                         Ok(()) => shared.due().failed = None,
-                        Err(error) => shared.fail(&mirror, checkpoint.step, error),
+                        Err(error) => {
+                            // What another run keeps there is not to be mixed with this one's.
+                            let ends = matches!(error, TrainError::SharedMirror { .. });
+                            shared.fail(&mirror, checkpoint.step, error);
+                            if ends {
+                                return;
+                            }
+                        }
                     }
                 }
             }
@@ -92,6 +99,16 @@ impl Copier {
             shared,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Takes the checkpoint that a run goes on from as the next to copy, if the mirror doesn't have it: when it was written,
+    /// the place may have been out of reach.
+    pub(crate) fn offer_resumed(&self, checkpoint: &Path, state: &RunState) {
+        match self.mirror.has(state.step) {
+            Ok(true) => {}
+            Ok(false) => self.offer(checkpoint, state),
+            Err(error) => self.shared.fail(&self.mirror, state.step, error),
+        }
     }
 
     /// Takes a checkpoint that is on the disk as the next to copy.

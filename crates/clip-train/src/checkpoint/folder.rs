@@ -3,11 +3,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clip_files::sync_folder;
+
 use super::{
     Checkpoint, Contents, RunState,
     unit::{read, samples_per_epoch, write},
 };
-use crate::{TrainError, progress::sync_folder};
+use crate::TrainError;
 
 const PREFIX: &str = "step-";
 /// Being written.

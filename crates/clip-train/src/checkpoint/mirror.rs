@@ -9,20 +9,13 @@ use std::{
 };
 
 use clip_data::RemoteFolder;
+use clip_files::{replace_with, sync_folder};
 
 use super::{
     folder::{self, step_of},
     unit::{STATE, read},
 };
-use crate::{
-    RunDir, TrainError,
-    config::ConfigLayers,
-    progress::{replace_file, sync_folder},
-    run::CONFIG,
-};
-
-/// What a file is called at the end that isn't whole yet.
-const TEMPORARY: &str = "tmp";
+use crate::{RunDir, TrainError, config::ConfigLayers, progress::replace_file, run::CONFIG};
 
 /// The folder of checkpoints, in a run's directory and in its mirror.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
@@ -100,6 +93,22 @@ impl Mirror {
         ConfigLayers::default()
             .text(&String::from_utf8_lossy(&text), &origin)
             .map(Some)
+    }
+
+    /// Tries whether files can be written and removed there.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`] or [`TrainError::Data`] if they can't.
+    pub fn check_writable(&self) -> Result<(), TrainError> {
+        match &self.place {
+            Place::Remote(folder) => Ok(folder.check_writable()?),
+            Place::Folder(folder) => {
+                fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
+                let path = folder.join(".writable");
+                fs::write(&path, "").map_err(TrainError::io("write", &path))?;
+                fs::remove_file(&path).map_err(TrainError::io("remove", path))
+            }
+        }
     }
 
     /// Brings the run to a directory that holds none, with its newest whole checkpoint. Returns the step of that, and what
@@ -229,12 +238,25 @@ impl Mirror {
         Ok(())
     }
 
-    /// Where old checkpoints may be removed is asked by what is never there: a store may let files be written and not removed.
-    pub(super) fn check_removal(&self) -> Result<(), TrainError> {
-        match &self.place {
-            Place::Remote(_) => self.remove(&format!("{CHECKPOINTS}/{STATE}")),
-            Place::Folder(_) => Ok(()),
+    /// Refuses to go on where the settings in it are no longer those of the run in `run`: two began at the same moment.
+    pub(super) fn check_is_of(&self, run: &Path) -> Result<(), TrainError> {
+        let own = run.join(CONFIG);
+        let own = fs::read(&own).map_err(TrainError::io("read", own))?;
+        let mut there = Vec::new();
+        if self.names()?.iter().any(|name| name == CONFIG) {
+            self.get(CONFIG, &mut there)?;
         }
+        if there.is_empty() || there == own {
+            return Ok(());
+        }
+        Err(TrainError::SharedMirror {
+            place: self.to_string(),
+        })
+    }
+
+    /// Whether it has the checkpoint after `step`, to its end.
+    pub(super) fn has(&self, step: u64) -> Result<bool, TrainError> {
+        Ok(whole_steps(&self.names()?).contains(&step))
     }
 
     /// Copies a checkpoint, then removes all but the newest `keep` and the best, as the directory does.
@@ -357,7 +379,7 @@ fn whole_steps(names: &[String]) -> Vec<u64> {
     steps
 }
 
-/// The files of a folder by name, but for hidden ones and those that are being written.
+/// The files of a folder by name, but for hidden ones, as those are that are being written.
 fn files_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
     let mut files = Vec::new();
     let entries = fs::read_dir(folder).map_err(TrainError::io("read", folder))?;
@@ -368,8 +390,7 @@ fn files_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let is_temporary = path.extension().is_some_and(|kind| kind == TEMPORARY);
-        if path.is_file() && !name.starts_with('.') && !is_temporary {
+        if path.is_file() && !name.starts_with('.') {
             files.push((name, path));
         }
     }
@@ -384,13 +405,11 @@ fn names_in(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), 
     };
     for entry in entries {
         let path = entry.map_err(TrainError::io("read", folder))?.path();
-        let name = format!(
-            "{prefix}{}",
-            path.file_name().unwrap_or_default().to_string_lossy()
-        );
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("{prefix}{file}");
         if path.is_dir() {
             names_in(&path, &format!("{name}/"), names)?;
-        } else {
+        } else if !file.starts_with('.') {
             names.push(name);
         }
     }
@@ -399,16 +418,10 @@ fn names_in(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), 
 
 /// Writes a file that is there as a whole or as it was.
 fn copy_synced(from: &mut File, to: &Path) -> io::Result<()> {
-    let folder = to.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut name = to.file_name().unwrap_or_default().to_os_string();
-    name.push(".");
-    name.push(TEMPORARY);
-    let beside = to.with_file_name(name);
-    let mut file = File::create(&beside)?;
-    io::copy(from, &mut file)?;
-    file.sync_all()?;
-    fs::rename(&beside, to)?;
-    sync_folder(folder);
-    Ok(())
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    replace_with(to, |partial| {
+        io::copy(from, &mut File::create(partial)?).map(drop)
+    })
 }

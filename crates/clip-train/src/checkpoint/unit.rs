@@ -8,14 +8,12 @@ use std::{
 };
 
 use clip_data::{Cursor, FaultReport};
+use clip_files::{sync_folder, write_synced};
 use clip_model::weights::HostWeights;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    HostAdapters, OptimizerState, TrainError,
-    progress::{sync_folder, write_synced},
-};
+use crate::{HostAdapters, OptimizerState, TrainError};
 
 /// Raised when a reader of the old form would misunderstand the new one.
 const FORMAT: u32 = 2;

@@ -22,4 +22,4 @@ pub(crate) use metrics_log::last_step;
 pub use metrics_log::{MetricsLog, Resumed};
 pub use output::{EvalOutput, StepOutput};
 pub use plain::PlainRenderer;
-pub(crate) use replace::{at, replace_file, sync_folder, write_synced};
+pub(crate) use replace::{at, replace_file};

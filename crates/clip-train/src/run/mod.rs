@@ -19,4 +19,4 @@ pub use dir::RunDir;
 pub use learner::{ContrastiveLearner, NamedDevice};
 pub use log::RunLog;
 pub use standing::Standing;
-pub use train::{Evaluate, EvaluateError, NotFinite, Trained, Training};
+pub use train::{Evaluate, EvaluateError, EvaluationStopped, NotFinite, Trained, Training};

@@ -12,8 +12,8 @@ use burn::{
 use clip_data::{Cursor, ImageTextBatch, TrainLoader};
 
 use super::{
-    ContrastiveLearner, EvaluateError, NotFinite, ahead::Prepared, learner::Numbers, plan::Plan,
-    strategy::Work,
+    ContrastiveLearner, EvaluateError, EvaluationStopped, NotFinite, ahead::Prepared,
+    learner::Numbers, plan::Plan, strategy::Work,
 };
 use crate::{
     Aside, PairBatch, Pending, StepGradients, TrainError,
@@ -98,7 +98,7 @@ impl Steps<'_> {
         self.start_split();
         self.evaluate_what_is_owed(model)?;
         self.ready = Instant::now();
-        let mut stop = false;
+        let mut stop = self.interrupter.should_stop();
         while !stop && !self.plan.is_done(self.begun_step()) {
             let asked = Instant::now();
             let Some(batch) = batches.next() else {
@@ -133,7 +133,8 @@ impl Steps<'_> {
         if let Some(error) = self.interrupter.error() {
             return Err(TrainError::Learner(error.to_string()));
         }
-        let interrupted = !self.plan.is_done(self.work.state.step);
+        let mut interrupted =
+            !self.plan.is_done(self.work.state.step) || (stop && self.owes_evaluation());
         if interrupted && let Some(path) = written {
             self.notes
                 .say(format!("stopped; checkpoint {}", path.display()));
@@ -141,6 +142,7 @@ impl Steps<'_> {
         if self.evaluation.is_none() && !interrupted {
             // Everything was trained before this start, and told.
             self.evaluation = self.found(model)?;
+            interrupted = self.evaluation.is_none() && self.interrupter.should_stop();
         }
         Ok(interrupted)
     }
@@ -200,17 +202,15 @@ impl Steps<'_> {
         self.work.writer.check()?;
 
         let step = self.work.state.step;
-        let stop = self.interrupter.should_stop();
         let limit = self.plan.checkpoint_after;
-        let mut save = stop
-            || self.plan.is_due(self.plan.checkpoint_every, step)
+        let mut save = self.plan.is_due(self.plan.checkpoint_every, step)
             || limit.is_some_and(|limit| self.saved.elapsed() >= limit);
-        // Who asks to stop doesn't wait for an evaluation, but that of a run's end is its result.
-        let evaluates = !stop || self.plan.is_done(step);
-        if evaluates && self.plan.is_due(self.plan.eval_every, step) {
+        // Who asks to stop doesn't wait for an evaluation, which is owed then.
+        if !self.interrupter.should_stop() && self.plan.is_due(self.plan.eval_every, step) {
             save |= self.evaluate(model)?;
         }
-        if save {
+        let stop = self.interrupter.should_stop();
+        if save || stop {
             self.save(model)?;
         }
         Ok(stop)
@@ -297,31 +297,40 @@ impl Steps<'_> {
     /// Evaluates after the step that the run goes on from if that is due and didn't happen: who asked to stop didn't wait
     /// for it.
     fn evaluate_what_is_owed(&mut self, model: &ContrastiveLearner) -> Result<(), TrainError> {
-        let step = self.work.state.step;
-        let is_due = step > 0 && self.plan.is_due(self.plan.eval_every, step);
-        if is_due && self.work.records.evaluated != Some(step) && self.evaluate(model)? {
+        if self.owes_evaluation() && self.evaluate(model)? {
             self.save(model)?;
         }
         Ok(())
     }
 
-    /// What the model gives.
+    fn owes_evaluation(&self) -> bool {
+        let step = self.work.state.step;
+        let is_due = step > 0 && self.plan.is_due(self.plan.eval_every, step);
+        is_due && self.work.evaluator.is_some() && self.work.records.evaluated != Some(step)
+    }
+
+    /// What the model gives; `None` where nothing is evaluated, or someone asked to stop.
     fn found(&mut self, model: &ContrastiveLearner) -> Result<Option<EvalOutput>, TrainError> {
         let Some(evaluator) = &mut self.work.evaluator else {
             return Ok(None);
         };
         let step = self.work.state.step;
-        let failed = |source| evaluation_failed(step, source);
         // The averaged weights first: what the evaluator keeps of its last call is the model's own.
-        let averaged = match &self.work.ema {
-            Some(ema) => Some(evaluator.evaluate(ema.model()).map_err(failed)?),
-            None => None,
-        };
-        let mut found = evaluator.evaluate(&model.clip().valid()).map_err(failed)?;
-        if let Some(averaged) = averaged {
-            found.averaged = averaged.named().collect();
+        let averaged = self.work.ema.as_ref();
+        let averaged = averaged.map(|ema| evaluator.evaluate(ema.model()));
+        let found = averaged.transpose().and_then(|averaged| {
+            let mut found = evaluator.evaluate(&model.clip().valid())?;
+            if let Some(averaged) = averaged {
+                found.averaged = averaged.named().collect();
+            }
+            Ok(found)
+        });
+        match found {
+            Err(error) if error.is::<EvaluationStopped>() => Ok(None),
+            found => found
+                .map(Some)
+                .map_err(|error| evaluation_failed(step, error)),
         }
-        Ok(Some(found))
     }
 
     /// Tries the model; whether its checkpoint must be kept as the best so far.

@@ -45,8 +45,8 @@ pub trait Evaluate: Send {
     /// Evaluates `model`, which is on a device without autodiff.
     ///
     /// # Errors
-    /// [`NotFinite`] where the model gives no numbers, which counts as divergence; whatever else stops the evaluation
-    /// stops the run.
+    /// [`NotFinite`] where the model gives no numbers, which counts as divergence; [`EvaluationStopped`] where someone asked
+    /// to stop, and the run owes the evaluation; whatever else stops the evaluation stops the run.
     fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError>;
 
     /// Told after an evaluation, when the run's metrics have it.
@@ -60,6 +60,11 @@ pub trait Evaluate: Send {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NotFinite(pub String);
+
+/// An evaluation was ended because someone asked the run to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("the evaluation was stopped")]
+pub struct EvaluationStopped;
 
 /// Why an evaluation failed.
 pub type EvaluateError = Box<dyn std::error::Error + Send + Sync>;
@@ -130,6 +135,9 @@ impl Training<'_> {
         let checkpoints = self.run.checkpoints(self.config.checkpoint.keep);
         let resumed = self.resume(&checkpoints, samples_per_epoch)?;
         let resume_step = resumed.from_checkpoint.then_some(resumed.state.step);
+        if let (Some(step), Some(copier)) = (resume_step, &self.copier) {
+            copier.offer_resumed(&checkpoints.path(step), &resumed.state);
+        }
 
         let folder = self.run.path().to_owned();
         let records = Records::open(folder, self.run.metrics(), resume_step)?;

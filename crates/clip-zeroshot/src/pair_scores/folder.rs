@@ -117,6 +117,11 @@ impl ScoreFolder {
         self.path.join(format!("{shard:06}.features.safetensors"))
     }
 
+    /// Where a shard of a server is while it is scored.
+    pub(super) fn copy(&self) -> PathBuf {
+        self.path.join(".copy")
+    }
+
     /// The scores of a shard.
     ///
     /// # Errors

@@ -1,4 +1,8 @@
-use std::{error::Error, ops::Range, path::Path};
+use std::{
+    error::Error,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use burn::{
     data::dataloader::DataLoader,
@@ -142,6 +146,9 @@ fn score(
         max_bad_share: 1.0,
         ..LoaderConfig::default()
     };
+    // A loader counts a shard before it reads it.
+    let copy = Copy(folder.copy());
+    let set = set.copied_to(&copy.0)?.unwrap_or(set);
     let loader = encoders.loader(set, EvalNeeds::Pairs, config_of_loader)?;
     let mut found = Found::default();
     let mut about = About {
@@ -177,6 +184,16 @@ fn score(
         bad: about.bad,
         was_there: false,
     }))
+}
+
+/// The folder of a shard's copy, which goes with it.
+struct Copy(PathBuf);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // It is often not there, and one that stays is written over.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 /// Whether a shard was read to its end, and had nothing.

@@ -75,6 +75,21 @@ impl RemoteFolder {
         })
     }
 
+    /// Tries whether files can be written and removed, by one that is empty.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if the store refuses either.
+    pub fn check_writable(&self) -> Result<(), DataError> {
+        let name = ".writable";
+        let url = self.url(name);
+        let written = self.path(name).and_then(|path| {
+            let put = async || self.store.put(&path, Bytes::new().into()).await;
+            self.wait(self.ask(&url, put))
+        });
+        written.map_err(DataError::io("write", url))?;
+        self.remove(name)
+    }
+
     /// Writes a file, which is there as a whole or as it was.
     ///
     /// # Errors
@@ -103,12 +118,7 @@ impl RemoteFolder {
     /// # Errors
     /// [`DataError::Io`] if the store doesn't tell.
     pub fn names(&self) -> Result<Vec<String>, DataError> {
-        let found = self.wait(self.ask(&self.url, async || {
-            self.store
-                .list(Some(&self.path))
-                .try_collect::<Vec<_>>()
-                .await
-        }));
+        let found = self.wait(store::list(&*self.store, &self.url, &self.path, false));
         let mut sizes = BTreeMap::new();
         for object in found.map_err(DataError::io("list", &*self.url))? {
             let Some(parts) = object.location.prefix_match(&self.path) else {

@@ -1,10 +1,9 @@
 //! Names with wildcards in stores that tell what they hold.
 
-use futures_util::TryStreamExt;
 use glob::{MatchOptions, Pattern};
-use object_store::path::Path;
+use object_store::{ClientOptions, path::Path};
 
-use super::{Remote, RemoteObject, address, patience::Patience, split};
+use super::{Remote, RemoteObject, address, split, store};
 
 /// As a shell matches names, and [`glob::glob`] those of local files.
 const OPTIONS: MatchOptions = MatchOptions {
@@ -16,10 +15,8 @@ const OPTIONS: MatchOptions = MatchOptions {
 impl Remote {
     /// The objects that a URL names, sorted: one, or where it has wildcards and the store can be listed, all that match.
     pub(in crate::source) fn objects(&self, url: &str) -> Result<Vec<RemoteObject>, String> {
-        let is_store = ["s3://", "gs://", "az://"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme));
-        if !is_store || !url.contains(['*', '?', '[']) {
+        let (scheme, _) = url.split_once("://").unwrap_or_default();
+        if !url.contains(['*', '?', '[']) || scheme.starts_with("http") {
             return self.object(url).map(|object| vec![object]);
         }
         let (base, path) = split(&url.replace('?', "%3F"))
@@ -28,23 +25,17 @@ impl Remote {
         let path = Path::from_url_path(path).map_err(|error| error.to_string())?;
         let pattern = Pattern::new(path.as_ref()).map_err(|error| error.to_string())?;
         let client = self.client()?;
-        let store = client.store(&base)?;
-        let wild = path
-            .parts()
-            .position(|part| part.as_ref().contains(['*', '?', '[']));
+        let Some(listed) = store::writable(&base, ClientOptions::new())? else {
+            return self.object(url).map(|object| vec![object]);
+        };
+        let is_wild = |part: &str| part.contains(['*', '?', '[']);
+        let wild = path.parts().position(|part| is_wild(part.as_ref()));
         let folder: Path = path.parts().take(wild.unwrap_or(0)).collect();
-        // The rest of a single level need not be listed by what lies deeper.
-        let is_last = wild.is_some_and(|wild| wild + 1 == path.parts_count());
-        let patience = Patience::default();
-        let listed = patience.ask(url, async || {
-            if is_last {
-                return Ok(store.list_with_delimiter(Some(&folder)).await?.objects);
-            }
-            store.list(Some(&folder)).try_collect().await
-        });
+        // What lies deeper than the last name need not be told.
+        let flat = wild.is_some_and(|wild| wild + 1 == path.parts_count());
         let runtime = client.runtime.as_ref().ok_or("the connection was closed")?;
         let objects = runtime
-            .block_on(listed)
+            .block_on(store::list(&*listed, url, &folder, flat))
             .map_err(|error| format!("cannot list it: {error}"))?;
         let mut paths: Vec<Path> = objects.into_iter().map(|object| object.location).collect();
         paths.retain(|found| *found == path || pattern.matches_with(found.as_ref(), OPTIONS));
@@ -52,6 +43,7 @@ impl Remote {
             return Err("no file matches".to_owned());
         }
         paths.sort_unstable();
+        let store = client.store(&base)?;
         Ok(paths
             .into_iter()
             .map(|path| RemoteObject {

@@ -14,7 +14,8 @@ mod tests;
 use std::{
     collections::HashMap,
     fmt,
-    io::{Error, ErrorKind, Read, Result},
+    fs::File,
+    io::{Error, ErrorKind, Read, Result, Write},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -31,8 +32,13 @@ use fetch::{Fetch, Piece, Version};
 pub use folder::RemoteFolder;
 use patience::Patience;
 
+use crate::DataError;
+
 /// Pieces that wait for the reader: some 16 to 64 KiB each, so that a slow moment of the server doesn't show.
 const PIECES_AHEAD: usize = 64;
+
+/// Bytes that are copied at once.
+const COPIED: usize = 1 << 18;
 
 /// Gives the objects of one list of shards their client.
 #[derive(Default)]
@@ -203,6 +209,26 @@ impl RemoteObject {
             path,
             ..self.clone()
         })
+    }
+
+    /// Writes all of it into a file.
+    pub(in crate::source) fn copy_to(
+        &self,
+        path: &std::path::Path,
+    ) -> std::result::Result<(), DataError> {
+        let mut from = self.open(0).map_err(DataError::io("read", &*self.url))?;
+        let mut to = File::create(path).map_err(DataError::io("write", path))?;
+        let mut buffer = vec![0; COPIED];
+        loop {
+            let read = from
+                .read(&mut buffer)
+                .map_err(DataError::io("read", &*self.url))?;
+            if read == 0 {
+                return Ok(());
+            }
+            to.write_all(&buffer[..read])
+                .map_err(DataError::io("write", path))?;
+        }
     }
 
     /// All of it, if it has at most `limit` bytes; else one byte more.

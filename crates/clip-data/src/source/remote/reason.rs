@@ -48,7 +48,7 @@ impl Reason {
         let text = match server {
             Some(server) if is_metadata(server) => no_credentials(url, &innermost.to_string()),
             Some(server) if unreached => {
-                format!("cannot reach {server}: {innermost}; is it up, and the right one?")
+                format!("cannot reach {server}, which should be up and the right one ({innermost})")
             }
             _ => one_line(&innermost.to_string()),
         };

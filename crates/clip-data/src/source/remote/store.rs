@@ -1,16 +1,53 @@
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, http::HttpBuilder, multipart::MultipartStore,
+    ClientOptions, ObjectMeta, ObjectStore, RetryConfig,
+    aws::AmazonS3Builder,
+    azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder,
+    http::HttpBuilder,
+    list::{PaginatedListOptions, PaginatedListStore},
+    multipart::MultipartStore,
+    path::Path,
 };
 
 use super::{patience::Patience, reason::Reason};
 
-/// A store that files can be written to, large ones in parts.
-pub(super) trait Writable: ObjectStore + MultipartStore {}
+/// A store that files can be written to, large ones in parts, and that tells what it has.
+pub(super) trait Writable: ObjectStore + MultipartStore + PaginatedListStore {}
 
-impl<S: ObjectStore + MultipartStore> Writable for S {}
+impl<S: ObjectStore + MultipartStore + PaginatedListStore> Writable for S {}
+
+/// The files of a folder, and those of the folders in it unless it is to be `flat`. A page that doesn't come is asked for again,
+/// and no other: there may be thousands.
+pub(super) async fn list(
+    store: &dyn Writable,
+    url: &str,
+    folder: &Path,
+    flat: bool,
+) -> io::Result<Vec<ObjectMeta>> {
+    let prefix = format!("{folder}/");
+    let prefix = (!folder.as_ref().is_empty()).then_some(prefix.as_str());
+    let mut found = Vec::new();
+    let mut page_token = None;
+    loop {
+        let page = Patience::default()
+            .ask(url, async || {
+                let options = PaginatedListOptions {
+                    delimiter: flat.then_some("/".into()),
+                    page_token: page_token.clone(),
+                    ..PaginatedListOptions::default()
+                };
+                store.list_paginated(prefix, options).await
+            })
+            .await?;
+        found.extend(page.result.objects);
+        page_token = page.page_token;
+        if page_token.is_none() {
+            return Ok(found);
+        }
+    }
+}
 
 /// The store of a scheme and host or bucket; nothing is asked of it yet.
 pub(super) fn of(base: &str, options: ClientOptions) -> Result<Arc<dyn ObjectStore>, String> {

@@ -1,0 +1,80 @@
+use std::{
+    fs::{self, File},
+    io::{Result, Write},
+    path::Path,
+};
+
+use crate::{PARTIAL, beside, parent, unfinished::Unfinished};
+
+/// Puts `bytes` at `path` so that a reader, or a crash, sees the old file or the whole new one.
+///
+/// # Errors
+/// When the folder can't be written or the disk is full.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with(path, |partial| fs::write(partial, bytes))
+}
+
+/// As [`replace`], for a file that is too large to be built in memory first: `write` is given the path to write to.
+///
+/// # Errors
+/// When `write` fails, the folder can't be written or the disk is full.
+pub fn replace_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let partial = beside(path, PARTIAL);
+    // Removed if anything fails.
+    let unfinished = Unfinished::new(partial.clone());
+    write(&partial)?;
+    sync(&partial)?;
+    unfinished.finish(|| fs::rename(&partial, path))?;
+    sync_folder(parent(path));
+    Ok(())
+}
+
+/// Writes a file, and waits until it is on the disk.
+///
+/// # Errors
+/// When the folder can't be written or the disk is full.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Waits until a file is on the disk.
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    File::options().write(true).open(path)?.sync_all()
+}
+
+/// Makes what was renamed or written into a folder last: names are safe once their folder is on disk. Not every system lets a
+/// folder be opened, and what the files hold is safe already, so a refusal is no failure.
+pub fn sync_folder(folder: &Path) {
+    if let Ok(folder) = File::open(folder) {
+        folder.sync_all().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_stays_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        // What a killed process left.
+        fs::write(dir.path().join(".a.json.partial"), "half of an old one").unwrap();
+        replace(&path, b"old").unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        let failed = replace_with(&path, |partial| {
+            fs::write(partial, "half")?;
+            Err(std::io::Error::other("no more"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        // A folder can't be replaced by a file.
+        let folder = dir.path().join("b.json");
+        fs::create_dir(&folder).unwrap();
+        assert!(replace(&folder, b"text").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,39 @@
+//! Files and folders that are there whole or not at all.
+//!
+//! Each is written beside its place under a hidden name, `.NAME.partial`, made sure to be on the disk, and renamed. What a
+//! process that was killed has left under that name is replaced by the next one that writes there; of one that is asked to end,
+//! [`abandon`] removes it.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod file;
+mod folder;
+mod lock;
+mod unfinished;
+
+use std::path::{Path, PathBuf};
+
+pub use file::{replace, replace_with, sync_folder, write_synced};
+pub use folder::{FolderError, NewFolder, check_new};
+pub use unfinished::abandon;
+
+/// What is being written.
+const PARTIAL: &str = "partial";
+/// Held by who writes a folder.
+const LOCK: &str = "lock";
+
+/// A hidden name beside a file or folder, where a rename stays on one file system.
+fn beside(path: &Path, kind: &str) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".");
+    name.push(kind);
+    path.with_file_name(name)
+}
+
+/// The folder that a file or folder lies in.
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|path| !path.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}

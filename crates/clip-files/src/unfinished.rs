@@ -1,0 +1,91 @@
+use std::{
+    fs,
+    io::{ErrorKind, Result},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::LOCK;
+
+/// Under its hidden name, each file and folder that this process is writing.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what this process has written of new files and folders, for it to end at once: whoever writes one waits for that
+/// end from here on.
+pub fn abandon() {
+    let unfinished = unfinished();
+    for partial in &*unfinished {
+        // A file that is begun meanwhile keeps its folder at the first try.
+        let gone = (0..3).any(|_| remove(partial).is_ok());
+        if gone && cfg!(unix) {
+            fs::remove_file(partial.with_extension(LOCK)).ok();
+        }
+    }
+    std::mem::forget(unfinished);
+}
+
+/// Something that is being written under a hidden name; removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    partial: PathBuf,
+    /// Whether dropping it leaves what was written.
+    keep: bool,
+}
+
+impl Unfinished {
+    pub(crate) fn new(partial: PathBuf) -> Self {
+        unfinished().push(partial.clone());
+        Self {
+            partial,
+            keep: false,
+        }
+    }
+
+    /// Under its hidden name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Leaves what was written, whatever happens.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Gives it its name: an interruption removes it before that, or leaves it.
+    pub(crate) fn finish<T>(mut self, rename: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut unfinished = unfinished();
+        let renamed = rename();
+        self.keep |= renamed.is_ok();
+        unfinished.retain(|partial| *partial != self.partial);
+        renamed
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        let mut unfinished = unfinished();
+        unfinished.retain(|partial| *partial != self.partial);
+        // The error that matters is the one that led here; what stays is replaced by the next that writes it.
+        remove(&self.partial).ok();
+    }
+}
+
+/// Removes a file, or a folder with all that is in it; it need not be there.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
