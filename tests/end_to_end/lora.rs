@@ -32,7 +32,8 @@ fn what_is_saved_is_an_ordinary_model_whose_other_weights_are_the_first_ones() {
     let folder = begun();
     let ran = folder.clip(&pretrain("tuned", &LORA));
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    // Two encoders of two blocks: queries, keys, values and the output have 32 rows and columns, the MLP 128 on one side.
+    // Two encoders of two blocks: queries, keys, values and the output have 32 rows and columns, the MLP 128 on one
+    // side.
     let adapters = 4 * 2 * (4 * (32 + 32) + 2 * (32 + 128));
     let told = format!(
         "LoRA: {} parameters are trained, {adapters} of them",

@@ -11,9 +11,9 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// The training that an interruption asks to stop.
 static TRAINING: Mutex<Option<Interrupter>> = Mutex::new(None);
 
-/// From now on an interruption ends the program at once, except while something trains: then it ends the step or the evaluation
-/// at hand and writes a checkpoint, and a second one ends the program. Files and folders are renamed when complete, so none is
-/// torn, and nothing is left of those that aren't.
+/// From now on an interruption ends the program at once, except while something trains: then it ends the step or the
+/// evaluation at hand and writes a checkpoint, and a second one ends the program. Files and folders are renamed when
+/// complete, so none is torn, and nothing is left of those that aren't.
 pub(crate) fn install() -> Result<()> {
     ctrlc::set_handler(|| {
         let training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);

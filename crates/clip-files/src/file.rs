@@ -44,8 +44,8 @@ pub(crate) fn sync(path: &Path) -> Result<()> {
     File::options().write(true).open(path)?.sync_all()
 }
 
-/// Makes what was renamed or written into a folder last: names are safe once their folder is on disk. Not every system lets a
-/// folder be opened, and what the files hold is safe already, so a refusal is no failure.
+/// Makes what was renamed or written into a folder last: names are safe once their folder is on disk. Not every system
+/// lets a folder be opened, and what the files hold is safe already, so a refusal is no failure.
 pub fn sync_folder(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         folder.sync_all().ok();

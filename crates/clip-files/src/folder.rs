@@ -83,8 +83,8 @@ impl NewFolder {
     /// A folder that isn't there, or is empty.
     ///
     /// # Errors
-    /// [`FolderError::NotEmpty`], [`FolderError::Busy`] if another process writes it, [`FolderError::Io`], also if it is
-    /// there and can't be replaced.
+    /// [`FolderError::NotEmpty`], [`FolderError::Busy`] if another process writes it, [`FolderError::Io`], also if it
+    /// is there and can't be replaced.
     pub fn create(target: &Path) -> Result<Self, FolderError> {
         // Before anything is made.
         check_new(target)?;
@@ -100,8 +100,8 @@ impl NewFolder {
         Self::begin(target, lock)
     }
 
-    /// As [`create`](Self::create), but of several processes one makes it and the others wait: `None` if `is_there` says so
-    /// then. What stands at the target is the caller's to remove before it is published.
+    /// As [`create`](Self::create), but of several processes one makes it and the others wait: `None` if `is_there`
+    /// says so then. What stands at the target is the caller's to remove before it is published.
     ///
     /// # Errors
     /// [`FolderError::Io`], and what `is_there` fails with.
@@ -136,8 +136,8 @@ impl NewFolder {
     /// Puts the folder in its place, when its files are on the disk.
     ///
     /// # Errors
-    /// [`FolderError::Io`] if they don't get there. [`FolderError::NotPublished`] if something is in its place by now: what was
-    /// written stays.
+    /// [`FolderError::Io`] if they don't get there. [`FolderError::NotPublished`] if something is in its place by now:
+    /// what was written stays.
     pub fn publish(mut self) -> Result<(), FolderError> {
         let partial = self.path().to_owned();
         let entries = fs::read_dir(&partial).map_err(FolderError::io("read", &partial))?;

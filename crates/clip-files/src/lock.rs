@@ -4,8 +4,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An empty hidden file that is locked. Where a file without a name can be told from one with it, it is removed while it
-/// is still locked, so that none stays behind.
+/// An empty hidden file that is locked. Where a file without a name can be told from one with it, it is removed while
+/// it is still locked, so that none stays behind.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
     path: PathBuf,
@@ -37,8 +37,8 @@ impl FolderLock {
             if !lock(&file)? {
                 return Ok(None);
             }
-            // The process that held it may have removed it after it was opened here. Another one that comes now makes a file
-            // of its own, and would not be kept out.
+            // The process that held it may have removed it after it was opened here. Another one that comes now makes a
+            // file of its own, and would not be kept out.
             if is_at(&file, path) {
                 return Ok(Some(Self {
                     path: path.to_owned(),

@@ -14,8 +14,8 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what this process has written of new files and folders, for it to end at once: whoever writes one waits for that
-/// end from here on.
+/// Removes what this process has written of new files and folders, for it to end at once: whoever writes one waits for
+/// that end from here on.
 pub fn abandon() {
     let unfinished = unfinished();
     for partial in &*unfinished {

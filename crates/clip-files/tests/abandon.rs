@@ -1,4 +1,5 @@
-//! A process that is asked to end leaves nothing that it had begun; alone in its program, which can begin nothing afterwards.
+//! A process that is asked to end leaves nothing that it had begun; alone in its program, which can begin nothing
+//! afterwards.
 
 use std::{fs, sync::mpsc, thread};
 

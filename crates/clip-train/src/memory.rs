@@ -95,8 +95,8 @@ impl Tower {
         }
     }
 
-    /// Numbers that adapters take beside the weights: of their matrices gradients, which come from each thread, with their
-    /// sum, and the weights below; of the factors values, gradients and two moments.
+    /// Numbers that adapters take beside the weights: of their matrices gradients, which come from each thread, with
+    /// their sum, and the weights below; of the factors values, gradients and two moments.
     fn adapted(&self, lora: &LoraConfig, threads: usize) -> usize {
         let (width, hidden) = (self.width, self.hidden);
         let has = |target: Target| lora.targets.contains(&target);

@@ -87,8 +87,8 @@ impl ClipEncoders {
         })
     }
 
-    /// The same, which asks before each batch of images or texts whether to go on: if `stops` says no, the work ends with
-    /// [`ZeroShotError::Stopped`].
+    /// The same, which asks before each batch of images or texts whether to go on: if `stops` says no, the work ends
+    /// with [`ZeroShotError::Stopped`].
     pub fn stopping_when(self, stops: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
             stops: Some(Arc::new(stops)),

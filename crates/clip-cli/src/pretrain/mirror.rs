@@ -52,9 +52,19 @@ pub(super) fn bring(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The mirror that the settings name. One that holds another run is refused, and so is one that holds this run where it
-/// is to begin anew.
+/// The mirror that the settings name. One that holds another run is refused, so is one that holds this run where it is to begin
+/// anew, and one where no files can be kept.
 pub(super) fn open(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> {
+    let mirror = apart(config, resumes)?;
+    if let Some(mirror) = &mirror {
+        let writable = mirror.check_writable();
+        writable.context("cannot keep a copy of the run")?;
+    }
+    Ok(mirror)
+}
+
+/// The mirror, if it holds no other run.
+fn apart(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> {
     let Some(place) = &config.checkpoint.mirror else {
         return Ok(None);
     };
@@ -73,15 +83,6 @@ pub(super) fn open(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> 
         changes.join(", ")
     );
     Ok(Some(mirror))
-}
-
-/// Finds out whether files can be kept there before anything is made here.
-pub(super) fn check(mirror: Option<&Mirror>) -> Result<()> {
-    mirror.map_or(Ok(()), |mirror| {
-        mirror
-            .check_writable()
-            .context("cannot keep a copy of the run")
-    })
 }
 
 /// Begins to copy the run into its mirror, if it has one.

@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         None => prepare::initial(&mut config, &model, &devices.main.device)?,
     };
     if args.resume.is_none() {
-        mirror::check(mirror::open(&config, false)?.as_ref())?;
+        mirror::open(&config, false)?;
     }
     if !choice.own_data {
         prepare::shapes(&mut config, &model)?;
@@ -96,7 +96,6 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let best = config.validate_best(&validation.keys());
     best.map_err(wrong_settings)?;
     let mirror = mirror::open(&config, args.resume.is_some())?;
-    mirror::check(mirror.as_ref())?;
     if !begun || !run.tokenizer().exists() {
         tokenizer.save_dir(run.path())?;
     }

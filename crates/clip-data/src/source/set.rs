@@ -64,8 +64,9 @@ impl ShardSet {
     /// - A `.parquet` file, with images inside or by path.
     /// - A folder of images, each beside a `.txt` or `.json` of the same name.
     ///
-    /// Files may be at `http(s)://`, which has no globs, `s3://`, `gs://` or `az://`; credentials come from the environment,
-    /// as the stores' own tools read them. The images that a table there names are read beside it, one after the other.
+    /// Files may be at `http(s)://`, which has no globs, `s3://`, `gs://` or `az://`; credentials come from the
+    /// environment, as the stores' own tools read them. The images that a table there names are read beside it, one
+    /// after the other.
     ///
     /// Options follow a name: `a.tar#weight=2` visits each of its shards twice an epoch, and
     /// `b.csv#image=file&caption=text&separator=tab` names columns.
@@ -326,8 +327,8 @@ impl ShardSet {
         count.map_err(DataError::io("read", self.name(shard)))
     }
 
-    /// Copies a tar on a server into a folder, so that what is counted first and read then comes once; `None` of other sets, and
-    /// where a `sizes.json` spares the counting.
+    /// Copies a tar on a server into a folder, so that what is counted first and read then comes once; `None` of other
+    /// sets, and where a `sizes.json` spares the counting.
     ///
     /// # Errors
     /// [`DataError::Io`] if it can't be read there or written here.

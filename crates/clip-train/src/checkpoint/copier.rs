@@ -101,8 +101,8 @@ impl Copier {
         })
     }
 
-    /// Takes the checkpoint that a run goes on from as the next to copy, if the mirror doesn't have it: when it was written,
-    /// the place may have been out of reach.
+    /// Takes the checkpoint that a run goes on from as the next to copy, if the mirror doesn't have it: when it was
+    /// written, the place may have been out of reach.
     pub(crate) fn offer_resumed(&self, checkpoint: &Path, state: &RunState) {
         match self.mirror.has(state.step) {
             Ok(true) => {}

@@ -2,8 +2,9 @@
 //!
 //! A checkpoint is a folder `step-00000120` with the weights (`model.safetensors`, `OpenCLIP`'s names), the optimizer
 //! (`optimizer.bpk`), averaged weights and adapters if the run has them (`ema.safetensors`, `adapters.safetensors`) and
-//! `state.json`: position in the data, counters, and size and SHA-256 of the others. It is written under another name, synced, and renamed when complete;
-//! what doesn't match its checksums is never used. A [`Mirror`] has copies of them elsewhere.
+//! `state.json`: position in the data, counters, and size and SHA-256 of the others. It is written under another name,
+//! synced, and renamed when complete; what doesn't match its checksums is never used. A [`Mirror`] has copies of them
+//! elsewhere.
 
 mod copier;
 mod folder;

@@ -163,7 +163,8 @@ impl RunConfig {
             (
                 "optimizer.kind",
                 !(self.lora.is_some() && is_lamb),
-                "must be \"adamw\" or \"lion\" with `lora`: LAMB's steps are as large as what they change, and adapters begin at 0",
+                "must be \"adamw\" or \"lion\" with `lora`: LAMB's steps are as large as what they change, and adapters \
+                 begin at 0",
             ),
         ]
     }

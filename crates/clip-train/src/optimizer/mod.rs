@@ -48,8 +48,8 @@ impl Optimizer {
         Self::build(config, model, None)
     }
 
-    /// The same with fresh adapters, drawn from `seed`, of a model that they [left to be trained](LoraConfig::lock). They are
-    /// stepped in place of their matrices, and what clipping takes for the gradients is theirs.
+    /// The same with fresh adapters, drawn from `seed`, of a model that they [left to be trained](LoraConfig::lock).
+    /// They are stepped in place of their matrices, and what clipping takes for the gradients is theirs.
     pub fn with_lora(config: &OptimizerConfig, lora: &LoraConfig, seed: u64, model: &Clip) -> Self {
         Self::build(config, model, Some(Adapters::new(lora, seed, model)))
     }

@@ -24,8 +24,8 @@ pub struct OptimizerState {
 pub struct HostAdapters(AdapterState);
 
 impl HostAdapters {
-    /// Writes a safetensors file, in f32: for each adapter `A` `[from, rank]`, `B` `[rank, to]` and the weights that they
-    /// stand on, `[from, to]`.
+    /// Writes a safetensors file, in f32: for each adapter `A` `[from, rank]`, `B` `[rank, to]` and the weights that
+    /// they stand on, `[from, to]`.
     ///
     /// # Errors
     /// [`TrainError::Io`] when the folder can't be written or the disk is full.

@@ -45,8 +45,8 @@ pub trait Evaluate: Send {
     /// Evaluates `model`, which is on a device without autodiff.
     ///
     /// # Errors
-    /// [`NotFinite`] where the model gives no numbers, which counts as divergence; [`EvaluationStopped`] where someone asked
-    /// to stop, and the run owes the evaluation; whatever else stops the evaluation stops the run.
+    /// [`NotFinite`] where the model gives no numbers, which counts as divergence; [`EvaluationStopped`] where someone
+    /// asked to stop, and the run owes the evaluation; whatever else stops the evaluation stops the run.
     fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError>;
 
     /// Told after an evaluation, when the run's metrics have it.

@@ -13,7 +13,8 @@ const OPTIONS: MatchOptions = MatchOptions {
 };
 
 impl Remote {
-    /// The objects that a URL names, sorted: one, or where it has wildcards and the store can be listed, all that match.
+    /// The objects that a URL names, sorted: one, or where it has wildcards and the store can be listed, all that
+    /// match.
     pub(in crate::source) fn objects(&self, url: &str) -> Result<Vec<RemoteObject>, String> {
         let (scheme, _) = url.split_once("://").unwrap_or_default();
         if !url.contains(['*', '?', '[']) || scheme.starts_with("http") {

@@ -20,8 +20,8 @@ pub(super) struct Patience {
 }
 
 impl Default for Patience {
-    /// A minute of refused connections, six of silent ones: a server's restart, and less than a loader waits before it calls
-    /// its source stuck.
+    /// A minute of refused connections, six of silent ones: a server's restart, and less than a loader waits before it
+    /// calls its source stuck.
     #[cfg(not(test))]
     fn default() -> Self {
         Self {

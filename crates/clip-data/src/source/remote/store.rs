@@ -18,8 +18,8 @@ pub(super) trait Writable: ObjectStore + MultipartStore + PaginatedListStore {}
 
 impl<S: ObjectStore + MultipartStore + PaginatedListStore> Writable for S {}
 
-/// The files of a folder, and those of the folders in it unless it is to be `flat`. A page that doesn't come is asked for again,
-/// and no other: there may be thousands.
+/// The files of a folder, and those of the folders in it unless it is to be `flat`. A page that doesn't come is asked
+/// for again, and no other: there may be thousands.
 pub(super) async fn list(
     store: &dyn Writable,
     url: &str,

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 
-/// Low-rank adapters in place of the matrices of the encoders' blocks: `W = W0 + alpha / rank * A B`, of which `A` and `B` are
-/// trained and `W0` stays as it is. The model is the merged one at every step, so what is saved needs no adapters.
+/// Low-rank adapters in place of the matrices of the encoders' blocks: `W = W0 + alpha / rank * A B`, of which `A` and
+/// `B` are trained and `W0` stays as it is. The model is the merged one at every step, so what is saved needs no
+/// adapters.
 ///
 /// # References
 /// Hu et al. 2021, [LoRA: Low-Rank Adaptation of Large Language Models](https://arxiv.org/abs/2106.09685).
@@ -14,17 +15,17 @@ use crate::TrainError;
 pub struct LoraConfig {
     /// Columns of `A` and rows of `B`. 8: peft's; above that the paper finds little to gain (section 7.2).
     pub rank: usize,
-    /// Divided by `rank`, it is what `A B` is multiplied by. 8: peft's. It stays when the rank is changed, and `lr` with it
-    /// (section 4.1).
+    /// Divided by `rank`, it is what `A B` is multiplied by. 8: peft's. It stays when the rank is changed, and `lr`
+    /// with it (section 4.1).
     pub alpha: f64,
-    /// Which matrices of each block. All: peft's `all-linear`, for as many parameters in `q_proj` and `v_proj` alone, which
-    /// are the paper's, learn less (Dettmers et al. 2023, figure 2; docs/benchmarks.md).
+    /// Which matrices of each block. All: peft's `all-linear`, for as many parameters in `q_proj` and `v_proj` alone,
+    /// which are the paper's, learn less (Dettmers et al. 2023, figure 2; docs/benchmarks.md).
     pub targets: Vec<Target>,
-    /// Trains `logit_scale`, and `logit_bias` where there is one. Yes, as in any other run: other data have another best
-    /// temperature, which no matrix makes up for.
+    /// Trains `logit_scale`, and `logit_bias` where there is one. Yes, as in any other run: other data have another
+    /// best temperature, which no matrix makes up for.
     pub logit_scale: bool,
-    /// Parameters that are trained as they are, without adapters: by `OpenCLIP`'s names, or by parts of them between dots,
-    /// such as `visual.proj` or `ln_post`. None, as in the paper; peft's `modules_to_save`.
+    /// Parameters that are trained as they are, without adapters: by `OpenCLIP`'s names, or by parts of them between
+    /// dots, such as `visual.proj` or `ln_post`. None, as in the paper; peft's `modules_to_save`.
     pub train: Vec<String>,
 }
 

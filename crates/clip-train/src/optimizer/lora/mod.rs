@@ -1,7 +1,7 @@
 //! Low-rank adapters: what a step does with a matrix's gradient, where not the matrix itself is trained.
 //!
-//! The encoders know nothing of them. They compute with `W = W0 + scale A B`, and of its gradient `G` the chain rule gives
-//! those of the factors, `scale G Bᵀ` and `scale Aᵀ G`, exactly and in whatever chunks `G` was found.
+//! The encoders know nothing of them. They compute with `W = W0 + scale A B`, and of its gradient `G` the chain rule
+//! gives those of the factors, `scale G Bᵀ` and `scale Aᵀ G`, exactly and in whatever chunks `G` was found.
 
 mod config;
 mod sites;
@@ -30,8 +30,8 @@ use crate::{TrainError, step::norm_of};
 const STREAM: u64 = 1;
 
 impl LoraConfig {
-    /// The model with all locked that these settings leave as it is. `locked` are the image and the text encoder that are
-    /// left as they are on purpose, at least in part: what is locked already gets no adapter.
+    /// The model with all locked that these settings leave as it is. `locked` are the image and the text encoder that
+    /// are left as they are on purpose, at least in part: what is locked already gets no adapter.
     ///
     /// # Errors
     /// [`TrainError::Config`] where an encoder has nothing to adapt or has batch norms, and if the rank is too large.
@@ -62,7 +62,8 @@ struct Factors {
 
 impl Adapters {
     /// Of a model with its first weights, [locked](LoraConfig::lock). `A` is drawn as a linear layer's weights are,
-    /// `U(±1/sqrt(from))`, as the paper's own code does it, and `B` is 0: the first step begins with the model as it is.
+    /// `U(±1/sqrt(from))`, as the paper's own code does it, and `B` is 0: the first step begins with the model as it
+    /// is.
     pub(super) fn new(config: &LoraConfig, seed: u64, model: &Clip) -> Self {
         let sites = sites::sites(model, config);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -77,8 +77,8 @@ pub(super) fn lock(
     for part in &lora.train {
         if !names.iter().any(|(_, name)| has_part(name, part)) {
             return Err(refused(format!(
-                "`lora.train` has {part:?}, which no parameter's name has between its dots; `clip weights inspect` lists \
-                 the names"
+                "`lora.train` has {part:?}, which no parameter's name has between its dots; `clip weights inspect` \
+                 lists the names"
             )));
         }
     }
@@ -102,15 +102,15 @@ pub(super) fn lock(
         let trains = trained.iter().copied().any(|named| is_own(&named));
         if !trains && !locked {
             return Err(refused(format!(
-                "the {encoder} encoder has nothing to adapt: no block of it has one of the matrices that `lora.targets` \
-                 names; set `lock_{encoder} = true` to leave it as it is"
+                "the {encoder} encoder has nothing to adapt: no block of it has one of the matrices that \
+                 `lora.targets` names; set `lock_{encoder} = true` to leave it as it is"
             )));
         }
         let mut own = names.iter().filter(is_own);
         if trains && own.any(|(_, name)| is_buffer(name)) {
             return Err(refused(format!(
-                "the {encoder} encoder has batch norms, whose statistics would go on changing, beside the adapters; set \
-                 `lock_{encoder} = true` to leave it as it is"
+                "the {encoder} encoder has batch norms, whose statistics would go on changing, beside the adapters; \
+                 set `lock_{encoder} = true` to leave it as it is"
             )));
         }
     }
@@ -243,8 +243,8 @@ mod tests {
     #[test]
     fn every_kind_of_block_has_its_matrices_found() {
         let all = LoraConfig::default();
-        // How many blocks the image and the text encoder have, with how many matrices each: three of a fused product, two
-        // of a gated MLP's first. A decoder's are last, of which half attend to images.
+        // How many blocks the image and the text encoder have, with how many matrices each: three of a fused product,
+        // two of a gated MLP's first. A decoder's are last, of which half attend to images.
         for (preset, image, text, decoder) in [
             ("ViT-B-32", 12 * 6, 12 * 6, 0),
             ("ViT-B-16-SigLIP", 12 * 6, 12 * 6, 0),
