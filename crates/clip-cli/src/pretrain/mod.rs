@@ -62,10 +62,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let teacher = RunTeacher::of(&config, &model, &devices.main.device)?;
     devices.divide(&mut config, &model, teacher.as_ref());
     // A checkpoint has all that a run goes on with.
-    let done = match &resumed {
-        Some(run) => run.checkpoints(config.checkpoint.keep).newest()?,
-        None => None,
-    };
+    let done = prepare::done(resumed.as_ref(), &config)?;
     let initial = match done {
         Some(_) => None,
         None => prepare::initial(&mut config, &model, &devices.main.device)?,

@@ -92,6 +92,14 @@ fn differences(there: &ClipConfig, here: &ClipConfig) -> Vec<String> {
     found
 }
 
+/// The step of the newest checkpoint of a run that is resumed.
+pub(super) fn done(resumed: Option<&RunDir>, config: &RunConfig) -> Result<Option<u64>> {
+    let Some(run) = resumed else {
+        return Ok(None);
+    };
+    Ok(run.checkpoints(config.checkpoint.keep).newest()?)
+}
+
 /// Refuses to go on with a run that has done more than is wanted, or whose checkpoints are gone; `done` is the step of the
 /// newest.
 pub(super) fn goes_on(
