@@ -4,7 +4,7 @@ use std::{
     path::Path,
 };
 
-use crate::{PARTIAL, beside, parent, unfinished::Unfinished};
+use crate::{LOCK, PARTIAL, beside, lock::PathLock, parent, unfinished::Unfinished};
 
 /// Puts `bytes` at `path` so that a reader, or a crash, sees the old file or the whole new one.
 ///
@@ -20,6 +20,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 /// When `write` fails, the folder can't be written or the disk is full.
 pub fn replace_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let partial = beside(path, PARTIAL);
+    // One after the other: half of one's file must not get its name by another. Where a file system has no locks, whoever
+    // writes the same file at the same moment isn't waited for.
+    let _turn = if cfg!(unix) {
+        PathLock::wait(&beside(path, LOCK)).ok()
+    } else {
+        None
+    };
     // Removed if anything fails.
     let unfinished = Unfinished::new(partial.clone());
     write(&partial)?;
@@ -54,7 +61,32 @@ pub fn sync_folder(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    /// As processes do, by locks of their own.
+    #[test]
+    #[cfg(unix)]
+    fn writers_of_the_same_file_take_turns() {
+        const SIZE: usize = 1 << 18;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        replace(&path, &[0; SIZE]).unwrap();
+        thread::scope(|scope| {
+            for writer in 1..=4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        replace(path, &[writer; SIZE]).unwrap();
+                        let found = fs::read(path).unwrap();
+                        assert_eq!(found, [found[0]; SIZE]);
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_stays_beside_it() {

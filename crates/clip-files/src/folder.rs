@@ -7,7 +7,7 @@ use std::{
 use crate::{
     LOCK, PARTIAL, beside,
     file::{sync, sync_folder},
-    lock::FolderLock,
+    lock::PathLock,
     parent,
     unfinished::{Unfinished, remove},
 };
@@ -76,7 +76,7 @@ pub struct NewFolder {
     target: PathBuf,
     unfinished: Unfinished,
     /// Held until the folder is in its place.
-    _lock: FolderLock,
+    _lock: PathLock,
 }
 
 impl NewFolder {
@@ -89,7 +89,7 @@ impl NewFolder {
         // Before anything is made.
         check_new(target)?;
         let path = lock_path(target)?;
-        let lock = FolderLock::try_take(&path).map_err(FolderError::io("lock", &path))?;
+        let lock = PathLock::try_take(&path).map_err(FolderError::io("lock", &path))?;
         let lock = lock.ok_or_else(|| FolderError::Busy {
             path: target.to_owned(),
         })?;
@@ -110,14 +110,14 @@ impl NewFolder {
         is_there: impl FnOnce() -> Result<bool, E>,
     ) -> Result<Option<Self>, E> {
         let path = lock_path(target)?;
-        let lock = FolderLock::wait(&path).map_err(FolderError::io("lock", &path))?;
+        let lock = PathLock::wait(&path).map_err(FolderError::io("lock", &path))?;
         if is_there()? {
             return Ok(None);
         }
         Ok(Some(Self::begin(target, lock)?))
     }
 
-    fn begin(target: &Path, lock: FolderLock) -> Result<Self, FolderError> {
+    fn begin(target: &Path, lock: PathLock) -> Result<Self, FolderError> {
         let partial = beside(target, PARTIAL);
         remove(&partial).map_err(FolderError::io("remove", &partial))?;
         fs::create_dir(&partial).map_err(FolderError::io("create", &partial))?;
@@ -183,7 +183,7 @@ pub fn check_new(target: &Path) -> Result<(), FolderError> {
             path: target.to_owned(),
             file,
         }),
-        Some(Err(error)) => Err(FolderError::io("replace", target)(error)),
+        Some(Err(error)) => Err(FolderError::io("read", target)(error)),
     }
 }
 

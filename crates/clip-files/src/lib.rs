@@ -1,8 +1,8 @@
 //! Files and folders that are there whole or not at all.
 //!
-//! Each is written beside its place under a hidden name, `.NAME.partial`, made sure to be on the disk, and renamed.
-//! What a process that was killed has left under that name is replaced by the next one that writes there; of one that
-//! is asked to end, [`abandon`] removes it.
+//! Each is written beside its place under a hidden name, `.NAME.partial`, made sure to be on the disk, and renamed; those
+//! that write the same file take turns. What a process that was killed has left under that name is replaced by the next
+//! one that writes there; of one that is asked to end, [`abandon`] removes it.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

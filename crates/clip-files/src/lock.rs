@@ -7,12 +7,12 @@ use std::{
 /// An empty hidden file that is locked. Where a file without a name can be told from one with it, it is removed while
 /// it is still locked, so that none stays behind.
 #[derive(Debug)]
-pub(crate) struct FolderLock {
+pub(crate) struct PathLock {
     path: PathBuf,
     _file: File,
 }
 
-impl FolderLock {
+impl PathLock {
     /// `None` while another process has it.
     pub(crate) fn try_take(path: &Path) -> io::Result<Option<Self>> {
         Self::take(path, |file| match file.try_lock() {
@@ -49,7 +49,7 @@ impl FolderLock {
     }
 }
 
-impl Drop for FolderLock {
+impl Drop for PathLock {
     fn drop(&mut self) {
         if cfg!(unix) {
             // One that stays is empty, and locked anew by the next process.
