@@ -87,7 +87,7 @@ impl ClipEncoders {
         })
     }
 
-    /// The same, which asks before each batch of images or texts whether to go on: if `stops` says no, the work ends
+    /// The same, which asks before each batch of images or texts whether to stop: if `stops` says yes, the work ends
     /// with [`ZeroShotError::Stopped`].
     pub fn stopping_when(self, stops: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {

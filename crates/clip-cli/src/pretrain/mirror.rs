@@ -52,8 +52,8 @@ pub(super) fn bring(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The mirror that the settings name. One that holds another run is refused, so is one that holds this run where it is to begin
-/// anew, and one where no files can be kept.
+/// The mirror that the settings name. One that holds another run is refused, so is one that holds this run where it is to
+/// begin anew, and one where no files can be kept.
 pub(super) fn open(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> {
     let mirror = apart(config, resumes)?;
     if let Some(mirror) = &mirror {

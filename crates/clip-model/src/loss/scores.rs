@@ -187,6 +187,7 @@ impl Unit {
         (by_rows - self.rows * along) / self.norm
     }
 }
+
 /// One matrix by another; of either a matrix may lie by columns.
 fn product(left: Tensor<2>, right: Tensor<2>, by_column: (bool, bool)) -> Tensor<2> {
     products::multiply(left.unsqueeze(), right.unsqueeze(), by_column).squeeze_dim(0)

@@ -147,7 +147,7 @@ fn score(
         ..LoaderConfig::default()
     };
     // A loader counts a shard before it reads it.
-    let copy = Copy(folder.copy());
+    let copy = ShardCopy(folder.copy());
     let set = set.copied_to(&copy.0)?.unwrap_or(set);
     let loader = encoders.loader(set, EvalNeeds::Pairs, config_of_loader)?;
     let mut found = Found::default();
@@ -187,9 +187,9 @@ fn score(
 }
 
 /// The folder of a shard's copy, which goes with it.
-struct Copy(PathBuf);
+struct ShardCopy(PathBuf);
 
-impl Drop for Copy {
+impl Drop for ShardCopy {
     fn drop(&mut self) {
         // It is often not there, and one that stays is written over.
         std::fs::remove_dir_all(&self.0).ok();

@@ -8,13 +8,14 @@ use burn::{
 use super::{DEPTH, QUAD};
 use crate::{Activation, kernels::matrix_units};
 
-/// Threads that keep a large laptop's GPU busy.
+/// Threads that keep a large laptop's GPU busy: an estimate, some 24 multiprocessors of 700 each.
 const BUSY: usize = 16_384;
 /// A part's sum is at least so long: it is written and read once more.
 const PART: usize = 256;
 /// Parts that a sum is taken in, at most.
 const MOST_PARTS: usize = 32;
-/// Each square of sums with how fast its cube is by itself: a number in shared memory is read for as many sums as a side has.
+/// Each square of sums with how fast its cube is by itself, by estimate and not yet by a GPU: a number in shared memory is read
+/// for as many sums as a thread has along a side, and one in memory for as many as the cube has.
 const SQUARES: [(Square, f64); 3] = [
     (
         Square {
