@@ -72,15 +72,15 @@ mod tests {
         const SIZE: usize = 1 << 18;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.bin");
-        replace(&path, &[0; SIZE]).unwrap();
+        replace(&path, &vec![0; SIZE]).unwrap();
         thread::scope(|scope| {
             for writer in 1..=4 {
                 let path = &path;
                 scope.spawn(move || {
                     for _ in 0..20 {
-                        replace(path, &[writer; SIZE]).unwrap();
+                        replace(path, &vec![writer; SIZE]).unwrap();
                         let found = fs::read(path).unwrap();
-                        assert_eq!(found, [found[0]; SIZE]);
+                        assert_eq!(found, vec![found[0]; SIZE]);
                     }
                 });
             }
