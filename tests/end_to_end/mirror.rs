@@ -56,6 +56,9 @@ fn a_run_on_a_machine_that_is_gone_ends_with_the_weights_of_one_that_is_not() {
     clip.kill().unwrap();
     clip.wait().unwrap();
     fs::remove_dir_all(folder.path("run")).unwrap();
+    // What it was writing when it was killed.
+    let oldest = checkpoints(&folder, "elsewhere").remove(0);
+    fs::write(oldest.join(".optimizer.bpk.partial"), "half").unwrap();
 
     let again = folder.clip(&run);
     assert_eq!(again.code, Some(0), "{again:?}");
@@ -257,9 +260,14 @@ fn a_mirror_is_not_shared_by_two_runs_that_begin_at_once() {
     let said = fs::File::create(folder.path("said")).unwrap();
     let mut clip = clip.stdout(Stdio::null()).stderr(said).spawn().unwrap();
     checkpoint(&folder, "run", &mut clip);
-    // Another one's settings, whatever this one writes.
+    // Another one's settings, whatever this one writes; as a whole, as a run puts them there.
     let code = loop {
-        folder.write("elsewhere/config.toml", b"seed = 9\n");
+        folder.write("others.toml", b"seed = 9\n");
+        fs::rename(
+            folder.path("others.toml"),
+            folder.path("elsewhere/config.toml"),
+        )
+        .unwrap();
         if let Some(ended) = clip.try_wait().unwrap() {
             break ended.code();
         }

@@ -133,6 +133,7 @@ impl Copier {
         if let Some(error) = self.shared.due().failed.take() {
             return Err(error);
         }
+        self.mirror.check_is_of(&self.run)?;
         self.mirror.save_records(&self.run)?;
         folders
             .iter()

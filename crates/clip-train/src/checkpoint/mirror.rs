@@ -118,7 +118,8 @@ impl Mirror {
     /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses; [`TrainError::Io`] or
     /// [`TrainError::Data`] where something can't be read there or written here.
     pub fn restore(&self, run: &Path) -> Result<Option<(u64, Vec<TrainError>)>, TrainError> {
-        let names = self.names()?;
+        let mut names = self.names()?;
+        names.retain(|name| !is_hidden(name.rsplit('/').next().unwrap_or_default()));
         let steps = whole_steps(&names);
         if steps.is_empty() || !names.iter().any(|name| name == CONFIG) {
             return Ok(None);
@@ -336,7 +337,7 @@ impl Mirror {
         }
     }
 
-    /// All files, by their paths from here.
+    /// All files, by their paths from here; also hidden ones, which a process that was killed has left.
     fn names(&self) -> Result<Vec<String>, TrainError> {
         match &self.place {
             Place::Remote(folder) => Ok(folder.names()?),
@@ -379,6 +380,11 @@ fn whole_steps(names: &[String]) -> Vec<u64> {
     steps
 }
 
+/// Whether a file is one that is being written, or was when its process ended.
+fn is_hidden(file: &str) -> bool {
+    file.starts_with('.')
+}
+
 /// The files of a folder by name, but for hidden ones, as those are that are being written.
 fn files_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
     let mut files = Vec::new();
@@ -390,7 +396,7 @@ fn files_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if path.is_file() && !name.starts_with('.') {
+        if path.is_file() && !is_hidden(&name) {
             files.push((name, path));
         }
     }
@@ -409,7 +415,7 @@ fn names_in(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), 
         let name = format!("{prefix}{file}");
         if path.is_dir() {
             names_in(&path, &format!("{name}/"), names)?;
-        } else if !file.starts_with('.') {
+        } else {
             names.push(name);
         }
     }
