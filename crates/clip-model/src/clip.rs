@@ -5,7 +5,10 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{BatchStatistics, ImageEncoder, MultimodalTransformer, Statistics, TextEncoder},
+    encoder::{
+        BatchStatistics, ImageEncoder, MultimodalTransformer, Statistics, TextEncoder,
+        TrainingDraws,
+    },
     products,
 };
 
@@ -71,18 +74,15 @@ impl Clip {
         self.visual.forward(images).cast(DType::F32)
     }
 
-    /// As [`encode_image`](Self::encode_image), but from some of a vision transformer's patches if `keep` says which
-    /// (patch dropout), and with batch norms that use the batch's own statistics, which come back for
+    /// As [`encode_image`](Self::encode_image), but without what `draws` leave out (patch dropout, stochastic depth), and
+    /// with batch norms that use the batch's own statistics, which come back for
     /// [`ImageEncoder::update_running_statistics`].
-    ///
-    /// # Shapes
-    /// - `keep`: `[batch, kept]`, which of each image's patches to encode, or all
     pub fn encode_image_in_training(
         &self,
         images: Tensor<4>,
-        keep: Option<Tensor<2, Int>>,
+        draws: TrainingDraws,
     ) -> (Tensor<2>, BatchStatistics) {
-        let (features, statistics) = self.visual.forward_in_training(images, keep);
+        let (features, statistics) = self.visual.forward_in_training(images, draws);
         (features.cast(DType::F32), statistics)
     }
 
@@ -258,10 +258,10 @@ mod tests {
             .assert_approx_eq::<f32>(&expected.into_data(), tolerance);
         // In training, an image's features depend on its batch.
         let alone = model
-            .encode_image_in_training(images.clone().narrow(0, 0, 1), None)
+            .encode_image_in_training(images.clone().narrow(0, 0, 1), TrainingDraws::default())
             .0;
         let together = model
-            .encode_image_in_training(images, None)
+            .encode_image_in_training(images, TrainingDraws::default())
             .0
             .narrow(0, 0, 1);
         let apart: f32 = (alone - together).abs().max().into_scalar();

@@ -19,7 +19,7 @@ use crate::{
     Clip, ClipConfig, Init, Precision,
     encoder::{
         Activation, ConvNeXt, ConvNeXtShape, ImageEncoder, SiglipShape, SiglipVisionTransformer,
-        TimmProjection,
+        TimmProjection, TrainingDraws,
     },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},
@@ -99,7 +99,7 @@ impl Golden {
 
     /// Features and loss in training, and the gradient by every parameter.
     fn agrees(&self, model: &Clip, images: Tensor<4>) {
-        let (image, statistics) = model.encode_image_in_training(images, None);
+        let (image, statistics) = model.encode_image_in_training(images, TrainingDraws::default());
         let text = model.encode_text(self.tokens(&model.device()));
         assert_close(
             l2_normalize(image.clone()),
@@ -357,7 +357,8 @@ fn resnet_gradients_are_the_processors() {
     let gradients = |device: Device| {
         let device = device.autodiff();
         let model = config.init(0, &device).map(&mut Shift);
-        let (image, _) = model.encode_image_in_training(pixels(4, 64, &device), None);
+        let (image, _) =
+            model.encode_image_in_training(pixels(4, 64, &device), TrainingDraws::default());
         let weights: Vec<f32> = (0..4 * 16).map(|at| (at as f32).sin()).collect();
         let weights = Tensor::from_data(TensorData::new(weights, [4, 16]), &device);
         let grads = (l2_normalize(image) * weights).sum().backward();

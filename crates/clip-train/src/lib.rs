@@ -33,6 +33,6 @@ pub use run::{
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{
-    Captions, CocaWeights, ContrastiveStep, Images, KeptPatches, PairBatch, PatchDropout,
-    StepGradients, Teacher, computes_on_device,
+    Captions, CocaWeights, ContrastiveStep, Images, KeptPatches, KeptPaths, PairBatch,
+    PatchDropout, StepGradients, StochasticDepth, Teacher, computes_on_device,
 };

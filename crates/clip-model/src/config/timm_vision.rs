@@ -72,6 +72,12 @@ impl VisionConfig {
                 return Err(unsupported(key, &value.into(), origin));
             }
         }
+        if !(0.0..1.0).contains(&drop_path) {
+            let reason = format!(
+                "`vision_cfg.timm_drop_path` {drop_path} is a share of images, at least 0 and below 1"
+            );
+            return Err(invalid(reason, origin));
+        }
         let (image_size, width) = match tower {
             Tower::Siglip(shape) => (shape.image_size, shape.width),
             Tower::Eva(shape) => (shape.image_size, embed_dim),
@@ -116,7 +122,7 @@ mod tests {
             .replace("fastvit_mci0", "vit_base_mci_224")
             .replace("256", "224")
             .replace("avg", "token");
-        // Padded convolutions take any size, and skipped blocks are kept for OpenCLIP.
+        // Padded convolutions take any size.
         let small = fastvit.replace("256", "20");
         let skipping = vit.replace("null", "null, \"timm_drop_path\": 0.1");
         for json in [fastvit, &vit, &small, &skipping] {
@@ -147,6 +153,12 @@ mod tests {
                 "null",
                 "null, \"patch_dropout\": 0.5",
                 "`vision_cfg.patch_dropout` = 0.5",
+            ),
+            (
+                &skipping,
+                "0.1",
+                "1.0",
+                "`vision_cfg.timm_drop_path` 1 is a share",
             ),
             (
                 &vit,

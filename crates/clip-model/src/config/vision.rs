@@ -1,3 +1,5 @@
+use std::iter::repeat_n;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,7 +11,7 @@ use crate::{
     ModelError,
     encoder::{
         AttentionalPooler, ConvNeXtShape, EvaShape, FastVitShape, ModifiedResNet, SiglipShape,
-        SiglipVisionTransformer, TimmVitShape, ViTaminShape,
+        SiglipVisionTransformer, TimmVitShape, ViTaminShape, rising,
     },
 };
 
@@ -89,9 +91,9 @@ pub struct VisionConfig {
         skip_serializing_if = "is_default_timm_proj"
     )]
     pub timm_proj: Option<String>,
-    /// Share of images that skip the last block in training, rising from 0 at the first (stochastic depth: Huang et al.
-    /// 2016). It is accepted of a `ConvNeXt`, a `ViTamin` and a vision transformer of `MobileCLIP`, and kept for OpenCLIP, but
-    /// not done here: no block is ever skipped.
+    /// Share of images that skip the last block in training, rising from 0 at the first (stochastic depth: Huang et al. 2016,
+    /// [Deep Networks with Stochastic Depth](https://arxiv.org/abs/1603.09382)), of a `ConvNeXt`, a `ViTamin`'s transformer and
+    /// a vision transformer of timm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timm_drop_path: Option<f64>,
     #[serde(flatten)]
@@ -239,6 +241,20 @@ impl VisionConfig {
             Layers::Blocks(_) => self.image_size / self.patch_size(),
             Layers::Stages(_) => self.image_size / 32,
         }
+    }
+
+    /// How often each residual path is skipped in training, from the first to the last; none if no path ever is.
+    pub fn path_rates(&self) -> Vec<f64> {
+        let last = self.timm_drop_path.unwrap_or(0.0);
+        let (blocks, paths) = match self.tower() {
+            _ if last == 0.0 => return Vec::new(),
+            Tower::ConvNeXt(shape) => (shape.depths.iter().sum(), 1),
+            Tower::TimmVit(shape) => (shape.layers, 2),
+            Tower::ViTamin(shape) => (shape.layers, 2),
+            _ => return Vec::new(),
+        };
+        let rates = rising(last, blocks);
+        rates.flat_map(|rate| repeat_n(rate, paths)).collect()
     }
 
     /// Tokens of an image in a vision transformer: the class token and one for each patch.

@@ -7,7 +7,7 @@ use burn::{
     tensor::{DType, Int, Tensor},
 };
 
-use super::{Activation, MultiHeadAttention, sequences};
+use super::{Activation, MultiHeadAttention, sequences, training_draws::along};
 use crate::Init;
 
 /// Added to variances in layer norms. 1e-5: PyTorch's default.
@@ -123,6 +123,17 @@ impl ResidualAttentionBlock {
         mask: Option<Tensor<4>>,
         only: Option<&Tensor<2, Int>>,
     ) -> Tensor<3> {
+        self.composed_along(x, mask, only, |_, added| added)
+    }
+
+    /// The same with what `along` makes of what each of the two residual paths adds.
+    fn composed_along(
+        &self,
+        x: Tensor<3>,
+        mask: Option<Tensor<4>>,
+        only: Option<&Tensor<2, Int>>,
+        along: impl Fn(usize, Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
         let normed = sequences::layer_norm(&self.ln_1, self.epsilon, x.clone());
         let (x, queries, mask) = match only {
             Some(only) => {
@@ -132,10 +143,10 @@ impl ResidualAttentionBlock {
             None => (x, normed.clone(), mask),
         };
         let mixed = self.attn.attend(queries, normed, mask);
-        let x = x + scaled(self.ls_1.as_ref(), mixed);
+        let x = x + along(0, scaled(self.ls_1.as_ref(), mixed));
         let normed = sequences::layer_norm(&self.ln_2, self.epsilon, x.clone());
         let mixed = self.mlp.forward(normed);
-        x + scaled(self.ls_2.as_ref(), mixed)
+        x + along(1, scaled(self.ls_2.as_ref(), mixed))
     }
 
     /// The block as one operation of the CPU backend.
@@ -323,6 +334,29 @@ impl Transformer {
         } else {
             through(x)
         }
+    }
+
+    /// One token of each image, with stochastic depth.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, tokens, width]`
+    /// - `only`: `[batch, 1]`, the place of the token that is asked for
+    /// - `paths`: `[batch, 2 * blocks]`, as in [`TrainingDraws`](super::TrainingDraws): each block's attention, then its MLP
+    /// - returns `[batch, 1, width]`
+    pub(super) fn forward_along(
+        &self,
+        x: Tensor<3>,
+        only: &Tensor<2, Int>,
+        paths: &Tensor<2>,
+    ) -> Tensor<3> {
+        let last = self.resblocks.len().saturating_sub(1);
+        let blocks = self.resblocks.iter().enumerate();
+        blocks.fold(x, |x, (at, block)| {
+            let only = Some(only).filter(|_| at == last);
+            block.composed_along(x, None, only, |path, added| {
+                along(2 * at + path, Some(paths), added)
+            })
+        })
     }
 
     /// The same with the first blocks locked: they have no gradient, and training leaves them as they are.

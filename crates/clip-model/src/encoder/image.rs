@@ -5,7 +5,7 @@ use burn::{
 
 use super::{
     Activation, BatchStatistics, ConvNeXt, Eva, FastVit, ModifiedResNet, SiglipVisionTransformer,
-    Statistics, TimmVisionTransformer, ViTamin, VisionTransformer,
+    Statistics, TimmVisionTransformer, TrainingDraws, ViTamin, VisionTransformer,
 };
 use crate::{Init, Tower, VisionConfig};
 
@@ -94,59 +94,39 @@ impl ImageEncoder {
         }
     }
 
-    /// As [`forward`](Self::forward), but from some patches of each image if `keep` says which, and with batch norms
-    /// that use the batch's own statistics and leave the running ones as they are until
+    /// As [`forward`](Self::forward), but without what `draws` leave out, and with batch norms that use the batch's own
+    /// statistics and leave the running ones as they are until
     /// [`update_running_statistics`](Self::update_running_statistics).
     ///
-    /// # Shapes
-    /// - `keep`: `[batch, kept]`, indices of patches
-    ///
     /// # Panics
-    /// If `keep` is given to an encoder other than the paper's vision transformer.
+    /// If `draws` leave out what this encoder doesn't have, or always computes.
     pub fn forward_in_training(
         &self,
         images: Tensor<4>,
-        keep: Option<Tensor<2, Int>>,
+        draws: TrainingDraws,
     ) -> (Tensor<2>, BatchStatistics) {
-        match self {
-            Self::VisionTransformer(encoder) => {
-                (encoder.forward(images, keep), BatchStatistics::default())
+        let TrainingDraws { patches, paths } = draws;
+        assert!(
+            patches.is_none() || matches!(self, Self::VisionTransformer(_)),
+            "patches are dropped by the paper's vision transformer alone"
+        );
+        let paths = paths.as_ref();
+        let mut statistics = Statistics::OfBatch(BatchStatistics::default());
+        let features = match self {
+            Self::ConvNeXt(encoder) => encoder.forward_along(images, paths),
+            Self::TimmVit(encoder) => encoder.forward_along(images, &mut statistics, paths),
+            Self::ViTamin(encoder) => encoder.forward_along(images, paths),
+            _ => {
+                assert!(paths.is_none(), "this encoder skips no residual paths");
+                match self {
+                    Self::VisionTransformer(encoder) => encoder.forward(images, patches),
+                    Self::ModifiedResNet(encoder) => encoder.forward(images, &mut statistics),
+                    Self::FastVit(encoder) => encoder.forward(images, &mut statistics),
+                    encoder => encoder.forward(images),
+                }
             }
-            Self::ModifiedResNet(encoder) => {
-                assert!(keep.is_none(), "a residual network has no patches to drop");
-                let mut statistics = Statistics::OfBatch(BatchStatistics::default());
-                let features = encoder.forward(images, &mut statistics);
-                (features, statistics.of_batch())
-            }
-            Self::Siglip(encoder) => {
-                assert!(keep.is_none(), "SigLIP's encoder drops no patches");
-                (encoder.forward(images), BatchStatistics::default())
-            }
-            Self::ConvNeXt(encoder) => {
-                assert!(keep.is_none(), "a ConvNeXt has no patches to drop");
-                (encoder.forward(images), BatchStatistics::default())
-            }
-            Self::Eva(encoder) => {
-                assert!(keep.is_none(), "EVA's encoders drop no patches");
-                (encoder.forward(images), BatchStatistics::default())
-            }
-            Self::FastVit(encoder) => {
-                assert!(keep.is_none(), "a FastViT has no patches to drop");
-                let mut statistics = Statistics::OfBatch(BatchStatistics::default());
-                let features = encoder.forward(images, &mut statistics);
-                (features, statistics.of_batch())
-            }
-            Self::TimmVit(encoder) => {
-                assert!(keep.is_none(), "timm's vision transformers drop no patches");
-                let mut statistics = Statistics::OfBatch(BatchStatistics::default());
-                let features = encoder.forward(images, &mut statistics);
-                (features, statistics.of_batch())
-            }
-            Self::ViTamin(encoder) => {
-                assert!(keep.is_none(), "a ViTamin drops no patches");
-                (encoder.forward(images), BatchStatistics::default())
-            }
-        }
+        };
+        (features, statistics.of_batch())
     }
 
     /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they

@@ -21,6 +21,7 @@ mod text;
 mod text_encoder;
 mod timm_head;
 mod timm_vit;
+mod training_draws;
 mod vision;
 mod vitamin;
 
@@ -64,6 +65,8 @@ pub use timm_vit::{
     ConvStem, ConvStemLayer, TimmPatchEmbed, TimmVisionTransformer, TimmVitShape, TimmVitStem,
     TimmVitTrunk,
 };
+pub use training_draws::TrainingDraws;
+pub(crate) use training_draws::rising;
 pub use vision::{PatchEmbedding, VisionTransformer};
 pub use vitamin::{
     GeGlu, HybridEmbed, MbConvBlock, MbConvStages, MbConvStem, PooledPath, StridedConv,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Clip, ClipConfig, Init, Precision,
-    encoder::{ImageEncoder, TimmProjection, ViTamin, ViTaminShape},
+    encoder::{ImageEncoder, TimmProjection, TrainingDraws, ViTamin, ViTaminShape},
     l2_normalize,
 };
 
@@ -51,7 +51,7 @@ fn vitamins_agree_with_open_clip() {
     for (kind, side) in KINDS {
         let (golden, model) = (golden(kind), load(kind, side, &device));
         let images = pixels(4, side, &device);
-        let (image, _) = model.encode_image_in_training(images.clone(), None);
+        let (image, _) = model.encode_image_in_training(images.clone(), TrainingDraws::default());
         let expected = golden.floats("image_features");
         assert_close(l2_normalize(image.clone()), &expected, kind);
         let inference = l2_normalize(model.valid().encode_image(images.inner()));

@@ -16,13 +16,17 @@ use burn::{
 use clip_data::{Cursor, ImageTextBatch};
 use clip_model::{ImageNorm, loss::Groups};
 
-use crate::{Captions, Images, PairBatch, PatchDropout, config::Duplicates, step::on_a_device};
+use crate::{
+    Captions, Images, PairBatch, PatchDropout, StochasticDepth, config::Duplicates,
+    step::on_a_device,
+};
 
 /// What becomes of a loader's batches before a step.
 #[derive(Clone, Debug)]
 pub(super) struct Preparation {
     pub(super) norm: ImageNorm,
     pub(super) patch_dropout: Option<PatchDropout>,
+    pub(super) stochastic_depth: Option<StochasticDepth>,
     pub(super) duplicates: Duplicates,
 }
 
@@ -49,10 +53,15 @@ impl Preparation {
         let patches = self
             .patch_dropout
             .map(|dropout| dropout.draw(batch.cursor, batch.batch));
+        let paths = self
+            .stochastic_depth
+            .as_ref()
+            .map(|depth| depth.draw(batch.cursor, batch.batch));
         PairBatch {
             images,
             captions,
             patches,
+            paths,
             groups,
         }
     }
@@ -206,6 +215,7 @@ mod tests {
         let preparation = || Preparation {
             norm: ImageNorm::default(),
             patch_dropout: None,
+            stochastic_depth: None,
             duplicates: Duplicates::Negatives,
         };
         let seen = |to| {

@@ -16,7 +16,7 @@ use std::{
 
 use super::ahead::{Batches, Preparation};
 use crate::{
-    ContrastiveStep, Optimizer, PairBatch, PatchDropout, StepGradients,
+    ContrastiveStep, Optimizer, PairBatch, PatchDropout, StepGradients, StochasticDepth,
     config::Duplicates,
     progress::{EvalOutput, StepOutput},
     step::{Stopped, reason},
@@ -69,6 +69,7 @@ impl ContrastiveLearner {
             preparation: Preparation {
                 norm,
                 patch_dropout: None,
+                stochastic_depth: None,
                 duplicates: Duplicates::Negatives,
             },
             devices: Vec::new(),
@@ -102,6 +103,12 @@ impl ContrastiveLearner {
     /// Encodes some of each image's patches.
     pub fn with_patch_dropout(mut self, patch_dropout: Option<PatchDropout>) -> Self {
         self.preparation.patch_dropout = patch_dropout;
+        self
+    }
+
+    /// Skips residual paths of the image encoder.
+    pub fn with_stochastic_depth(mut self, stochastic_depth: Option<StochasticDepth>) -> Self {
+        self.preparation.stochastic_depth = stochastic_depth;
         self
     }
 

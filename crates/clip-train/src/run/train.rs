@@ -23,7 +23,7 @@ use super::{
     unlogged::Unlogged,
 };
 use crate::{
-    ContrastiveStep, Ema, Optimizer, PatchDropout, Teacher, TrainError,
+    ContrastiveStep, Ema, Optimizer, PatchDropout, StochasticDepth, Teacher, TrainError,
     checkpoint::{Checkpoints, Copier, RunState, Writer},
     config::RunConfig,
     guard::Guards,
@@ -173,6 +173,10 @@ impl Training<'_> {
             self.norm,
         )
         .with_patch_dropout(PatchDropout::new(&self.model.vision_cfg, self.config.seed))
+        .with_stochastic_depth(StochasticDepth::new(
+            &self.model.vision_cfg,
+            self.config.seed,
+        ))
         .with_duplicates(self.config.duplicates)
         .with_devices(std::mem::take(&mut self.devices));
         let loader = self.loader.starting_at(resumed.state.cursor)?;

@@ -3,7 +3,7 @@ use std::ops::Range;
 use burn::tensor::{Bytes, Device, Tensor};
 use clip_model::{ImageNorm, SentPixels, loss::Groups};
 
-use super::{Captions, KeptPatches};
+use super::{Captions, KeptPatches, KeptPaths};
 
 /// Images with a caption each, and what a step makes of them. They stay on the host until they are encoded, or until
 /// they are brought to a device ahead of it.
@@ -15,6 +15,8 @@ pub struct PairBatch {
     pub captions: Captions,
     /// The patches of each image that are encoded; all by default.
     pub patches: Option<KeptPatches>,
+    /// The residual paths of the image encoder that each image takes; all by default.
+    pub paths: Option<KeptPaths>,
     /// Which pairs match each other; none by default.
     pub groups: Option<Groups>,
 }
@@ -26,6 +28,7 @@ impl PairBatch {
             images,
             captions,
             patches: None,
+            paths: None,
             groups: None,
         }
     }

@@ -7,7 +7,7 @@ use burn::{
 };
 use clip_model::{
     Clip, Precision,
-    encoder::{BatchStatistics, EmbeddedCaptions, ImageEncoder, TextEncoder},
+    encoder::{BatchStatistics, EmbeddedCaptions, ImageEncoder, TextEncoder, TrainingDraws},
     loss::ContrastiveGradients,
 };
 
@@ -25,7 +25,7 @@ use super::{
 struct Chunk {
     rows: Range<usize>,
     images: Tensor<4>,
-    patches: Option<Tensor<2, Int>>,
+    draws: TrainingDraws,
     captions: Buckets,
 }
 
@@ -132,13 +132,19 @@ impl<'a> Encoder<'a> {
             images,
             captions,
             patches,
+            paths,
             ..
         } = self.batch;
         Chunk {
             images: images.rows(rows.clone(), &device),
-            patches: patches
-                .as_ref()
-                .map(|patches| patches.rows(rows.clone(), &device)),
+            draws: TrainingDraws {
+                patches: patches
+                    .as_ref()
+                    .map(|patches| patches.rows(rows.clone(), &device)),
+                paths: paths
+                    .as_ref()
+                    .map(|paths| paths.rows(rows.clone(), &device)),
+            },
             captions: captions.of(&self.model.text, rows.clone(), buckets, &device),
             rows,
         }
@@ -180,8 +186,8 @@ impl<'a> Encoder<'a> {
                 BatchStatistics::default(),
             );
         }
-        let patches = chunk.patches.clone().map(Tensor::inner);
-        self.inference.encode_image_in_training(images, patches)
+        let draws = chunk.draws.clone().inner();
+        self.inference.encode_image_in_training(images, draws)
     }
 
     fn text_features(&self, chunk: &Chunk) -> Tensor<2> {
@@ -209,8 +215,8 @@ impl<'a> Encoder<'a> {
         }
         let (model, chunk) = (&encoded.model, &encoded.chunk);
         if self.image_trains {
-            let (images, patches) = (chunk.images.clone(), chunk.patches.clone());
-            let (features, statistics, tape) = self.encode_images(model, images, patches);
+            let (images, draws) = (chunk.images.clone(), chunk.draws.clone());
+            let (features, statistics, tape) = self.encode_images(model, images, draws);
             encoded.image = Some(features);
             encoded.statistics = statistics;
             encoded.image_tape = tape;
@@ -234,7 +240,7 @@ impl<'a> Encoder<'a> {
         let Some(decoder) = &model.text_decoder else {
             return;
         };
-        let (images, patches) = (chunk.images.clone(), chunk.patches.clone());
+        let (images, patches) = (chunk.images.clone(), chunk.draws.patches.clone());
         let image_tokens = if self.image_trains {
             let (features, tokens, tape) = self.encode_image_tokens(model, images, patches);
             encoded.image = Some(features.cast(DType::F32));
@@ -307,7 +313,7 @@ impl<'a> Encoder<'a> {
         &self,
         model: &Clip,
         images: Tensor<4>,
-        patches: Option<Tensor<2, Int>>,
+        draws: TrainingDraws,
     ) -> (Tensor<2>, BatchStatistics, Option<Tape>) {
         let recompute = self.options.recompute;
         let (features, tape) = match (&model.visual, &self.inference.visual) {
@@ -315,7 +321,7 @@ impl<'a> Encoder<'a> {
                 ImageEncoder::VisionTransformer(chain),
                 ImageEncoder::VisionTransformer(inference),
             ) if Tape::serves(chain, recompute) => {
-                Tape::record(chain, inference, &(images, patches), recompute)
+                Tape::record(chain, inference, &(images, draws.patches), recompute)
             }
             (ImageEncoder::Siglip(chain), ImageEncoder::Siglip(inference))
                 if Tape::serves(chain, recompute) =>
@@ -323,7 +329,7 @@ impl<'a> Encoder<'a> {
                 Tape::record(chain, inference, &images, recompute)
             }
             _ => {
-                let (features, statistics) = model.encode_image_in_training(images, patches);
+                let (features, statistics) = model.encode_image_in_training(images, draws);
                 return (features, statistics, None);
             }
         };

@@ -3,9 +3,9 @@
 mod batch;
 mod captioning;
 mod captions;
+mod draws;
 mod encoder;
 mod gradients;
-mod patches;
 mod tape;
 mod teacher;
 #[cfg(test)]
@@ -29,9 +29,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 pub use batch::{Images, PairBatch};
 pub use captioning::CocaWeights;
 pub use captions::Captions;
+pub use draws::{KeptPatches, KeptPaths, PatchDropout, StochasticDepth};
 use encoder::{ChunkGradients, Encoder, Features, Options};
 pub(crate) use gradients::{global_norm, norm_of};
-pub use patches::{KeptPatches, PatchDropout};
 pub use teacher::Teacher;
 use tokens::EmbeddingGradient;
 use workers::Workers;

@@ -84,18 +84,18 @@ impl ConvNeXtBlock {
         }
     }
 
-    /// `epsilon` is the norm's.
+    /// What it adds to the residual path; `epsilon` is the norm's.
     ///
     /// # Shapes
     /// - `x`: `[batch, rows, columns, channels]`, and so is the result
-    pub fn forward(&self, x: Tensor<4>, epsilon: f64) -> Tensor<4> {
+    pub(super) fn added(&self, x: Tensor<4>, epsilon: f64) -> Tensor<4> {
         let [batch, rows, columns, channels] = x.dims();
-        let mixed = self.conv_dw.forward(x.clone().permute([0, 3, 1, 2]));
+        let mixed = self.conv_dw.forward(x.permute([0, 3, 1, 2]));
         let mixed = mixed.permute([0, 2, 3, 1]);
         let mixed = mixed.reshape([batch, rows * columns, channels]);
         let mixed = sequences::layer_norm(&self.norm, epsilon, mixed);
         let mixed = self.mlp.forward(mixed) * self.scale.val().unsqueeze();
-        x + mixed.reshape([batch, rows, columns, channels])
+        mixed.reshape([batch, rows, columns, channels])
     }
 }
 

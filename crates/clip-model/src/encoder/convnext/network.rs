@@ -4,7 +4,7 @@ use burn::{
 };
 
 use super::{
-    super::{TimmHead, sequences},
+    super::{TimmHead, sequences, training_draws::along},
     ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtNorm, ConvNeXtShape, ConvNeXtStage, ConvNeXtStem,
     layers::patches,
     shape::{STEM, STRIDE},
@@ -15,8 +15,7 @@ use crate::Init;
 ///
 /// # References
 /// Liu et al. 2022, [A ConvNet for the 2020s](https://arxiv.org/abs/2201.03545); parameters as timm and OpenCLIP name
-/// them. Stochastic depth (section 2.1; `timm_drop_path`), which skips blocks at random in training, is left out: every
-/// block is computed.
+/// them.
 #[derive(Module, Debug)]
 pub struct ConvNeXt {
     /// timm's model, up to the norm after the pooling.
@@ -81,7 +80,15 @@ impl ConvNeXt {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.head.forward(self.forward_features(images))
+        self.forward_along(images, None)
+    }
+
+    /// As [`forward`](Self::forward), with stochastic depth (section 2.1).
+    ///
+    /// # Shapes
+    /// - `paths`: `[batch, blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws)
+    pub fn forward_along(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
+        self.head.forward(self.pooled(images, paths))
     }
 
     /// Features of each image before the projection.
@@ -89,6 +96,10 @@ impl ConvNeXt {
     /// # Shapes
     /// As [`forward`](Self::forward), but returns `[batch, channels of the last stage]`.
     pub fn forward_features(&self, images: Tensor<4>) -> Tensor<2> {
+        self.pooled(images, None)
+    }
+
+    fn pooled(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
         let ConvNeXtTrunk {
             stem,
             stages,
@@ -100,13 +111,17 @@ impl ConvNeXt {
         let x = sequences::layer_norm(&stem.norm, *epsilon, x); // [batch, places, channels]
         let [.., channels] = x.dims();
         let x = x.reshape([batch, height / STEM, width / STEM, channels]);
+        let mut path = 0..;
         let x = stages.iter().fold(x, |x, stage| {
             let x = match &stage.downsample {
                 Some(downsample) => downsample.forward(x, *epsilon),
                 None => x,
             };
-            let blocks = stage.blocks.iter();
-            blocks.fold(x, |x, block| block.forward(x, *epsilon))
+            let blocks = stage.blocks.iter().zip(path.by_ref());
+            blocks.fold(x, |x, (block, path)| {
+                let added = block.added(x.clone(), *epsilon);
+                x + along(path, paths, added)
+            })
         });
         let [_, rows, columns, channels] = x.dims();
         let dtype = x.dtype();

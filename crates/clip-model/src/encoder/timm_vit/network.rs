@@ -24,7 +24,7 @@ const CLASS_STD: f64 = 1e-6;
 ///
 /// # References
 /// Dosovitskiy et al. 2020, [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929); parameters as timm names
-/// them. Stochastic depth (`timm_drop_path`), which skips blocks at random in training, is left out: every block is computed.
+/// them.
 #[derive(Module, Debug)]
 pub struct TimmVisionTransformer {
     /// OpenCLIP wraps timm's models in this name.
@@ -90,7 +90,21 @@ impl TimmVisionTransformer {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>, statistics: &mut Statistics) -> Tensor<2> {
-        let features = self.forward_features(images, statistics);
+        self.forward_along(images, statistics, None)
+    }
+
+    /// As [`forward`](Self::forward), with stochastic depth.
+    ///
+    /// # Shapes
+    /// - `paths`: `[batch, 2 * blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws): each block's attention, then its
+    ///   MLP
+    pub fn forward_along(
+        &self,
+        images: Tensor<4>,
+        statistics: &mut Statistics,
+        paths: Option<&Tensor<2>>,
+    ) -> Tensor<2> {
+        let features = self.pooled(images, statistics, paths);
         self.trunk.head.forward(features)
     }
 
@@ -99,11 +113,23 @@ impl TimmVisionTransformer {
     /// # Shapes
     /// As [`forward`](Self::forward), but returns `[batch, width]`.
     pub fn forward_features(&self, images: Tensor<4>, statistics: &mut Statistics) -> Tensor<2> {
+        self.pooled(images, statistics, None)
+    }
+
+    fn pooled(
+        &self,
+        images: Tensor<4>,
+        statistics: &mut Statistics,
+        paths: Option<&Tensor<2>>,
+    ) -> Tensor<2> {
         let trunk = &self.trunk;
         let x = self.stem(images, statistics);
         let [batch, _, width] = x.dims();
         let first = Tensor::zeros([batch, 1], &x.device());
-        let x = trunk.transformer.forward(x, None, Some(&first));
+        let x = match paths {
+            None => trunk.transformer.forward(x, None, Some(&first)),
+            Some(paths) => trunk.transformer.forward_along(x, &first, paths),
+        };
         layer_norm(&trunk.norm, x).reshape([batch, width])
     }
 

@@ -8,6 +8,7 @@ use super::{
     super::{
         Activation, MultiHeadAttention,
         sequences::{layer_norm, linear},
+        training_draws::along,
     },
     network::STD,
     shape::{MLP_RATIO, VITAMIN_EPSILON, ViTaminShape},
@@ -74,12 +75,20 @@ impl ViTaminBlock {
         }
     }
 
+    /// `place` is its own among the blocks.
+    ///
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`, and so is the result
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// - `paths`: `[batch, 2 * blocks]`
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        place: usize,
+        paths: Option<&Tensor<2>>,
+    ) -> Tensor<3> {
         let normed = layer_norm(&self.norm1, VITAMIN_EPSILON, x.clone());
-        let x = x + self.attn.forward(normed, None);
+        let x = x + along(2 * place, paths, self.attn.forward(normed, None));
         let normed = layer_norm(&self.norm2, VITAMIN_EPSILON, x.clone());
-        x + self.mlp.forward(normed)
+        x + along(2 * place + 1, paths, self.mlp.forward(normed))
     }
 }

@@ -19,8 +19,7 @@ pub(super) const STD: f64 = 0.02;
 /// image.
 ///
 /// # References
-/// Chen et al. 2024, [ViTamin](https://arxiv.org/abs/2404.02132); parameters as timm and OpenCLIP name them. Stochastic
-/// depth (`timm_drop_path`), which skips blocks at random in training, is left out: every block is computed.
+/// Chen et al. 2024, [ViTamin](https://arxiv.org/abs/2404.02132); parameters as timm and OpenCLIP name them.
 #[derive(Module, Debug)]
 pub struct ViTamin {
     /// timm's model, up to the norm after the pooling.
@@ -67,7 +66,16 @@ impl ViTamin {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.head.forward(self.forward_features(images))
+        self.forward_along(images, None)
+    }
+
+    /// As [`forward`](Self::forward), with stochastic depth in the transformer.
+    ///
+    /// # Shapes
+    /// - `paths`: `[batch, 2 * blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws): each block's attention, then its
+    ///   MLP
+    pub fn forward_along(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
+        self.head.forward(self.pooled(images, paths))
     }
 
     /// Features of each image before the projection.
@@ -75,6 +83,10 @@ impl ViTamin {
     /// # Shapes
     /// As [`forward`](Self::forward), but returns `[batch, width]`.
     pub fn forward_features(&self, images: Tensor<4>) -> Tensor<2> {
+        self.pooled(images, None)
+    }
+
+    fn pooled(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
         let trunk = &self.trunk;
         let tokens = trunk.patch_embed.backbone.forward(images);
         let x = match &trunk.pos_embed {
@@ -83,7 +95,8 @@ impl ViTamin {
         };
         let [batch, _, width] = x.dims();
         let dtype = x.dtype();
-        let x = trunk.blocks.iter().fold(x, |x, block| block.forward(x));
+        let blocks = trunk.blocks.iter().enumerate();
+        let x = blocks.fold(x, |x, (place, block)| block.forward(x, place, paths));
         let mean = x.cast(DType::F32).mean_dim(1); // in f32, whatever the model computes in
         let features = layer_norm(&trunk.fc_norm, VITAMIN_EPSILON, mean);
         features.cast(dtype).reshape([batch, width])

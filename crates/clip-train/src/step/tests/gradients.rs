@@ -135,13 +135,16 @@ fn a_teachers_part_is_that_of_the_plain_loss_in_any_chunks() {
             .captions
             .buckets(0..BATCH, TextEnd::Highest, 1, device);
         let model = model.valid();
-        let keep = pairs
-            .patches
-            .as_ref()
-            .map(|kept| kept.rows(0..BATCH, device));
+        let draws = TrainingDraws {
+            patches: pairs
+                .patches
+                .as_ref()
+                .map(|kept| kept.rows(0..BATCH, device)),
+            paths: None,
+        };
         let images = pairs.images.rows(0..BATCH, device);
         let batch = ContrastiveBatch::new(
-            model.encode_image_in_training(images, keep).0,
+            model.encode_image_in_training(images, draws).0,
             captions.encode(|tokens| model.encode_text(tokens.clone())),
             model.logit_scale.val(),
         );

@@ -1,6 +1,7 @@
 //! Small models and batches, on which every way to take a step must agree.
 
 mod coca;
+mod depth;
 mod gradients;
 mod lora;
 mod training;
@@ -16,7 +17,7 @@ use clip_model::{
     ClipConfig, HfPooler, HfProjType, ImageNorm, Init,
     encoder::{
         Chain, HfFamily, HfTextEncoder, HfTextShape, ImageEncoder, LayerScale, TextEncoder,
-        TextEnd, TextTransformer,
+        TextEnd, TextTransformer, TrainingDraws,
     },
     loss::{Groups, InfoNce, SigLip},
     weights::weights_bytes,

@@ -3,18 +3,14 @@ use std::ops::Range;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clip_data::Cursor;
 use clip_model::VisionConfig;
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand_chacha::rand_core::Rng;
+
+use super::draws;
 
 /// Sets these draws apart from others of the same seed.
-const STREAM: u64 = 0x0070_6174_6368_6573;
+const PURPOSE: u64 = 0x0070_6174_6368_6573;
 
 /// Trains on some of each image's patches: less to compute, and no worse a model for the same compute.
-///
-/// Which they are is a function of the seed, the position in the data and the place in the batch alone, so they are the
-/// same when a chunk is encoded again and when a run is resumed.
 ///
 /// # References
 /// Li et al. 2022, [Scaling Language-Image Pre-training via Masking](https://arxiv.org/abs/2212.00794).
@@ -51,7 +47,7 @@ impl PatchDropout {
         let mut indices = Vec::with_capacity(batch * self.kept);
         let mut order: Vec<i32> = Vec::with_capacity(self.patches);
         for row in 0..batch {
-            let mut rng = self.stream(end, row as u64);
+            let mut rng = draws(PURPOSE, self.seed, end, row);
             order.clear();
             order.extend(0..self.patches as i32);
             // The first steps of Fisher and Yates's shuffle.
@@ -70,22 +66,11 @@ impl PatchDropout {
             kept: self.kept,
         }
     }
-
-    fn stream(&self, end: Cursor, row: u64) -> ChaCha8Rng {
-        let mut key = [0; 32];
-        let words = [self.seed, end.epoch, end.drawn, row];
-        for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        let mut rng = ChaCha8Rng::from_seed(key);
-        rng.set_stream(STREAM);
-        rng
-    }
 }
 
 impl KeptPatches {
     /// `[rows, kept]`: those of some of the batch's images.
-    pub(super) fn rows(&self, rows: Range<usize>, device: &Device) -> Tensor<2, Int> {
+    pub(in super::super) fn rows(&self, rows: Range<usize>, device: &Device) -> Tensor<2, Int> {
         let shape = [rows.len(), self.kept];
         let indices = self.indices[rows.start * self.kept..rows.end * self.kept].to_vec();
         Tensor::from_data(TensorData::new(indices, shape), device)
