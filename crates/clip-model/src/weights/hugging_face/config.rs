@@ -29,6 +29,7 @@ struct Tower {
     num_channels: Option<usize>,
     max_position_embeddings: Option<usize>,
     vocab_size: Option<usize>,
+    eos_token_id: Option<usize>,
 }
 
 impl Default for Config {
@@ -60,6 +61,11 @@ const VISION: Defaults = Defaults {
     num_attention_heads: 12,
 };
 const LAYERS: usize = 12;
+/// The end of text, unless a configuration names another.
+const END: usize = 49_407;
+/// What files from before transformers pooled by the end of text name, whatever their tokenizer's is: the highest token is
+/// the end.
+const LEGACY_END: usize = 2;
 
 /// The only epsilon of layer norms that is implemented.
 const EPSILON: f64 = 1e-5;
@@ -108,7 +114,8 @@ pub(in crate::weights) fn from_config(json: &str, origin: &str) -> Result<ClipCo
     let (text_width, text_ratio, heads) = text.sizes(&TEXT);
     let (width, ratio, vision_heads) = vision.sizes(&VISION);
     let head_width = width / vision_heads.max(1);
-    let config = json!({
+    let vocab_size = text.vocab_size.unwrap_or(crate::presets::CLIP_VOCAB_SIZE);
+    let mut config = json!({
         "embed_dim": projection_dim,
         "quick_gelu": quick_gelu,
         "vision_cfg": {
@@ -121,13 +128,17 @@ pub(in crate::weights) fn from_config(json: &str, origin: &str) -> Result<ClipCo
         },
         "text_cfg": {
             "context_length": text.max_position_embeddings.unwrap_or(77),
-            "vocab_size": text.vocab_size.unwrap_or(crate::presets::CLIP_VOCAB_SIZE),
+            "vocab_size": vocab_size,
             "width": text_width,
             "heads": heads,
             "layers": text.num_hidden_layers.unwrap_or(LAYERS),
             "mlp_ratio": text_ratio,
         },
     });
+    if let Some(end) = text.end_below_the_highest(vocab_size) {
+        config["text_cfg"]["pool_type"] = json!("eos");
+        config["text_cfg"]["eos_id"] = json!(end);
+    }
     ClipConfig::from_json(&config.to_string(), origin)
 }
 
@@ -139,6 +150,12 @@ impl Tower {
             Some("gelu") => Ok(false),
             Some(other) => Err(other.to_owned()),
         }
+    }
+
+    /// The end of text where it isn't the highest token, which needs no name: `CLIPTextModel` pools at it.
+    fn end_below_the_highest(&self, vocab_size: usize) -> Option<usize> {
+        let end = self.eos_token_id.unwrap_or(END);
+        (end != LEGACY_END && end + 1 < vocab_size).then_some(end)
     }
 
     /// Width, the MLP's width in multiples of it, and heads.
@@ -184,7 +201,7 @@ pub(in crate::weights) fn to_config(
         });
     }
     // transformers takes 2 for the end of text of models from before it pooled by that token.
-    if tokens.end == 2 {
+    if tokens.end == LEGACY_END as u32 {
         return Err(ModelError::NotHuggingFace {
             reason: "the end of text is token 2, which it treats otherwise".to_owned(),
         });
@@ -311,6 +328,30 @@ mod tests {
     fn defaults_are_openais_base_model() {
         let config = from_config(r#"{"model_type": "clip"}"#, "config.json").unwrap();
         assert_eq!(config, ClipConfig::load("ViT-B-32-quickgelu").unwrap());
+    }
+
+    /// `CLIPTextTransformer.forward`: the highest token where `eos_token_id` is 2, else the first that equals it.
+    #[test]
+    fn text_is_pooled_at_the_end_that_is_named() {
+        let pooled = |text: &str| {
+            let json = format!(r#"{{"model_type": "clip", "text_config": {{{text}}}}}"#);
+            let text = from_config(&json, "config.json").unwrap().text_cfg;
+            (text.pool_type, text.eos_id)
+        };
+        let highest = pooled("");
+        assert_eq!(highest.0, TextPool::Argmax);
+        for text in [
+            r#""eos_token_id": 2"#,
+            r#""eos_token_id": 49407"#,
+            r#""vocab_size": 1000, "eos_token_id": 999"#,
+            r#""vocab_size": 1000"#,
+        ] {
+            assert_eq!(pooled(text), highest, "{text}");
+        }
+        let named = pooled(r#""vocab_size": 1000, "eos_token_id": 3"#);
+        assert_eq!((named.0, named.1), (TextPool::Eos, 3));
+        let longer = pooled(r#""vocab_size": 50000"#);
+        assert_eq!((longer.0, longer.1), (TextPool::Eos, 49_407));
     }
 
     #[test]

@@ -107,6 +107,10 @@ pub(in crate::weights) fn from_names(mut theirs: StateDict) -> StateDict {
 pub(in crate::weights) fn to_names(ours: StateDict) -> Result<StateDict, String> {
     let mut theirs = StateDict::new();
     for (name, tensor) in ours {
+        // `custom_text` is a matter of names alone.
+        let name = name
+            .strip_prefix("text.")
+            .map_or(name.clone(), str::to_owned);
         if let Some((_, other)) = SAME.iter().find(|(own, _)| *own == name) {
             theirs.insert((*other).to_owned(), tensor);
         } else if let Some((_, other)) = TRANSPOSED.iter().find(|(own, _)| *own == name) {
@@ -231,6 +235,10 @@ mod tests {
         assert_eq!(*key, tensor(&[2, 2], 14.0));
         assert!(theirs.contains_key("vision_model.pre_layrnorm.bias"));
         assert_eq!(from_names(theirs), ours);
+        // As `custom_text` calls them.
+        let text: StateDict = [("text.ln_final.bias".to_owned(), tensor(&[2], 0.0))].into();
+        let theirs = to_names(text).unwrap();
+        assert!(theirs.contains_key("text_model.final_layer_norm.bias"));
     }
 
     #[test]
