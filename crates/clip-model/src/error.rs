@@ -53,8 +53,18 @@ pub enum ModelError {
         /// Which keys disagree, and how.
         reason: String,
     },
-    /// A weight file is not a safetensors file, or a damaged one.
-    #[error("{path} is not a readable safetensors file: {reason}")]
+    /// A tensor's numbers are of a type that no parameter has.
+    #[error("{path}: {tensor} has type {dtype}, expected a float")]
+    NoFloats {
+        /// The file.
+        path: PathBuf,
+        /// Its name in the model.
+        tensor: String,
+        /// The type.
+        dtype: String,
+    },
+    /// A weight file is not a safetensors file or the index of several, or a damaged one.
+    #[error("{path} is not a readable safetensors file, or index of such: {reason}")]
     WeightsSyntax {
         /// The file.
         path: PathBuf,

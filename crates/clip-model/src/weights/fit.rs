@@ -55,7 +55,7 @@ pub(super) fn to_objective(
 /// The tensors under the model's names and in its shapes, with positional embeddings resized where theirs differ.
 ///
 /// # Errors
-/// [`ModelError::WeightsMismatch`] with every difference; [`ModelError::WeightsSyntax`] if one holds no floats.
+/// [`ModelError::WeightsMismatch`] with every difference; [`ModelError::NoFloats`] if one holds others.
 pub(super) fn fit(
     mut state: StateDict,
     expected: &[(String, Vec<usize>)],
@@ -72,16 +72,21 @@ pub(super) fn fit(
             None => format!("text.{name}"),
         };
         let found = state.remove(name).or_else(|| state.remove(&other));
-        // Not every writer keeps batch norms' counts, and nothing computes with them.
-        let found = found.or_else(|| is_count(name).then(|| HostTensor::count(0)));
+        // Not every writer keeps batch norms' counts, or as 64-bit integers, and nothing computes with them.
+        let found = match found {
+            Some(count) if is_count(name) && !count.is_count() => Some(HostTensor::count(0)),
+            None if is_count(name) => Some(HostTensor::count(0)),
+            found => found,
+        };
         let Some(tensor) = found else {
             missing.push(name.clone());
             continue;
         };
         if !tensor.is_float() && !is_count(name) {
-            return Err(ModelError::WeightsSyntax {
+            return Err(ModelError::NoFloats {
                 path: path.to_owned(),
-                reason: format!("{name} has type {}, expected a float", tensor.dtype),
+                tensor: name.clone(),
+                dtype: tensor.dtype.to_string(),
             });
         }
         let (tensor, note) = resized(name, tensor, shape);
@@ -153,6 +158,24 @@ fn sides(from: usize, to: usize) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_of_other_integers_are_no_trouble_and_other_tensors_of_them_are_named() {
+        let integers = |shape: &[usize]| HostTensor {
+            dtype: safetensors::Dtype::I32,
+            shape: shape.to_vec(),
+            bytes: vec![0; 4 * shape.iter().product::<usize>()],
+        };
+        let fitted = |name: &str, shape: &[usize]| {
+            let state = [(name.to_owned(), integers(shape))].into();
+            let expected = [(name.to_owned(), shape.to_vec())];
+            fit(state, &expected, Path::new("x.pt"), &mut Vec::new())
+        };
+        let name = "visual.bn1.num_batches_tracked";
+        assert!(fitted(name, &[]).unwrap()[name].to_f32().is_some());
+        let error = fitted("visual.proj", &[2]).unwrap_err().to_string();
+        assert_eq!(error, "x.pt: visual.proj has type I32, expected a float");
+    }
 
     #[test]
     fn text_positions_are_resized_under_either_name() {

@@ -62,9 +62,10 @@ pub fn load_weights(model: Clip, path: &Path) -> Result<Clip, ModelError> {
         let stored = tensors.get(name).expect("invariant: checked above");
         let numbers = stored.read_f32(&mut file);
         let numbers = numbers.map_err(ModelError::io("read", path))?;
-        numbers.ok_or_else(|| ModelError::WeightsSyntax {
+        numbers.ok_or_else(|| ModelError::NoFloats {
             path: path.to_owned(),
-            reason: format!("{name} has type {:?}, expected a float", stored.dtype()),
+            tensor: name.to_owned(),
+            dtype: stored.dtype().to_string(),
         })
     })
 }

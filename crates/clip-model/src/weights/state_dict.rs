@@ -72,6 +72,11 @@ impl HostTensor {
         }
     }
 
+    /// Whether it can be read as the count of batches that it is named for.
+    pub(crate) fn is_count(&self) -> bool {
+        self.dtype == Dtype::I64 || self.is_float()
+    }
+
     /// Its numbers, exactly unless they are 64 bits wide; nothing if they aren't floats or counts.
     pub(crate) fn to_f32(&self) -> Option<Vec<f32>> {
         if self.dtype == Dtype::F32 {

@@ -326,8 +326,12 @@ fn shapes_tell_the_architecture() {
 
 /// A zip archive whose pickle is `pickle`, with a storage of four numbers.
 fn archive(pickle: &[u8]) -> Vec<u8> {
+    archive_of(pickle, &[0; 16])
+}
+
+fn archive_of(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
     let (mut files, mut directory) = (Vec::new(), Vec::new());
-    for (name, content) in [("archive/data.pkl", pickle), ("archive/data/0", &[0; 16])] {
+    for (name, content) in [("archive/data.pkl", pickle), ("archive/data/0", storage)] {
         // From the extraction's version to the length of the extra field, which both headers hold alike.
         let size = (content.len() as u32).to_le_bytes();
         let length = (name.len() as u16).to_le_bytes();
@@ -369,13 +373,26 @@ fn archive(pickle: &[u8]) -> Vec<u8> {
 
 /// A dictionary with one tensor of a storage of four numbers.
 fn tensor_pickle(key: &[u8], shape: &[u8]) -> Vec<u8> {
+    dictionary(&[tensor_item(b'w', key, b"K\x04", shape)])
+}
+
+fn dictionary(items: &[Vec<u8>]) -> Vec<u8> {
+    [b"\x80\x02}", &items.concat()[..], b"."].concat()
+}
+
+/// A name of one letter, and a tensor of a storage that is said to have so many numbers.
+fn tensor_item(name: u8, key: &[u8], elements: &[u8], shape: &[u8]) -> Vec<u8> {
     [
-        b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX",
-        &(key.len() as u32).to_le_bytes()[..],
+        b"X\x01\x00\x00\x00",
+        &[name][..],
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX",
+        &(key.len() as u32).to_le_bytes(),
         key,
-        b"X\x03\x00\x00\x00cpuK\x04tQK\x00",
+        b"X\x03\x00\x00\x00cpu",
+        elements,
+        b"tQK\x00",
         shape,
-        b"K\x01\x85\x89ccollections\nOrderedDict\n)RtRs.",
+        b"K\x01\x85\x89ccollections\nOrderedDict\n)RtRs",
     ]
     .concat()
 }
@@ -414,7 +431,15 @@ fn tensors_that_are_not_there_are_refused() {
             .to_f32()
             .is_some()
     );
+    let (whole, larger) = (
+        tensor_item(b'w', b"0", b"K\x04", b"K\x04\x85"),
+        tensor_item(b'x', b"0", b"K\x05", b"K\x05\x85"),
+    );
     for (pickle, reason) in [
+        (
+            dictionary(&[whole, larger]),
+            "has 16 bytes, but its tensors need 20",
+        ),
         (
             tensor_pickle(b"0", b"K\x05\x85"),
             "its storage has 4 elements",
@@ -433,10 +458,17 @@ fn tensors_that_are_not_there_are_refused() {
         let error = refusal(&archive(&pickle));
         assert!(error.contains(reason), "{error}");
     }
+    // Ten tensors of the same 16,384 numbers.
+    let shared = (b'a'..=b'j').map(|name| tensor_item(name, b"0", b"M\0\x40", b"M\0\x40\x85"));
+    let shared = dictionary(&shared.collect::<Vec<_>>());
+    let error = refusal(&archive_of(&shared, &[0; 4 << 14]));
+    assert!(error.contains("many times as large as the file"), "{error}");
     assert!(refusal(b"PK\x03\x04 and no more").contains("zip archive"));
     assert!(refusal(b"just text").contains("holds no weights"));
     assert!(refusal(b"").contains("holds no weights"));
     assert!(refusal(br#"{"weight_map": {"a": "../b"}}"#).contains("not a file beside it"));
+    // The index itself.
+    assert!(refusal(br#"{"weight_map": {"a": "x.pt"}}"#).contains("holds no weights"));
     let before = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
     assert!(refusal(before).contains("before 1.6"));
 }

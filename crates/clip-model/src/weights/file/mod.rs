@@ -75,22 +75,11 @@ impl WeightsFile {
         } else {
             path
         };
-        let mut start = Vec::new();
-        let file = File::open(path).map_err(ModelError::io("read", path))?;
-        file.take(9)
-            .read_to_end(&mut start)
-            .map_err(ModelError::io("read", path))?;
-        let (kind, tensors) = match start.as_slice() {
-            // A header's length in eight bytes, of which no sensible one fills the last four, then JSON.
-            [_, _, _, _, 0, 0, 0, 0, b'{'] => (FileKind::Safetensors, safetensors::open(path)?),
-            [b'P', b'K', 3, 4, ..] => torch::open(path)?,
-            [b'{', ..] => open_index(path)?,
-            [0x80, ..] => return Err(torch::refuse_bare_pickle(path)),
-            _ => {
-                return Err(ModelError::UnknownWeights {
-                    path: path.to_owned(),
-                });
-            }
+        let start = start(path)?;
+        let (kind, tensors) = if start.first() == Some(&b'{') {
+            open_index(path)?
+        } else {
+            open_one(path, &start)?
         };
         Ok(Self {
             kind,
@@ -214,6 +203,29 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
     out
 }
 
+/// The first bytes, by which a file is recognised.
+fn start(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(ModelError::io("read", path))?;
+    file.take(9)
+        .read_to_end(&mut start)
+        .map_err(ModelError::io("read", path))?;
+    Ok(start)
+}
+
+/// A file that holds numbers itself.
+fn open_one(path: &Path, start: &[u8]) -> Result<(FileKind, BTreeMap<String, Stored>), ModelError> {
+    match start {
+        // A header's length in eight bytes, of which no sensible one fills the last four, then JSON.
+        [_, _, _, _, 0, 0, 0, 0, b'{'] => Ok((FileKind::Safetensors, safetensors::open(path)?)),
+        [b'P', b'K', 3, 4, ..] => torch::open(path),
+        [0x80, ..] => Err(torch::refuse_bare_pickle(path)),
+        _ => Err(ModelError::UnknownWeights {
+            path: path.to_owned(),
+        }),
+    }
+}
+
 /// Hugging Face's index of a model in several files: `{"weight_map": {"tensor": "file", ...}}`.
 fn open_index(path: &Path) -> Result<(FileKind, BTreeMap<String, Stored>), ModelError> {
     #[derive(serde::Deserialize)]
@@ -237,9 +249,11 @@ fn open_index(path: &Path) -> Result<(FileKind, BTreeMap<String, Stored>), Model
             return Err(syntax(reason));
         }
         if !files.contains_key(file.as_str()) {
-            let shard = WeightsFile::open(&path.with_file_name(file))?;
-            kind = shard.kind;
-            files.insert(file, shard.tensors);
+            // An index among them, or the index itself, is none of the files that hold numbers.
+            let shard = path.with_file_name(file);
+            let (kind_of_shard, held) = open_one(&shard, &start(&shard)?)?;
+            kind = kind_of_shard;
+            files.insert(file, rename_all(held));
         }
         let Some(stored) = files.get(file.as_str()).and_then(|shard| shard.get(name)) else {
             return Err(syntax(format!("its shard `{file}` holds no tensor {name}")));

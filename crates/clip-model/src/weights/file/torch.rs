@@ -8,7 +8,7 @@ use std::{
 use super::{
     FileKind, Stored,
     archive::Archive,
-    pickle::{Id, Pickle, Refusal, Storage, Tensor, Value},
+    pickle::{Id, Pickle, Refusal, Tensor, Value},
 };
 use crate::{ModelError, weights::state_dict::byte_size};
 
@@ -17,6 +17,9 @@ const MAX_PICKLE: u64 = 64 << 20;
 
 /// Most values that are visited for tensors, so that values which share their parts cost no more than others.
 const MAX_VISITS: usize = 1 << 20;
+
+/// Bytes of all tensors together, in multiples of the file's: tied weights share a storage, and hardly anything else does.
+const MOST_SHARED: u64 = 4;
 
 /// Modules within modules, of which CLIP has seven.
 const MAX_DEPTH: usize = 32;
@@ -33,15 +36,32 @@ pub(super) fn open(path: &Path) -> Result<(FileKind, BTreeMap<String, Stored>), 
     let pickle = archive.pickle()?;
     let (kind, tensors) = tensors(&pickle).map_err(|reason| refusal(path, reason))?;
     let mut storages = HashMap::new();
+    let mut numbers = 0_u64;
     let mut found = BTreeMap::new();
     for (name, tensor) in tensors {
         let key = &tensor.storage.key;
-        let start = match storages.get(key) {
-            Some(start) => *start,
-            None => archive.storage(&tensor.storage)?,
-        };
-        storages.insert(key.clone(), start);
         let size = byte_size(tensor.storage.dtype);
+        let (start, held) = match storages.get(key) {
+            Some(found) => *found,
+            None => archive.storage(key)?,
+        };
+        storages.insert(key.clone(), (start, held));
+        // What one mention of a storage says of it needn't be what another does.
+        let needed = (tensor.storage.elements as u64).saturating_mul(size as u64);
+        if held < needed {
+            let reason =
+                format!("its storage {key} has {held} bytes, but its tensors need {needed}");
+            return Err(malformed(path, reason));
+        }
+        let bytes = tensor.shape.iter().fold(size as u64, |bytes, length| {
+            bytes.saturating_mul(*length as u64)
+        });
+        numbers = numbers.saturating_add(bytes);
+        if numbers > archive.length.saturating_mul(MOST_SHARED) {
+            let reason =
+                "its tensors, which share their numbers, are many times as large as the file";
+            return Err(malformed(path, reason));
+        }
         let stored = Stored {
             file: path.to_owned(),
             dtype: tensor.storage.dtype,
@@ -92,11 +112,14 @@ struct TorchArchive<'a> {
     zip: Archive,
     /// Folder of all entries, such as `archive/`.
     root: String,
+    /// Bytes of the file.
+    length: u64,
 }
 
 impl<'a> TorchArchive<'a> {
     fn open(path: &'a Path) -> Result<Self, ModelError> {
         let file = File::open(path).map_err(ModelError::io("read", path))?;
+        let length = file.metadata().map_err(ModelError::io("read", path))?.len();
         let zip = Archive::open(file)
             .map_err(|error| malformed(path, format!("as a zip archive: {error}")))?;
         let roots = zip.names().filter_map(|name| name.strip_suffix("data.pkl"));
@@ -106,7 +129,12 @@ impl<'a> TorchArchive<'a> {
                 path: path.to_owned(),
             });
         };
-        let mut archive = Self { path, zip, root };
+        let mut archive = Self {
+            path,
+            zip,
+            root,
+            length,
+        };
         let order = archive.read("byteorder", 16)?;
         if order.is_some_and(|order| order.trim_ascii() == b"big") {
             let reason = "it was written on a big-endian machine: save it again on another";
@@ -121,21 +149,14 @@ impl<'a> TorchArchive<'a> {
         Pickle::parse(&bytes).map_err(|reason| refusal(self.path, reason))
     }
 
-    /// Where in the file a storage starts.
-    fn storage(&mut self, storage: &Storage) -> Result<u64, ModelError> {
-        let name = format!("{}data/{}", self.root, storage.key);
-        let (start, size) = match self.zip.locate(&name) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Err(malformed(self.path, format!("it has no entry {name}"))),
-            Err(error) => return Err(self.entry_error(&name, &error)),
-        };
-        let needed = (storage.elements as u64).saturating_mul(byte_size(storage.dtype) as u64);
-        if size < needed {
-            let reason =
-                format!("its entry {name} has {size} bytes, but its tensors need {needed}");
-            return Err(malformed(self.path, reason));
+    /// Where in the file a storage starts, and how many bytes it has.
+    fn storage(&mut self, key: &str) -> Result<(u64, u64), ModelError> {
+        let name = format!("{}data/{key}", self.root);
+        match self.zip.locate(&name) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(malformed(self.path, format!("it has no entry {name}"))),
+            Err(error) => Err(self.entry_error(&name, &error)),
         }
-        Ok(start)
     }
 
     /// A small entry, if it is there.
