@@ -13,6 +13,14 @@ pub enum OnnxError {
         /// timm's or Hugging Face's name of it, or CoCa's.
         encoder: String,
     },
+    /// A number would be infinite as what it is to be written as.
+    #[error("{tensor} has {number}, more than the `--dtype` can hold: `f32` and `bf16` do")]
+    Beyond {
+        /// OpenCLIP's name, or timm's of what several become at inference.
+        tensor: String,
+        /// The number.
+        number: f32,
+    },
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Io {

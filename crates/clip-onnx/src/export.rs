@@ -32,7 +32,7 @@ pub const TEXT_FILE: &str = "text_encoder.onnx";
 /// transposed, one tensor is held twice at a time, and of a `FastVit`, whose branches are added up, the whole image encoder.
 ///
 /// # Errors
-/// [`OnnxError::NoForm`] and [`OnnxError::Io`].
+/// [`OnnxError::NoForm`], [`OnnxError::Beyond`] and [`OnnxError::Io`].
 pub fn export(checkpoint: &Checkpoint, folder: &Path, dtype: FloatType) -> Result<(), OnnxError> {
     export_within(LARGEST_MESSAGE, checkpoint, folder, dtype)
 }
@@ -57,6 +57,15 @@ pub(crate) fn export_within(
         checkpoint: reparameterised.as_ref().unwrap_or(checkpoint),
         dtype,
     };
+    let is_image = |name: &str| name.starts_with("visual.");
+    let beyond = image_weights.checkpoint.beyond(dtype, is_image);
+    let beyond = beyond.or_else(|| checkpoint.beyond(dtype, |name| !is_image(name)));
+    if let Some((tensor, number)) = beyond {
+        return Err(OnnxError::Beyond {
+            tensor: tensor.to_owned(),
+            number,
+        });
+    }
     let (image, text) = (image_encoder(image_weights)?, text_encoder(weights)?);
     file::write(&text, &metadata, &folder.join(TEXT_FILE), limit)?;
     metadata.push(("preprocess_cfg", preprocess_json(checkpoint)));

@@ -45,6 +45,15 @@ fn values(name: &str, shape: &[usize]) -> Vec<f32> {
 
 /// A model directory with such weights, as it is read.
 fn checkpoint(config: &serde_json::Value, dir: &Path) -> Checkpoint {
+    checkpoint_of(config, dir, values)
+}
+
+/// The same with these weights.
+fn checkpoint_of(
+    config: &serde_json::Value,
+    dir: &Path,
+    values: impl Fn(&str, &[usize]) -> Vec<f32>,
+) -> Checkpoint {
     let device = Device::flex();
     let hub = json!({"model_cfg": config, "preprocess_cfg": {}});
     std::fs::write(dir.join(CONFIG_FILE), hub.to_string()).unwrap();
@@ -326,6 +335,30 @@ fn sixteen_bits_are_for_the_files_size() {
     assert!(half.0 * 19 < wide.0 * 10, "{} {}", half.0, wide.0);
     assert_close(&half.1, &wide.1, HALF, "f16");
     assert_ne!(half.1, wide.1);
+}
+
+/// `fastvit_mci0` adds the branches of a block up: what is written are the sums.
+#[test]
+fn a_kernel_that_sixteen_bits_cannot_hold_is_refused_and_a_variance_isnt_written() {
+    let vision = json!({"image_size": 64, "timm_model_name": "fastvit_mci0", "timm_pool": "avg", "timm_proj": null});
+    let config = small(json!({}), vision, json!({}));
+    let exported = |mean: f32, variance: f32| {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = checkpoint_of(&config, dir.path(), |name, shape| {
+            match name.strip_prefix("visual.trunk.stem.0.conv_kxk.0.bn.") {
+                Some("running_mean") => vec![mean; shape[0]],
+                Some("running_var") => vec![variance; shape[0]],
+                _ => values(name, shape),
+            }
+        });
+        export(&checkpoint, dir.path(), FloatType::F16)
+    };
+    exported(0.0, 90_000.0).unwrap();
+    let error = exported(400.0, 1e-6).unwrap_err().to_string();
+    assert!(
+        error.contains("reparam_conv.bias") && error.contains("`f32` and `bf16` do"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct Checkpoint {
 pub struct ReadOptions {
     /// The architecture, instead of the one beside the file or inferred from its shapes.
     pub config: Option<ClipConfig>,
-    /// How images are made ready, where nothing beside the file tells.
+    /// How images are made ready, as far as nothing beside the file tells.
     pub preprocess: Option<Preprocess>,
     /// Side of the square input in pixels, if other than the weights'. Positional embeddings are resized.
     pub image_size: Option<usize>,
@@ -77,8 +77,7 @@ impl Checkpoint {
             state
         };
         let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
-        let (told, preprocess) = beside(&path, is_hugging_face)?;
-        let preprocess = preprocess.or(options.preprocess).unwrap_or_default();
+        let (told, preprocess) = beside(&path, is_hugging_face, options.preprocess)?;
         let is_told = told.as_ref().is_some_and(|told| {
             let config = options.config.as_ref();
             config.is_none_or(|config| config.quick_gelu == told.quick_gelu)
@@ -135,10 +134,12 @@ impl Checkpoint {
         Some(tensor.written_as(dtype.stored()))
     }
 
-    /// The first tensor of which a number would be infinite as `dtype`, by OpenCLIP's name, and that number.
-    pub fn beyond(&self, dtype: FloatType) -> Option<(&str, f32)> {
+    /// The first tensor, of those that are `written`, of which a number would be infinite as `dtype`, by OpenCLIP's name,
+    /// and that number.
+    pub fn beyond(&self, dtype: FloatType, written: impl Fn(&str) -> bool) -> Option<(&str, f32)> {
         let narrower = |tensor: &&HostTensor| tensor.is_float() && tensor.dtype != dtype.stored();
-        self.state.iter().find_map(|(name, tensor)| {
+        let written = self.state.iter().filter(|(name, _)| written(name));
+        written.into_iter().find_map(|(name, tensor)| {
             let tensor = Some(tensor).filter(narrower)?;
             Some((name.as_str(), tensor.beyond(dtype.stored())?))
         })
@@ -214,11 +215,14 @@ fn write_json(json: &Value, path: &Path) -> Result<(), ModelError> {
     std::fs::write(path, format!("{json:#}\n")).map_err(ModelError::io("write", path))
 }
 
-/// Architecture and preprocessing from the files beside the weights, of the layout that their names have.
+/// Architecture and preprocessing from the files beside the weights, of the layout that their names have, and `otherwise`
+/// where they are silent.
 fn beside(
     path: &Path,
     is_hugging_face: bool,
-) -> Result<(Option<ClipConfig>, Option<Preprocess>), ModelError> {
+    otherwise: Option<Preprocess>,
+) -> Result<(Option<ClipConfig>, Preprocess), ModelError> {
+    let otherwise = otherwise.unwrap_or_default();
     let read = |name: &str| {
         let file = path.with_file_name(name);
         if !file.is_file() {
@@ -231,9 +235,10 @@ fn beside(
         let config = path.with_file_name(CONFIG_FILE);
         return match config.parent().filter(|_| config.is_file()) {
             Some(folder) => {
-                ModelDir::open(folder).map(|dir| (Some(dir.config), Some(dir.preprocess)))
+                let dir = ModelDir::open_with(folder, otherwise)?;
+                Ok((Some(dir.config), dir.preprocess))
             }
-            None => Ok((None, None)),
+            None => Ok((None, otherwise)),
         };
     }
     let config = read(HF_CONFIG_FILE)?;
@@ -241,7 +246,10 @@ fn beside(
     let preprocess = read(HF_PREPROCESSOR_FILE)?;
     let preprocess =
         preprocess.map(|(json, origin)| hugging_face::from_preprocessor(&json, &origin));
-    Ok((config.transpose()?, preprocess.transpose()?))
+    Ok((
+        config.transpose()?,
+        preprocess.transpose()?.unwrap_or(otherwise),
+    ))
 }
 
 /// `is_told`: by a configuration beside the weights.

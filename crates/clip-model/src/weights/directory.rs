@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{HostWeights, load_weights, replace_atomically, write_atomically};
-use crate::{Clip, ClipConfig, ModelError, Preprocess};
+use crate::{Clip, ClipConfig, Interpolation, ModelError, Preprocess, ResizeMode};
 
 /// Architecture and preprocessing, in OpenCLIP's hub layout.
 pub const CONFIG_FILE: &str = "open_clip_config.json";
@@ -25,10 +25,31 @@ pub struct ModelDir {
 }
 
 #[derive(Serialize, Deserialize)]
-struct HubConfig {
+struct HubConfig<P> {
     model_cfg: serde_json::Value,
     #[serde(default)]
-    preprocess_cfg: Preprocess,
+    preprocess_cfg: P,
+}
+
+/// What a file says of [`Preprocess`], which may be little.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PartOfPreprocess {
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+    interpolation: Option<Interpolation>,
+    resize_mode: Option<ResizeMode>,
+}
+
+impl PartOfPreprocess {
+    fn or(self, other: Preprocess) -> Preprocess {
+        Preprocess {
+            mean: self.mean.unwrap_or(other.mean),
+            std: self.std.unwrap_or(other.std),
+            interpolation: self.interpolation.unwrap_or(other.interpolation),
+            resize_mode: self.resize_mode.unwrap_or(other.resize_mode),
+        }
+    }
 }
 
 impl ModelDir {
@@ -37,10 +58,15 @@ impl ModelDir {
     /// # Errors
     /// [`ModelError::Io`] if there is none, or what [`ClipConfig::from_json`] refuses.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
+        Self::open_with(path, Preprocess::default())
+    }
+
+    /// The same with the preprocessing that is meant where the file is silent.
+    pub(super) fn open_with(path: &Path, preprocess: Preprocess) -> Result<Self, ModelError> {
         let file = path.join(CONFIG_FILE);
         let origin = file.display().to_string();
         let json = std::fs::read_to_string(&file).map_err(ModelError::io("read", &file))?;
-        let hub: HubConfig =
+        let hub: HubConfig<PartOfPreprocess> =
             serde_json::from_str(&json).map_err(|source| ModelError::ConfigSyntax {
                 origin: origin.clone(),
                 source,
@@ -48,7 +74,7 @@ impl ModelDir {
         let config = ClipConfig::from_json(&hub.model_cfg.to_string(), &origin)?;
         Ok(Self {
             config,
-            preprocess: hub.preprocess_cfg,
+            preprocess: hub.preprocess_cfg.or(preprocess),
             path: path.to_owned(),
         })
     }
@@ -105,7 +131,7 @@ pub(super) fn config_json(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Interpolation, ResizeMode, weights::weights_bytes};
+    use crate::weights::weights_bytes;
 
     #[test]
     fn a_directory_gives_back_what_was_saved() {
@@ -142,9 +168,10 @@ mod tests {
             std::fs::write(dir.path().join(CONFIG_FILE), json).unwrap();
             ModelDir::open(dir.path()).map(|dir| dir.preprocess)
         };
-        // As little as OpenCLIP needs, and keys of its own.
+        // As little as OpenCLIP needs, keys of its own, and nothing under a key.
         let default = Preprocess::default();
         assert_eq!(open("{}").unwrap(), default);
+        assert_eq!(open(r#"{"interpolation": null}"#).unwrap(), default);
         let random = r#"{"interpolation": "random", "fill_color": 0, "mode": "RGB"}"#;
         assert_eq!(open(random).unwrap(), default);
         let error = open(r#"{"resize_mode": "longest"}"#).unwrap_err();
@@ -153,6 +180,28 @@ mod tests {
             error.contains(CONFIG_FILE) && error.contains("unknown variant `longest`"),
             "{error}"
         );
+    }
+
+    /// OpenCLIP's `merge_preprocess_dict`.
+    #[test]
+    fn what_a_file_leaves_out_is_its_tags() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::presets::json("ViT-Nano-6-36").unwrap();
+        let json =
+            format!(r#"{{"model_cfg": {config}, "preprocess_cfg": {{"mean": [0.5, 0.5, 0.5]}}}}"#);
+        std::fs::write(dir.path().join(CONFIG_FILE), json).unwrap();
+        let of_tag = Preprocess {
+            mean: [0.1; 3],
+            std: [0.2; 3],
+            interpolation: Interpolation::Bilinear,
+            resize_mode: ResizeMode::Squash,
+        };
+        let opened = ModelDir::open_with(dir.path(), of_tag).unwrap();
+        let want = Preprocess {
+            mean: [0.5; 3],
+            ..of_tag
+        };
+        assert_eq!(opened.preprocess, want);
     }
 
     #[test]
