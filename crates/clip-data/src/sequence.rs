@@ -240,6 +240,40 @@ impl Sequence {
         self.lost = None;
     }
 
+    /// Looks behind the last item that was given, where its shard should end: whoever asks for no further item would not
+    /// learn that the shard grew.
+    ///
+    /// # Errors
+    /// [`DataError::ShardChanged`].
+    pub(crate) fn check_end(&mut self) -> Result<(), DataError> {
+        match self.order.get(self.place) {
+            Some(visit) if self.index == self.plan.ranges[visit.shard].end => self.leave(*visit),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on to the next shard from the end of this one's range.
+    fn leave(&mut self, visit: Visit) -> Result<(), DataError> {
+        let end = self.plan.ranges[visit.shard].end;
+        let whole = end == self.plan.items[visit.shard];
+        let more = whole
+            && self
+                .reader
+                .as_mut()
+                .is_some_and(|reader| reader.next_located().is_some());
+        if more && self.plan.told[visit.shard] {
+            self.plan.warn_of_surplus(visit.shard);
+        } else if more {
+            self.place = self.order.len();
+            return Err(DataError::ShardChanged {
+                path: self.plan.shards.name(visit.shard).into(),
+                counted: end,
+            });
+        }
+        self.next_shard();
+        Ok(())
+    }
+
     /// The shard's next item; its contents need not be read if it is not `wanted`.
     fn read(&mut self, shard: usize, wanted: bool) -> (u64, ShardItem) {
         self.watch.reads(shard);
@@ -284,22 +318,9 @@ impl Iterator for Sequence {
                 continue;
             }
             if self.index == range.end {
-                let whole = range.end == self.plan.items[visit.shard];
-                let more = whole
-                    && self
-                        .reader
-                        .as_mut()
-                        .is_some_and(|reader| reader.next_located().is_some());
-                if more && self.plan.told[visit.shard] {
-                    self.plan.warn_of_surplus(visit.shard);
-                } else if more {
-                    self.place = self.order.len();
-                    return Some(Err(DataError::ShardChanged {
-                        path: self.plan.shards.name(visit.shard).into(),
-                        counted: range.end,
-                    }));
+                if let Err(error) = self.leave(visit) {
+                    return Some(Err(error));
                 }
-                self.next_shard();
                 continue;
             }
             // A tar knows where a sample ends by the first file of the next, which is read on the way.

@@ -189,6 +189,9 @@ impl TrainStream {
                 let slot = self.hold(located?);
                 reading.buffer.push(slot);
                 reading.left -= 1;
+                if reading.left == 0 {
+                    reading.sequence.check_end()?;
+                }
             }
             let Some(slot) = reading.buffer.draw() else {
                 self.next_epoch();

@@ -376,11 +376,16 @@ fn a_shard_that_vanishes_or_grows_is_noticed() {
         "{lost:?}"
     );
 
-    let set = shards(&dir, &[3, 8]);
-    let loader = train(&set, config);
-    shards(&dir, &[4, 8]);
-    let error = loader.iter().find_map(Result::err).unwrap().to_string();
-    assert!(error.contains("grew beyond the 3 samples"), "{error}");
+    // The last shard of an epoch, which is followed by none, as well.
+    for (before, after) in [(&[3, 8][..], &[4, 8][..]), (&[8], &[9])] {
+        let set = shards(&dir, before);
+        let loader = train(&set, config.clone());
+        shards(&dir, after);
+        let mut batches = loader.iter().take(2 * before.len());
+        let error = batches.find_map(Result::err).unwrap().to_string();
+        let grew = format!("grew beyond the {} samples", before[0]);
+        assert!(error.contains(&grew), "{error}");
+    }
 }
 
 #[test]

@@ -287,7 +287,7 @@ impl ShardSet {
     /// `sizes.json` beside it, or by reading it through.
     ///
     /// # Errors
-    /// [`DataError::Io`] if a shard can't be opened.
+    /// [`DataError::Io`] if a shard can't be opened, or read to its end.
     pub fn count(&self) -> Result<Vec<ShardCount>, DataError> {
         let sizes = Mutex::new(HashMap::new());
         let next = AtomicUsize::new(0);
@@ -321,7 +321,7 @@ impl ShardSet {
     /// Counts a shard by what it holds, however its neighbours are counted.
     ///
     /// # Errors
-    /// [`DataError::Io`] if it can't be opened.
+    /// [`DataError::Io`] if it can't be opened, or read to its end.
     pub(crate) fn count_one(&self, shard: usize) -> Result<ShardCount, DataError> {
         let count = self.shards[shard].count();
         count.map_err(DataError::io("read", self.name(shard)))

@@ -94,7 +94,8 @@ impl Shard {
         }
     }
 
-    /// Counts the items, by what is known without reading the samples where that suffices.
+    /// Counts the items, by what is known without reading the samples where that suffices. What is cut off counts as far as
+    /// it goes; what the system or a server fails to read is an error.
     pub(super) fn count(&self) -> io::Result<ShardCount> {
         let known = match self {
             Self::Rows { table, part } => Some(table.rows_of(*part)),
@@ -111,6 +112,13 @@ impl Shard {
         }
         let mut count = ShardCount::default();
         for item in self.open(0, 0)?.headers_only() {
+            // A server's failure must not make the shard smaller for the whole run.
+            if let ShardItem::Fault(FaultKind::UnreadableShard, _) = item {
+                return Err(io::Error::other(
+                    "its samples can't be counted, as reading failed before its end (the warning above says how); \
+                     try again, or leave it out",
+                ));
+            }
             count.items += 1;
             count.samples += u64::from(matches!(item, ShardItem::Sample(_)));
         }

@@ -395,6 +395,34 @@ fn sizes_beside_the_shards_save_reading_them_to_count() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 1);
 }
 
+/// Some bytes of an object, and then none for more tries than are made. The first request is that for `sizes.json`.
+const DYING: &[Mood] = &[
+    Mood::Well,
+    Mood::Short(20_000),
+    Mood::Short(0),
+    Mood::Short(0),
+    Mood::Short(0),
+    Mood::Short(0),
+    Mood::Short(0),
+    Mood::Short(0),
+    Mood::Short(0),
+    Mood::Short(0),
+];
+
+#[test]
+fn a_shard_whose_server_dies_while_it_is_counted_is_no_smaller_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = shards(&dir, &[90]);
+    let bytes = std::fs::read(local.name(0)).unwrap();
+    let server = Server::start(&[("s.tar", bytes)], DYING);
+    let set = ShardSet::parse(&format!("{}/s.tar", server.address)).unwrap();
+    let error = set.count().unwrap_err().to_string();
+    assert!(
+        error.contains("/s.tar: its samples can't be counted"),
+        "{error}"
+    );
+}
+
 #[test]
 fn addresses_that_name_no_file_are_refused() {
     for (address, reason) in [
