@@ -32,6 +32,16 @@ fn the_doctor_reports_a_sound_set_and_fails_a_bad_one() {
         "{allowed:?}"
     );
 
+    let whole = std::fs::read(folder.path("a.tar")).unwrap();
+    folder.write("cut.tar", &whole[..whole.len() / 2 + 100]);
+    let cut = doctor(&["cut.tar", "--max-bad", "1"]);
+    assert_eq!(cut.code, Some(1), "{cut:?}");
+    assert!(cut.err.contains("not whole: cut.tar"), "{cut:?}");
+    let packed = folder.clip(&["data", "pack", "cut.tar", "--out", "of-cut"]);
+    assert_eq!(packed.code, Some(0), "{packed:?}");
+    let warned = "samples are missing which no count knows of: cut.tar";
+    assert!(packed.err.contains(warned), "{packed:?}");
+
     let twice = doctor(&["a.tar::a.tar", "--json"]).json();
     assert_eq!(twice["duplicates"]["exact"], 6);
     let short = doctor(&[

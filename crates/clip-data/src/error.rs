@@ -155,6 +155,15 @@ pub enum DataError {
         /// The shards with most bad samples, with their kinds, or the first of all where none holds any.
         worst: String,
     },
+    /// Shards that something was to be made of could not be read to their ends.
+    #[error(
+        "could not read to the end: {shards}; nothing is written without what is missing. Run this again, or leave \
+         these shards out"
+    )]
+    Unread {
+        /// The first few by name.
+        shards: String,
+    },
     /// A copy was asked for of samples of which there are none.
     #[error("none of {unwanted} samples is wanted, so nothing is written")]
     NothingWanted {

@@ -7,6 +7,9 @@ use crate::{DataError, ShardSet};
 /// Samples after which the share of bad ones is judged: fewer are too few to tell a broken set from bad luck.
 const JUDGED_FROM: u64 = 200;
 
+/// Shards that a message names.
+const NAMED: usize = 3;
+
 /// Keys of bad samples that are kept, of each shard.
 const EXAMPLES: usize = 3;
 
@@ -49,6 +52,16 @@ pub enum FaultKind {
     UnreadableShard,
     /// A `sizes.json` counts a sample that the shard doesn't hold.
     Absent,
+}
+
+impl FaultKind {
+    /// Whether it stands for all that a shard holds from there on: how many samples are lost is not known.
+    pub fn ends_its_shard(self) -> bool {
+        matches!(
+            self,
+            Self::NoTar | Self::TruncatedShard | Self::UnreadableShard
+        )
+    }
 }
 
 impl fmt::Display for FaultKind {
@@ -166,6 +179,27 @@ impl FaultReport {
         worst.join("; ")
     }
 
+    /// Checks that what is made of the samples lacks none that another try would read.
+    ///
+    /// # Errors
+    /// [`DataError::Unread`].
+    pub(crate) fn require_read(&self) -> Result<(), DataError> {
+        match shards_with(&self.shards, |kind| kind == FaultKind::UnreadableShard) {
+            Some(shards) => Err(DataError::Unread { shards }),
+            None => Ok(()),
+        }
+    }
+
+    /// Warns of shards that are damaged, as their fault is one in the count and stands for any number of samples.
+    pub(crate) fn warn_of_lost_ends(&self) {
+        if let Some(shards) = shards_with(&self.shards, FaultKind::ends_its_shard) {
+            log::warn!(
+                "not whole, so that samples are missing which no count knows of: {shards}; \
+                 `clip data doctor` says what is wrong with them"
+            );
+        }
+    }
+
     /// The error of a pass that gave no sample.
     pub(crate) fn nothing_usable(&self, shards: &ShardSet) -> DataError {
         let worst = match self.bad() {
@@ -202,6 +236,23 @@ impl FaultReport {
             *count
         })
     }
+}
+
+/// The first shards with a fault of these kinds, such as `a.tar, b.tar, c.tar and 2 more`, if there are any.
+pub(crate) fn shards_with(
+    shards: &BTreeMap<String, BTreeMap<FaultKind, u64>>,
+    of_kind: impl Fn(FaultKind) -> bool,
+) -> Option<String> {
+    let found = shards
+        .iter()
+        .filter(|(_, kinds)| kinds.keys().any(|kind| of_kind(*kind)));
+    let mut names: Vec<&str> = found.map(|(name, _)| name.as_str()).collect();
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    names.truncate(NAMED);
+    (!names.is_empty()).then(|| names.join(", ") + &more)
 }
 
 /// Counts a stream's samples, logs its faults and says when there are too many.
@@ -327,6 +378,21 @@ mod tests {
         assert_eq!(report.fault("b.tar", FaultKind::Undecodable), 2);
         assert_eq!((report.samples, report.bad()), (3, 3));
         assert_eq!(report.worst_shards(1), "b.tar (2 undecodable image)");
+    }
+
+    #[test]
+    fn shards_that_are_not_whole_are_told_from_others() {
+        let mut report = FaultReport::default();
+        report.fault("a.tar", FaultKind::NoCaption);
+        report.fault("b.tar", FaultKind::TruncatedShard);
+        report.require_read().unwrap();
+        let cut = shards_with(&report.shards, FaultKind::ends_its_shard);
+        assert_eq!(cut.as_deref(), Some("b.tar"));
+        for shard in ["c.tar", "d.tar", "e.tar", "f.tar"] {
+            report.fault(shard, FaultKind::UnreadableShard);
+        }
+        let error = report.require_read().unwrap_err().to_string();
+        assert!(error.contains("c.tar, d.tar, e.tar and 1 more"), "{error}");
     }
 
     #[test]

@@ -52,11 +52,12 @@ pub struct Packed {
 /// Writes the usable samples of a set as new shards, in the set's order, with `index.json` and `sizes.json`.
 ///
 /// A sample keeps its image, captions, class and `json` member; bad ones are counted and left out. The folder appears when it is
-/// whole, and its bytes depend on the samples and `config` alone.
+/// whole, and its bytes depend on the samples and `config` alone. Of a shard that is cut off, what stands before the cut is
+/// taken.
 ///
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],
-/// [`DataError::NothingUsable`], and [`DataError::Io`].
+/// [`DataError::NothingUsable`], [`DataError::Unread`] if a shard could not be read to its end, and [`DataError::Io`].
 pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed, DataError> {
     pack_some(shards, config, out, |_| true)
 }
@@ -117,14 +118,17 @@ pub fn pack_some(
         }
     }
     log.epoch(shards)?;
+    let faults = log.take_fresh();
+    faults.require_read()?;
     let index = writer.finish()?;
     if index.samples() == 0 {
         return Err(DataError::NothingWanted { unwanted });
     }
     folder.publish()?;
+    faults.warn_of_lost_ends();
     Ok(Packed {
         index,
-        faults: log.take_fresh(),
+        faults,
         unwanted,
     })
 }

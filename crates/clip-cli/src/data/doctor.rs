@@ -12,7 +12,8 @@ pub(crate) struct Args {
     /// The shards to look at.
     #[arg(value_name = "SHARDS")]
     data: String,
-    /// Fail if a larger share of the samples is bad.
+    /// Fail if a larger share of the samples is bad. A shard that is cut off or can't be read to its end fails at any
+    /// share: what is missing isn't counted.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = numbers::share)]
     max_bad: f64,
     /// The tokenizer that captions are measured with: a tokenizer.json, a folder with vocab.json and merges.txt, or
@@ -55,6 +56,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             found.bad,
             found.samples,
             args.max_bad
+        );
+    }
+    if let Some(shards) = found.broken_shards() {
+        bail!(
+            "not whole: {shards}; what is missing counts as one bad sample a shard, however many it was. \
+             Fetch or pack these shards again, or leave them out"
         );
     }
     Ok(())

@@ -63,8 +63,8 @@ pub struct Curated {
 ///
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],
-/// [`DataError::NothingUsable`], [`DataError::Queries`] if no caption holds a query, and
-/// [`DataError::Io`].
+/// [`DataError::NothingUsable`], [`DataError::Unread`] if a shard could not be read to its end, [`DataError::Queries`] if no
+/// caption holds a query, and [`DataError::Io`].
 pub fn curate(
     shards: &ShardSet,
     queries: &Queries,
@@ -129,9 +129,12 @@ pub fn curate(
         first += read;
     }
     log.epoch(shards)?;
+    let faults = log.take_fresh();
+    faults.require_read()?;
     let index = writer.finish()?;
     write_table(folder.path(), queries, [balance.counts(), &taken, &after])?;
     folder.publish()?;
+    faults.warn_of_lost_ends();
     let of = |test: &dyn Fn(u64) -> bool| {
         balance
             .counts()
@@ -144,7 +147,7 @@ pub fn curate(
         matched,
         unused: of(&|count| count == 0),
         frequent: of(&|count| count > config.per_query),
-        faults: log.take_fresh(),
+        faults,
     })
 }
 
@@ -176,12 +179,9 @@ fn count(shards: &ShardSet, queries: &Queries) -> Result<(Vec<u64>, u64), DataEr
         }
     }
     if usable == 0 {
-        let worst = match bad.bad() {
-            0 => shards.without_samples(),
-            _ => bad.worst_shards(3),
-        };
-        return Err(DataError::NothingUsable { worst });
+        return Err(bad.nothing_usable(shards));
     }
+    bad.require_read()?;
     Ok((counts, matched))
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Summary;
-use crate::FaultKind;
+use crate::{FaultKind, faults::shards_with};
 
 /// What [`examine`](fn@super::examine) found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,6 +28,14 @@ pub struct Diagnosis {
     pub duplicates: DuplicateReport,
     /// The first bad samples of the set.
     pub bad_samples: Vec<BadSample>,
+}
+
+impl Diagnosis {
+    /// The first shards by name that are damaged, or could not be read to their ends: each is one bad sample in the counts,
+    /// and stands for any number of them.
+    pub fn broken_shards(&self) -> Option<String> {
+        shards_with(&self.shards, FaultKind::ends_its_shard)
+    }
 }
 
 /// Sizes of images. A summary is `None` where there is no image.

@@ -340,6 +340,7 @@ mod tests {
         };
         let found = examine(&shards, &tokenizer(), &config).unwrap();
         assert_eq!((found.samples, found.bad, found.classes), (5, 3, 1));
+        assert_eq!(found.broken_shards(), None);
         let kinds = [
             FaultKind::NoCaption,
             FaultKind::EmptyCaption,
@@ -390,6 +391,8 @@ mod tests {
         let found = examine(&shards, &tokenizer(), &DoctorConfig::default()).unwrap();
         assert_eq!(found.kinds, BTreeMap::from([(FaultKind::NoTar, 2)]));
         assert_eq!(found.shards.len(), 2);
+        let broken = found.broken_shards().unwrap();
+        assert!(broken.ends_with("2.tar.gz"), "{broken}");
     }
 
     #[test]

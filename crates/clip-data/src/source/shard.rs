@@ -22,13 +22,7 @@ pub enum ShardItem {
 impl ShardItem {
     /// Whether it stands for all that a damaged shard holds from there on.
     pub(crate) fn ends_its_shard(&self) -> bool {
-        matches!(
-            self,
-            Self::Fault(
-                FaultKind::NoTar | FaultKind::TruncatedShard | FaultKind::UnreadableShard,
-                _
-            )
-        )
+        matches!(self, Self::Fault(kind, _) if kind.ends_its_shard())
     }
 
     /// Bytes that the item holds, near enough to bound memory by: none where it is a fault.

@@ -21,8 +21,8 @@ use rand_chacha::{
 #[cfg(feature = "parquet")]
 use crate::testing::parquet;
 use crate::{
-    EvalLoader, EvalNeeds, FaultKind, LoaderConfig, ShardCount, ShardItem, ShardSet, Tokenizer,
-    TrainLoader,
+    CurateConfig, DataError, EvalLoader, EvalNeeds, FaultKind, LoaderConfig, PackConfig, Queries,
+    ShardCount, ShardItem, ShardSet, Tokenizer, TrainLoader, curate, pack,
     testing::{compressed, png, shards, write},
 };
 
@@ -421,6 +421,28 @@ fn a_shard_whose_server_dies_while_it_is_counted_is_no_smaller_shard() {
         error.contains("/s.tar: its samples can't be counted"),
         "{error}"
     );
+}
+
+#[test]
+fn nothing_is_made_of_a_shard_whose_server_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = shards(&dir, &[90]);
+    let bytes = std::fs::read(local.name(0)).unwrap();
+    let out = dir.path().join("out");
+    let refused = |make: &dyn Fn(&ShardSet) -> Result<(), DataError>| {
+        // None of these counts it first.
+        let server = Server::start(&[("s.tar", bytes.clone())], &DYING[1..]);
+        let set = ShardSet::parse(&format!("{}/s.tar", server.address)).unwrap();
+        let error = make(&set).unwrap_err();
+        assert!(
+            matches!(&error, DataError::Unread { shards } if shards.ends_with("/s.tar")),
+            "{error}"
+        );
+        assert!(!out.exists());
+    };
+    refused(&|set| pack(set, &PackConfig::default(), &out).map(|_| ()));
+    let queries = Queries::new(["1"], "test").unwrap();
+    refused(&|set| curate(set, &queries, &CurateConfig::default(), &out).map(|_| ()));
 }
 
 #[test]
