@@ -262,6 +262,8 @@ pub(crate) struct FaultLog {
     fresh: FaultReport,
     max_bad_share: f64,
     good_this_epoch: u64,
+    /// Whether this pass is counted from its beginning: a rest of it says little of the data.
+    whole_pass: bool,
     logged: BTreeMap<FaultKind, Logged>,
 }
 
@@ -279,7 +281,16 @@ impl FaultLog {
             fresh: FaultReport::default(),
             max_bad_share,
             good_this_epoch: 0,
+            whole_pass: true,
             logged: BTreeMap::new(),
+        }
+    }
+
+    /// Of a stream that goes on within a pass, whose share of bad samples was judged up to there.
+    pub(crate) fn within_a_pass(max_bad_share: f64) -> Self {
+        Self {
+            whole_pass: false,
+            ..Self::new(max_bad_share)
         }
     }
 
@@ -324,15 +335,22 @@ impl FaultLog {
         Ok(())
     }
 
-    /// Ends a pass over the data, whose shards are named if none gave anything.
+    /// Ends a pass over the data, whose shards are named if none gave anything. Of the rest of a pass, few samples are as
+    /// little to judge by as anywhere.
     ///
     /// # Errors
     /// [`DataError::TooManyBad`], [`DataError::NothingUsable`].
     pub(crate) fn epoch(&mut self, shards: &ShardSet) -> Result<(), DataError> {
         self.total.epochs += 1;
         self.fresh.epochs += 1;
-        self.judge()?;
-        if std::mem::take(&mut self.good_this_epoch) == 0 {
+        let whole_pass = std::mem::replace(&mut self.whole_pass, true);
+        if whole_pass || self.total.samples >= JUDGED_FROM {
+            self.judge()?;
+        } else {
+            // By chance it holds more bad samples than its share, and would weigh on the passes that follow.
+            self.total = FaultReport::default();
+        }
+        if std::mem::take(&mut self.good_this_epoch) == 0 && whole_pass {
             return Err(self.total.nothing_usable(shards));
         }
         Ok(())
@@ -429,6 +447,38 @@ mod tests {
             log.good(false);
         }
         assert!(log.fault("a.tar", FaultKind::BadJson, "k").is_err());
+    }
+
+    #[test]
+    fn the_rest_of_a_pass_is_judged_after_enough_samples_alone() {
+        let mut log = FaultLog::within_a_pass(0.1);
+        log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
+        log.epoch(&none()).unwrap();
+        // What follows is a whole pass, judged by itself: first by 1 of 11, then by 2 of 12.
+        for _ in 0..10 {
+            log.good(false);
+        }
+        log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
+        log.epoch(&none()).unwrap();
+        log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
+        assert!(log.epoch(&none()).is_err());
+
+        let mut log = FaultLog::within_a_pass(0.1);
+        for _ in 0..180 {
+            log.good(false);
+        }
+        for _ in 0..20 {
+            log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
+        }
+        log.epoch(&none()).unwrap();
+        let mut log = FaultLog::within_a_pass(0.1);
+        for _ in 0..21 {
+            log.fault("a.tar", FaultKind::BadJson, "k").unwrap();
+        }
+        for _ in 0..179 {
+            log.good(false);
+        }
+        assert!(log.epoch(&none()).is_err());
     }
 
     #[test]

@@ -317,6 +317,30 @@ fn bad_samples_are_skipped_counted_and_named() {
 }
 
 #[test]
+fn a_run_resumed_before_its_bad_samples_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = std::fs::read(shards(&dir, &[10]).name(0)).unwrap();
+    let bad = Tar::new().file("wordless.png", &png(11)).bytes();
+    let set = ShardSet::from_paths(vec![
+        write(&dir, "good.tar", &good),
+        write(&dir, "bad.tar", &bad),
+    ]);
+    // 1 of 11 is fewer than may be bad, and more of any shorter rest that holds it; to the end of the next epoch too.
+    for seed in 0..4 {
+        let config = LoaderConfig {
+            seed,
+            ..config(1, 1)
+        };
+        let whole = take(&train(&set, config.clone()), 24);
+        for (cut, batch) in whole[..10].iter().enumerate() {
+            let resumed = train(&set, config.clone()).starting_at(batch.cursor);
+            let rest = take(&resumed.unwrap(), 23 - cut);
+            assert_eq!(rest, whole[cut + 1..], "seed {seed}, cut {cut}");
+        }
+    }
+}
+
+#[test]
 fn too_many_bad_samples_end_the_stream_and_name_the_shard() {
     let dir = tempfile::tempdir().unwrap();
     let path = damaged(&dir);

@@ -101,12 +101,13 @@ impl TrainLoader {
     fn start(&self) -> Result<Pipeline<Message<ImageTextBatch>>, DataError> {
         let config = &self.config;
         let watch = Watch::default();
+        let cursor = self.cursor();
         let source = TrainStream::new(
             Arc::clone(&self.plan),
             config.sampling(),
             config.shuffle_buffer,
             config.shuffle_bytes,
-            self.cursor(),
+            cursor,
             watch.clone(),
         )?;
         let mut worker = Worker {
@@ -127,7 +128,11 @@ impl TrainLoader {
             context_length: config.context_length,
             size: config.batch,
             image_size: config.image_size,
-            log: FaultLog::new(config.max_bad_share),
+            log: if cursor.drawn == 0 {
+                FaultLog::new(config.max_bad_share)
+            } else {
+                FaultLog::within_a_pass(config.max_bad_share)
+            },
         };
         Pipeline::start(
             config.threads(),
