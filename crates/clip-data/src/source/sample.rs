@@ -92,7 +92,10 @@ pub(super) struct Group {
     pub(super) start: u64,
     extensions: Vec<String>,
     text: Option<String>,
+    /// `captions` of the `json` member.
     listed: Vec<String>,
+    /// `caption` of the `json` member.
+    told: Option<String>,
     has_image: bool,
     has_text: bool,
     fault: Option<FaultKind>,
@@ -137,7 +140,7 @@ impl Group {
             },
             Some(Part::Json) => match serde_json::from_slice::<serde_json::Value>(&body) {
                 Ok(value) => {
-                    self.listed = json_captions(&value);
+                    (self.listed, self.told) = json_captions(&value);
                     self.sample.json = body;
                 }
                 Err(_) => self.fail(FaultKind::BadJson),
@@ -159,11 +162,13 @@ impl Group {
         if !self.has_image {
             return fault(FaultKind::NoImage, key);
         }
-        let had_caption = !self.listed.is_empty() || self.text.is_some();
+        let had_caption = !self.listed.is_empty() || self.text.is_some() || self.told.is_some();
         let mut captions = self.listed;
         captions.retain(|caption| !caption.trim().is_empty());
         if captions.is_empty() {
-            captions.extend(self.text.filter(|text| !text.trim().is_empty()));
+            // Shards with new captions keep the old ones in the metadata of their download.
+            let one = [self.text, self.told].into_iter().flatten();
+            captions.extend(one.filter(|text| !text.trim().is_empty()).take(1));
         }
         if bodies && captions.is_empty() && self.sample.class.is_none() {
             return fault(
@@ -190,22 +195,12 @@ pub(super) fn split_key(name: &str) -> Option<(&str, &str)> {
     Some((&name[..file + dot], &name[file + dot + 1..]))
 }
 
-fn json_captions(value: &serde_json::Value) -> Vec<String> {
+/// `captions` and `caption`.
+fn json_captions(value: &serde_json::Value) -> (Vec<String>, Option<String>) {
     let listed = value.get("captions").and_then(serde_json::Value::as_array);
-    let strings: Vec<String> = listed
-        .into_iter()
-        .flatten()
-        .filter_map(|caption| caption.as_str().map(str::to_owned))
-        .collect();
-    if !strings.is_empty() {
-        return strings;
-    }
-    value
-        .get("caption")
-        .and_then(serde_json::Value::as_str)
-        .map(str::to_owned)
-        .into_iter()
-        .collect()
+    let text = |caption: &serde_json::Value| caption.as_str().map(str::to_owned);
+    let captions = listed.into_iter().flatten().filter_map(text).collect();
+    (captions, value.get("caption").and_then(text))
 }
 
 #[cfg(test)]
@@ -221,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn captions_come_before_caption_and_text() {
+    fn captions_come_before_text_and_text_before_caption() {
         let captions = |json: &[u8], text: &[u8]| {
             let mut group = Group::new(0, "k", 0);
             group.add("jpg", Some(vec![1]));
@@ -234,8 +229,10 @@ mod tests {
         };
         let both = br#"{"captions": ["one", " ", "two"], "caption": "three"}"#;
         assert_eq!(captions(both, b"four"), ["one", "two"]);
-        assert_eq!(captions(br#"{"caption": "three"}"#, b"four"), ["three"]);
-        assert_eq!(captions(br#"{"caption": ""}"#, b"four"), ["four"]);
+        assert_eq!(captions(br#"{"caption": "three"}"#, b"four"), ["four"]);
+        assert_eq!(captions(br#"{"caption": "three"}"#, b" \n"), ["three"]);
+        let blank = br#"{"captions": [" "], "caption": "three"}"#;
+        assert_eq!(captions(blank, b"four"), ["four"]);
         assert_eq!(captions(br#"{"name": "x"}"#, b"four"), ["four"]);
     }
 }
