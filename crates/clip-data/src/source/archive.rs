@@ -60,7 +60,11 @@ impl Archive {
             }
             self.group = Some(group);
         }
-        let part = Part::of(extension);
+        let of_use = self
+            .group
+            .as_ref()
+            .is_some_and(|group| group.wants(extension));
+        let part = Part::of(extension).filter(|_| of_use);
         let too_large = part.is_some() && member.size > MAX_FILE_BYTES;
         let wanted = part.is_some_and(|part| part.is_read(self.bodies));
         let read = if wanted && !too_large {
@@ -295,6 +299,25 @@ mod tests {
             .file(&name.replace("jpg", "txt"), b"text");
         let found = keys(&items(&tar.bytes()));
         assert_eq!(found, [name.replace(".jpg", "")]);
+    }
+
+    #[test]
+    fn of_several_images_the_one_that_openclip_takes_is_read() {
+        for (extensions, taken) in [
+            (["jpg", "png", "webp"], 0),
+            (["webp", "jpeg", "png"], 2),
+            (["png", "JPG", "jpeg"], 1),
+        ] {
+            let tar = Tar::new().file("a.txt", b"one");
+            let tar = extensions.iter().enumerate().fold(tar, |tar, (at, name)| {
+                tar.file(&format!("a.{name}"), &[at as u8])
+            });
+            let items = items(&tar.bytes());
+            assert!(
+                matches!(&items[..], [ShardItem::Sample(sample)] if sample.image == [taken]),
+                "{items:?}"
+            );
+        }
     }
 
     #[test]

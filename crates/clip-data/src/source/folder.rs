@@ -8,7 +8,7 @@ use std::{
 use super::{
     ShardItem,
     location::read_file,
-    sample::{Group, Part},
+    sample::{Group, Part, is_image_extension},
     shard::{Bodies, Items, SAMPLES_A_SHARD},
 };
 use crate::{DataError, FaultKind};
@@ -33,11 +33,31 @@ impl Folder {
         let begins = |place: &usize| *place == 0 || key(*place) != key(*place - 1);
         let mut starts: Vec<usize> = (0..files.len()).filter(begins).collect();
         starts.push(files.len());
-        Ok(Self {
+        let folder = Self {
             root: root.to_owned(),
             files,
             starts,
-        })
+        };
+        if let Some((number, first)) = folder.second_images() {
+            log::warn!(
+                "{}: {number} keys have several images, such as {first}; of each, the first of jpg, png, jpeg and webp \
+                 is read. Rename the others if they are samples of their own",
+                root.display()
+            );
+        }
+        Ok(folder)
+    }
+
+    /// How many keys have more than one image, and one of those images.
+    fn second_images(&self) -> Option<(usize, &str)> {
+        let second = |range: &[usize]| {
+            let files = self.files[range[0]..range[1]].iter();
+            let mut images = files.map(String::as_str).filter(|file| is_image(file));
+            images.nth(1)
+        };
+        let mut found = self.starts.windows(2).filter_map(second);
+        let first = found.next()?;
+        Some((1 + found.count(), first))
     }
 
     pub(super) fn name(&self) -> String {
@@ -46,10 +66,7 @@ impl Folder {
 
     /// Whether any of its files is an image. A folder of shards has JSON files alone.
     pub(super) fn has_images(&self) -> bool {
-        let part = |file: &String| Part::of(key_and_extension(file).1);
-        self.files
-            .iter()
-            .any(|file| part(file) == Some(Part::Image))
+        self.files.iter().any(|file| is_image(file))
     }
 
     pub(super) fn parts(&self) -> usize {
@@ -102,6 +119,10 @@ fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
     Ok(())
 }
 
+fn is_image(file: &str) -> bool {
+    is_image_extension(key_and_extension(file).1)
+}
+
 /// Of a file that is listed, which has both.
 fn key_and_extension(file: &str) -> (&str, &str) {
     split_name(file).unwrap_or((file, ""))
@@ -134,7 +155,8 @@ impl Items for Files {
         let mut group = Group::new(self.shard, key_and_extension(&files[0]).0, number as u64);
         for file in files {
             let (_, extension) = key_and_extension(file);
-            let wanted = Part::of(extension).is_some_and(|part| part.is_read(self.bodies));
+            let part = Part::of(extension).filter(|_| group.wants(extension));
+            let wanted = part.is_some_and(|part| part.is_read(self.bodies));
             let read = wanted.then(|| read_file(&folder.root.join(file)));
             let body = read.transpose().unwrap_or_else(|kind| {
                 group.fail(kind);
@@ -156,6 +178,26 @@ impl Items for Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::write;
+
+    #[test]
+    fn of_several_images_of_a_key_the_first_kind_is_read_and_the_others_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Arc::new(Folder::open(dir.path()).unwrap());
+        for name in ["a.jpeg", "a.txt", "b.png", "b.txt", "c.webp", "c.png"] {
+            write(&dir, name, name.as_bytes());
+        }
+        let folder = open();
+        assert_eq!(folder.second_images(), Some((1, "c.webp")));
+        write(&dir, "a.JPG", b"a.JPG");
+        let folder = open();
+        assert_eq!(folder.second_images(), Some((2, "a.jpeg")));
+        let (_, first) = folder.files(0, 0, 0).next_located().unwrap();
+        assert!(
+            matches!(&first, ShardItem::Sample(sample) if sample.image == b"a.JPG"),
+            "{first:?}"
+        );
+    }
 
     #[test]
     fn a_name_is_split_at_its_last_dot() {

@@ -42,12 +42,19 @@ impl RawSample {
     }
 }
 
+/// Extensions of images. Of several in a sample the first of these is taken, as in `OpenCLIP`: the others may be masks.
+const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "png", "jpeg", "webp"];
+
 /// Whether files with this extension are images.
 pub(crate) fn is_image_extension(extension: &str) -> bool {
-    let known = ["jpg", "jpeg", "png", "webp"];
-    known
+    image_rank(extension).is_some()
+}
+
+/// The place among [`IMAGE_EXTENSIONS`], the lower the better.
+fn image_rank(extension: &str) -> Option<usize> {
+    IMAGE_EXTENSIONS
         .iter()
-        .any(|name| extension.eq_ignore_ascii_case(name))
+        .position(|name| extension.eq_ignore_ascii_case(name))
 }
 
 /// What a member is for.
@@ -96,7 +103,8 @@ pub(super) struct Group {
     listed: Vec<String>,
     /// `caption` of the `json` member.
     told: Option<String>,
-    has_image: bool,
+    /// The rank of the image that is taken so far.
+    image_rank: Option<usize>,
     has_text: bool,
     fault: Option<FaultKind>,
 }
@@ -117,6 +125,14 @@ impl Group {
         self.extensions.iter().any(|held| held == extension)
     }
 
+    /// Whether a file with this extension is of use: not an image, where a better one stands in the group already.
+    pub(super) fn wants(&self, extension: &str) -> bool {
+        match (image_rank(extension), self.image_rank) {
+            (Some(rank), Some(held)) => rank < held,
+            _ => true,
+        }
+    }
+
     /// Records a fault; the first one stays, as it is known from the headers alone.
     pub(super) fn fail(&mut self, kind: FaultKind) {
         self.fault.get_or_insert(kind);
@@ -124,34 +140,38 @@ impl Group {
 
     /// Takes a member; `None` for a body that was skipped.
     pub(super) fn add(&mut self, extension: &str, body: Option<Vec<u8>>) {
-        let part = Part::of(extension);
-        match part {
-            Some(Part::Image) => self.has_image = true,
-            Some(_) => self.has_text = true,
-            None => return,
-        }
+        let Some(part) = Part::of(extension) else {
+            return;
+        };
         self.extensions.push(extension.to_owned());
+        if !self.wants(extension) {
+            return;
+        }
+        match part {
+            Part::Image => self.image_rank = image_rank(extension),
+            Part::Text | Part::Json | Part::Class => self.has_text = true,
+        }
         let Some(body) = body else { return };
         match part {
-            Some(Part::Text) => self.text = Some(String::from_utf8_lossy(&body).into_owned()),
-            Some(Part::Class) => match String::from_utf8_lossy(&body).trim().parse() {
+            Part::Text => self.text = Some(String::from_utf8_lossy(&body).into_owned()),
+            Part::Class => match String::from_utf8_lossy(&body).trim().parse() {
                 Ok(class) => self.sample.class = Some(class),
                 Err(_) => self.fail(FaultKind::BadClass),
             },
-            Some(Part::Json) => match serde_json::from_slice::<serde_json::Value>(&body) {
+            Part::Json => match serde_json::from_slice::<serde_json::Value>(&body) {
                 Ok(value) => {
                     (self.listed, self.told) = json_captions(&value);
                     self.sample.json = body;
                 }
                 Err(_) => self.fail(FaultKind::BadJson),
             },
-            _ => self.sample.image = body,
+            Part::Image => self.sample.image = body,
         }
     }
 
     /// `None` for a group that has neither an image nor text: not a sample at all.
     pub(super) fn into_item(mut self, bodies: bool) -> Option<ShardItem> {
-        if !self.has_image && !self.has_text {
+        if self.image_rank.is_none() && !self.has_text {
             return None;
         }
         let key = std::mem::take(&mut self.sample.key);
@@ -159,7 +179,7 @@ impl Group {
         if let Some(kind) = self.fault {
             return fault(kind, key);
         }
-        if !self.has_image {
+        if self.image_rank.is_none() {
             return fault(FaultKind::NoImage, key);
         }
         let had_caption = !self.listed.is_empty() || self.text.is_some() || self.told.is_some();
