@@ -3,7 +3,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use clip_data::{
-    ShardItem, ShardSet, Tokenizer,
+    Corpus, ShardSet, Tokenizer,
     shapes::{ShapesConfig, generate},
 };
 use clip_model::{
@@ -193,17 +193,15 @@ pub(super) fn tokenizer(
 
 /// The captions of all samples, in shard order.
 fn captions(shards: &ShardSet) -> Result<Vec<String>> {
+    let corpus = Corpus {
+        texts: Vec::new(),
+        shards: Some(shards.clone()),
+    };
     let mut captions = Vec::new();
-    for shard in 0..shards.len() {
-        for item in shards.open(shard)?.without_images() {
-            if let ShardItem::Sample(sample) = item {
-                captions.extend(sample.captions);
-            }
-            if captions.len() >= TOKENIZER_CAPTIONS {
-                return Ok(captions);
-            }
-        }
-    }
+    corpus.read(|caption| {
+        captions.push(caption.to_owned());
+        captions.len() < TOKENIZER_CAPTIONS
+    })?;
     Ok(captions)
 }
 

@@ -44,7 +44,7 @@ pub struct QueryList {
 /// depends on the corpus alone.
 ///
 /// # Errors
-/// [`DataError::Io`], [`DataError::Queries`] if nothing is frequent enough.
+/// Those of [`Corpus::read`], and [`DataError::Queries`] if nothing is frequent enough.
 ///
 /// # References
 /// Radford et al. 2021, section 2.2.
@@ -146,7 +146,7 @@ fn bigrams(
         return Ok(Vec::new());
     }
     let mut pairs: HashMap<(u32, u32), u64> = HashMap::new();
-    corpus.read(|line| {
+    corpus.read_again(|line| {
         let mut before = None;
         // A mark between two words parts them.
         for word in words(&spaced(line)) {

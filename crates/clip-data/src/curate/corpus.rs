@@ -6,7 +6,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use crate::{DataError, ShardItem, ShardSet};
+use crate::{DataError, FaultReport, ShardItem, ShardSet};
 
 /// Longest line of a text file: in a file without line ends, or one that is no text, the first would be all of it.
 const MAX_LINE_BYTES: u64 = 1 << 20;
@@ -21,29 +21,56 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Calls `line` with every line, in order, until it returns `false`.
+    /// Calls `line` with every line, in order, until it returns `false`. A bad sample of a shard has no captions; how many
+    /// there are, and where, is warned of.
     ///
     /// # Errors
-    /// [`DataError::Io`], and [`DataError::Queries`] for a line of more than a MiB. A bad sample of a shard has no captions.
-    pub fn read(&self, mut line: impl FnMut(&str) -> bool) -> Result<(), DataError> {
+    /// [`DataError::Io`], [`DataError::Queries`] for a line of more than a MiB, and [`DataError::Unread`] at the end, if a shard
+    /// could not be read to its own.
+    pub fn read(&self, line: impl FnMut(&str) -> bool) -> Result<(), DataError> {
+        let faults = self.read_again(line)?;
+        if faults.bad() > 0 {
+            log::warn!(
+                "{} of {} samples are bad, so their captions are left out; worst shards: {}",
+                faults.bad(),
+                faults.samples,
+                faults.worst_shards(3)
+            );
+        }
+        Ok(())
+    }
+
+    /// As [`read`](Self::read), for another pass, of whose faults the first one warned.
+    pub(super) fn read_again(
+        &self,
+        mut line: impl FnMut(&str) -> bool,
+    ) -> Result<FaultReport, DataError> {
+        let mut faults = FaultReport::default();
         for path in &self.texts {
             if !read_lines(path, &mut line)? {
-                return Ok(());
+                return Ok(faults);
             }
         }
         let Some(shards) = &self.shards else {
-            return Ok(());
+            return Ok(faults);
         };
         for shard in 0..shards.len() {
             for item in shards.open(shard)?.without_images() {
-                if let ShardItem::Sample(sample) = item
-                    && !sample.captions.iter().all(|caption| line(caption))
-                {
-                    return Ok(());
+                match item {
+                    ShardItem::Sample(sample) => {
+                        faults.samples += 1;
+                        if !sample.captions.iter().all(|caption| line(caption)) {
+                            return Ok(faults);
+                        }
+                    }
+                    ShardItem::Fault(kind, _) => {
+                        faults.fault(&shards.name(shard), kind);
+                    }
                 }
             }
         }
-        Ok(())
+        faults.require_read()?;
+        Ok(faults)
     }
 }
 
@@ -86,7 +113,7 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
-    use crate::testing::{shards, write};
+    use crate::testing::{Tar, shards, write};
 
     #[test]
     fn lines_come_from_files_and_captions() {
@@ -108,6 +135,21 @@ mod tests {
             })
             .unwrap();
         assert_eq!(lines, ["one", "two", "three", "four", "0", "0b"]);
+        let bad = Tar::new()
+            .file("a.png", b"image")
+            .file("a.txt", b"five")
+            .file("b.txt", b"of no image")
+            .file("c.png", b"image");
+        let bad = Corpus {
+            shards: Some(ShardSet::from_paths(vec![write(
+                &dir,
+                "bad.tar",
+                &bad.bytes(),
+            )])),
+            ..Corpus::default()
+        };
+        let faults = bad.read_again(|line| line == "five").unwrap();
+        assert_eq!((faults.samples, faults.bad()), (3, 2));
         let mut read = 0;
         corpus
             .read(|_| {

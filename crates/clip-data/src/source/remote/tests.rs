@@ -21,8 +21,8 @@ use rand_chacha::{
 #[cfg(feature = "parquet")]
 use crate::testing::parquet;
 use crate::{
-    CurateConfig, DataError, EvalLoader, EvalNeeds, FaultKind, LoaderConfig, PackConfig, Queries,
-    ShardCount, ShardItem, ShardSet, Tokenizer, TrainLoader, curate, pack,
+    Corpus, CurateConfig, DataError, EvalLoader, EvalNeeds, FaultKind, LoaderConfig, PackConfig,
+    Queries, ShardCount, ShardItem, ShardSet, Tokenizer, TrainLoader, curate, pack,
     testing::{compressed, png, shards, write},
 };
 
@@ -440,6 +440,13 @@ fn nothing_is_made_of_a_shard_whose_server_dies() {
         );
         assert!(!out.exists());
     };
+    refused(&|set| {
+        let corpus = Corpus {
+            shards: Some(set.clone()),
+            ..Corpus::default()
+        };
+        corpus.read(|_| true)
+    });
     refused(&|set| pack(set, &PackConfig::default(), &out).map(|_| ()));
     let queries = Queries::new(["1"], "test").unwrap();
     refused(&|set| curate(set, &queries, &CurateConfig::default(), &out).map(|_| ()));
