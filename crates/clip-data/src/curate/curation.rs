@@ -64,7 +64,7 @@ pub struct Curated {
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],
 /// [`DataError::NothingUsable`], [`DataError::Unread`] if a shard could not be read to its end, [`DataError::Queries`] if no
-/// caption holds a query, and [`DataError::Io`].
+/// caption holds a query or no query took a pair, and [`DataError::Io`].
 pub fn curate(
     shards: &ShardSet,
     queries: &Queries,
@@ -132,6 +132,17 @@ pub fn curate(
     let faults = log.take_fresh();
     faults.require_read()?;
     let index = writer.finish()?;
+    if index.samples() == 0 {
+        return Err(DataError::Queries {
+            origin: format!("{} queries", queries.queries().len()),
+            reason: format!(
+                "none took a pair, of {matched} that hold one: raise `--per-query`, or see whether the pairs' images are \
+                 bad ({} of {} samples are)",
+                faults.bad(),
+                faults.samples
+            ),
+        });
+    }
     write_table(folder.path(), queries, [balance.counts(), &taken, &after])?;
     folder.publish()?;
     faults.warn_of_lost_ends();
@@ -335,6 +346,20 @@ mod tests {
         assert_eq!((made.matched, made.index.samples()), (2, 1));
         assert_eq!(made.faults.kinds()[&FaultKind::UnreadableFile], 1);
         assert_eq!(made.faults.samples, 2);
+
+        // The only pair that a query could take.
+        let rows = b"filepath,title\na.png,nothing\ngone.png,a photo\n";
+        let table = write(&dir, "u.csv", rows).display().to_string();
+        let set = ShardSet::parse(&table).unwrap();
+        let none = dir.path().join("none");
+        let error = curate(&set, &queries(), &config(40, 0), &none).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("none took a pair, of 1 that hold one: raise `--per-query`")
+                && error.contains("1 of 2 samples"),
+            "{error}"
+        );
+        assert!(!none.exists());
     }
 
     #[test]
