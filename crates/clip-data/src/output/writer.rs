@@ -9,6 +9,9 @@ use crate::{DataError, RawSample, ShardSet, source::is_image_extension};
 /// A member's header, and what a body is padded to.
 const TAR_BLOCK: u64 = 512;
 
+/// Bytes of a name that a header has room for.
+const HEADER_NAME: usize = 100;
+
 /// How samples are laid out in new shards, `NAME-000000.tar` and on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardLayout {
@@ -110,7 +113,7 @@ impl SampleWriter {
         let members = members(sample);
         let bytes = members
             .iter()
-            .map(|(_, body)| TAR_BLOCK + (body.len() as u64).next_multiple_of(TAR_BLOCK))
+            .map(|(extension, body)| member_bytes(key.len() + 1 + extension.len(), body.len()))
             .sum::<u64>();
         let full = self.open.as_ref().is_some_and(|open| {
             open.keys.len() == self.layout.max_samples
@@ -174,6 +177,17 @@ impl SampleWriter {
         self.index.write(&self.dir)?;
         Ok(self.index)
     }
+}
+
+/// What a file takes in a tar. A name that is too long for its header is a file before it, which ends with a zero.
+fn member_bytes(name: usize, body: usize) -> u64 {
+    let file = |bytes: usize| TAR_BLOCK + (bytes as u64).next_multiple_of(TAR_BLOCK);
+    let of_name = if name > HEADER_NAME {
+        file(name + 1)
+    } else {
+        0
+    };
+    of_name + file(body)
 }
 
 /// The key under which a reader finds a sample again; a key that was read from a tar is one already.
@@ -249,6 +263,34 @@ mod tests {
             ("..", "_"),
         ] {
             assert_eq!(member_key(path), key, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_shard_has_no_more_bytes_than_it_may_whatever_its_keys() {
+        let sizes = |key: usize, samples: usize, max_bytes: u64| -> Vec<(u64, u64)> {
+            let dir = tempfile::tempdir().unwrap();
+            let layout = ShardLayout {
+                max_bytes,
+                ..ShardLayout::default()
+            };
+            let mut writer = SampleWriter::new(dir.path(), &layout);
+            for number in 0..samples {
+                let sample = RawSample {
+                    key: format!("{number:0key$}"),
+                    captions: vec!["one".to_owned()],
+                    ..RawSample::default()
+                };
+                writer.write(sample).unwrap();
+            }
+            let shards = writer.finish().unwrap().shards;
+            shards.iter().map(|of| (of.samples, of.bytes)).collect()
+        };
+        // 96 bytes, a dot and `jpg` are the longest name of a header; one of 512 takes another block for its zero.
+        for key in [5, 96, 97, 507, 508, 600] {
+            let two = sizes(key, 2, u64::MAX)[0].1;
+            assert_eq!(sizes(key, 4, two), [(2, two), (2, two)], "{key}");
+            assert_eq!(sizes(key, 4, two - 1).len(), 4, "{key}");
         }
     }
 
