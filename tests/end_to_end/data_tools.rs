@@ -131,6 +131,21 @@ fn packed_shards_are_found_by_their_index_and_hold_the_same() {
     assert_eq!(check().code, Some(0));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_linked_folder_is_left_out_and_named() {
+    let folder = Folder::new();
+    for name in ["photos", "others"] {
+        std::fs::create_dir(folder.path(name)).unwrap();
+        folder.write(&format!("{name}/{name}.png"), &picture(0));
+        folder.write(&format!("{name}/{name}.txt"), b"red");
+    }
+    std::os::unix::fs::symlink(folder.path("others"), folder.path("photos/linked")).unwrap();
+    let packed = folder.clip(&["data", "pack", "photos", "--out", "out", "--json"]);
+    assert!(packed.err.contains("photos/linked left out"), "{packed:?}");
+    assert_eq!(packed.json()["samples"], 1);
+}
+
 #[test]
 fn what_the_data_tools_cannot_do_is_said() {
     let folder = Folder::new();

@@ -86,8 +86,8 @@ impl Folder {
     }
 }
 
-/// Adds the files below `root`/`inner` that can be part of a sample. Linked folders are left out: they may form rings. So
-/// is what can't be read below the folder, as another user's, and named.
+/// Adds the files below `root`/`inner` that can be part of a sample. Linked folders are left out and named, as they may form
+/// rings. So is what can't be read below the folder, as another user's.
 fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
     for entry in std::fs::read_dir(root.join(inner))? {
         let entry = entry?;
@@ -106,6 +106,11 @@ fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
         let listed = entry.file_type().and_then(|kind| {
             if kind.is_dir() {
                 list(root, &path, files)?;
+            } else if kind.is_symlink() && entry.path().is_dir() {
+                log::warn!(
+                    "{} left out: links to folders aren't followed; name it as a source of its own",
+                    entry.path().display()
+                );
             } else if split_name(&path).is_some_and(|(_, extension)| Part::of(extension).is_some())
             {
                 files.push(path);
