@@ -44,8 +44,10 @@ pub use error::DataError;
 pub use faults::{FaultKind, FaultReport};
 pub use loader::{EvalBatch, EvalLoader, EvalNeeds, ImageTextBatch, LoaderConfig, TrainLoader};
 pub use order::Cursor;
-pub use output::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardLayout, ShardRecord};
+pub use output::{INDEX_FILE, ShardIndex, ShardLayout, ShardRecord};
 pub use pack::{PackConfig, Packed, pack, pack_some};
-pub use source::{RawSample, RemoteFolder, ShardCount, ShardItem, ShardReader, ShardSet};
+pub use source::{
+    RawSample, RemoteFolder, SIZES_FILE, ShardCount, ShardItem, ShardReader, ShardSet,
+};
 pub use tokenizer::{Encoded, LEAST_VOCABULARY, TOKENIZER_CONFIG_FILE, Tokenizer, clean_caption};
 pub use transform::{CropBox, CropDraws, ImageResizer, RandomResizedCrop, Resize};

@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{hash_file, write_atomically};
-use crate::{DataError, ShardSet};
-
-/// Samples by shard name: what OpenCLIP and img2dataset read and write beside shards.
-pub const SIZES_FILE: &str = "sizes.json";
+use crate::{DataError, SIZES_FILE, ShardSet};
 
 /// What [`ShardIndex`] knows.
 pub const INDEX_FILE: &str = "index.json";

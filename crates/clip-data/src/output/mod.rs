@@ -5,7 +5,7 @@ mod sha256;
 mod shard_file;
 mod writer;
 
-pub use index::{INDEX_FILE, SIZES_FILE, ShardIndex, ShardRecord};
+pub use index::{INDEX_FILE, ShardIndex, ShardRecord};
 pub(crate) use sha256::{hash_file, hex};
 pub(crate) use shard_file::ShardFile;
 pub use writer::ShardLayout;

@@ -29,6 +29,6 @@ pub use remote::RemoteFolder;
 pub use sample::RawSample;
 pub(crate) use sample::is_image_extension;
 pub(crate) use set::Source;
-pub use set::{ShardCount, ShardSet};
+pub use set::{SIZES_FILE, ShardCount, ShardSet};
 pub(crate) use shard::Bodies;
 pub use shard::{ShardItem, ShardReader};

@@ -26,8 +26,8 @@ const COUNTING_THREADS: usize = 8;
 /// Shards that an error names.
 const NAMED: usize = 3;
 
-/// Samples of each tar of a folder, by file name, as `webdataset` and `OpenCLIP` keep them.
-const SIZES_FILE: &str = "sizes.json";
+/// Samples of each tar of a folder, by file name: what OpenCLIP, webdataset and img2dataset read and write beside shards.
+pub const SIZES_FILE: &str = "sizes.json";
 
 /// What a shard holds, judged without reading its samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
