@@ -114,8 +114,8 @@ fn replicas_train_on_different_samples_and_together_on_all() {
 fn upsampled_shards_come_oftener() {
     let dir = tempfile::tempdir().unwrap();
     let set = shards(&dir, &[4, 8]);
-    let list = format!("{}::{}", set.name(0), set.name(1));
-    let set = ShardSet::parse(&list).unwrap().upsampled("3::1").unwrap();
+    let list = format!("{}#weight=3::{}", set.name(0), set.name(1));
+    let set = ShardSet::parse(&list).unwrap();
     let loader = train(&set, config(4, 2));
     assert_eq!(loader.samples_per_epoch(), 20);
     let mut found = numbers(&take(&loader, 5));

@@ -125,7 +125,7 @@ impl<'a> Pattern<'a> {
 }
 
 /// A factor of `--train-data-upsampling-factors`, as `OpenCLIP` calls it.
-pub(super) fn parse_weight(text: &str) -> Result<f64, String> {
+fn parse_weight(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(weight) if weight > 0.0 && weight <= 1000.0 => Ok(weight),
         _ => Err(format!(

@@ -12,11 +12,7 @@ use std::{
 #[cfg(feature = "object-store")]
 use super::remote::Remote;
 use super::{
-    Location, ShardItem, ShardReader,
-    folder::Folder,
-    pattern::{Pattern, parse_weight},
-    shard::Shard,
-    table::Table,
+    Location, ShardItem, ShardReader, folder::Folder, pattern::Pattern, shard::Shard, table::Table,
 };
 use crate::{DataError, FaultKind};
 
@@ -131,30 +127,6 @@ impl ShardSet {
             shards: paths.into_iter().map(tar).collect(),
             sources: vec![source],
         }
-    }
-
-    /// Gives the sources, as `::` joined them, their upsampling factors, such as `1::2.5`.
-    ///
-    /// # Errors
-    /// [`DataError::BadPattern`] if there are not as many factors as sources, or one is no number above 0.
-    pub fn upsampled(mut self, factors: &str) -> Result<Self, DataError> {
-        let bad = |reason: String| DataError::BadPattern {
-            pattern: factors.to_owned(),
-            reason,
-        };
-        let weights: Result<Vec<f64>, String> = factors.split("::").map(parse_weight).collect();
-        let weights = weights.map_err(bad)?;
-        if weights.len() != self.sources.len() {
-            return Err(bad(format!(
-                "{} upsampling factors for {} sources; give one for each part that `::` joins",
-                weights.len(),
-                self.sources.len()
-            )));
-        }
-        for (source, weight) in self.sources.iter_mut().zip(weights) {
-            source.weight = weight;
-        }
-        Ok(self)
     }
 
     fn add_folder(&mut self, path: &Path, pattern: &Pattern<'_>) -> Result<(), DataError> {

@@ -211,17 +211,3 @@ fn tar_header(name: &str, size: u64) -> Vec<u8> {
     header.set_cksum();
     header.as_bytes().to_vec()
 }
-
-#[test]
-fn upsampling_factors_are_as_many_as_sources() {
-    let dir = tempfile::tempdir().unwrap();
-    let list = sources(&dir)[..2].join("::");
-    let set = ShardSet::parse(&list).unwrap().upsampled("1::2.5").unwrap();
-    let weights: Vec<f64> = set.sources().iter().map(|source| source.weight).collect();
-    assert_eq!(weights, [1.0, 2.5]);
-    let error = set.upsampled("1").unwrap_err().to_string();
-    assert!(
-        error.contains("1 upsampling factors for 2 sources"),
-        "{error}"
-    );
-}
