@@ -25,6 +25,8 @@ pub(crate) fn install() -> Result<()> {
                 interrupter.stop(Some("interrupted"));
             }
             begun => {
+                // Until the end, so that nothing is drawn over what comes now.
+                let _stdout = clip_train::progress::end_dashboard();
                 if begun.is_some() {
                     log::warn!(
                         "quitting before the checkpoint was written; `--resume` goes on from the one before"

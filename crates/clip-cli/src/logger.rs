@@ -1,10 +1,9 @@
 //! Logs on stderr, for people: one line each, the level in front unless it is mere information. While a run trains, its
-//! directory keeps them too.
+//! directory keeps them too, and on a terminal that shows the dashboard they wait for its end.
 
-use std::{io::Write, sync::OnceLock};
+use std::sync::OnceLock;
 
-use clip_train::RunLog;
-
+use clip_train::{RunLog, progress::say_on_stderr};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Stderr {
@@ -71,11 +70,10 @@ impl Log for Stderr {
             Level::Trace => "trace: ",
         };
         let line = format!("{level}{}", record.args());
-        // Nobody is left to tell that stderr is closed.
-        let _ = writeln!(std::io::stderr(), "{line}");
         if let Some(run) = RUN.get() {
             run.say(&line);
         }
+        say_on_stderr(line);
     }
 
     fn flush(&self) {}

@@ -10,7 +10,12 @@ use burn::train::{
     renderer::{MetricsRenderer, tui::TuiMetricsRendererWrapper},
 };
 
-use super::PlainRenderer;
+#[cfg(unix)]
+use super::terminal::keep_interrupts;
+use super::{
+    PlainRenderer,
+    terminal::{Held, TERMINAL},
+};
 use crate::RunLog;
 
 /// How a run shows itself.
@@ -78,17 +83,18 @@ pub struct Notes {
     output: Output,
     /// Where all is kept.
     log: Option<RunLog>,
-    held: Option<Arc<Mutex<Vec<String>>>>,
+    /// Where lines wait for the end of the dashboard, in a run that has one.
+    held: Option<&'static Held>,
     /// Steps recorded whose event the plain lines have not seen yet.
     steps: Arc<Mutex<VecDeque<u64>>>,
 }
 
 impl Notes {
-    pub(crate) fn new(output: Output, log: Option<RunLog>, hold: bool) -> Self {
+    pub(crate) fn new(output: Output, log: Option<RunLog>, held: Option<&'static Held>) -> Self {
         Self {
             output,
             log,
-            held: hold.then(Arc::default),
+            held,
             steps: Arc::default(),
         }
     }
@@ -112,19 +118,18 @@ impl Notes {
         if let Some(log) = &self.log {
             log.say(&line);
         }
-        match &self.held {
-            Some(held) => locked(held).push(line),
-            None => print(&self.output, &line),
+        let now = match self.held {
+            Some(held) => held.keep(line),
+            None => Some(line),
+        };
+        if let Some(line) = now {
+            print(&self.output, &line);
         }
     }
 
-    /// Prints the lines held back. Call it when the run's renderer is closed.
+    /// Prints the lines held back, those of logs too. Call it when the run's renderer is closed.
     pub fn release(&self) {
-        for line in self
-            .held
-            .iter()
-            .flat_map(|held| std::mem::take(&mut *locked(held)))
-        {
+        for line in self.held.and_then(Held::end).into_iter().flatten() {
             print(&self.output, &line);
         }
     }
@@ -141,13 +146,20 @@ pub fn renderer_for_run(
 ) -> (Box<dyn MetricsRenderer>, Notes) {
     let output: Output = Arc::new(Mutex::new(Box::new(io::stderr())));
     if display.is_dashboard() {
-        let notes = Notes::new(output, log, true);
+        let notes = Notes::new(output, log, Some(&TERMINAL));
+        TERMINAL.begin();
+        #[cfg(unix)]
+        if let Err(error) = keep_interrupts() {
+            notes.say(format!(
+                "the dashboard has no Ctrl-C, only its own keys: {error}"
+            ));
+        }
         return (
             Box::new(TuiMetricsRendererWrapper::new(interrupter, None)),
             notes,
         );
     }
-    let notes = Notes::new(output, log, false);
+    let notes = Notes::new(output, log, None);
     (Box::new(PlainRenderer::new(plan, notes.clone())), notes)
 }
 
@@ -194,12 +206,16 @@ pub(crate) mod tests {
 
     #[test]
     fn notes_are_held_while_the_dashboard_owns_the_terminal() {
+        static HELD: Held = Held::new();
         let captured = Captured::default();
-        let notes = Notes::new(captured.output(), None, true);
+        let notes = Notes::new(captured.output(), None, Some(&HELD));
+        HELD.begin();
         notes.say("checkpoint written");
         assert!(captured.lines().is_empty());
         notes.release();
         notes.release();
         assert_eq!(captured.lines(), ["checkpoint written"]);
+        notes.say("stopped");
+        assert_eq!(captured.lines(), ["checkpoint written", "stopped"]);
     }
 }

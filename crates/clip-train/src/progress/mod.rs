@@ -8,6 +8,7 @@ mod metrics_log;
 mod output;
 mod plain;
 mod replace;
+mod terminal;
 
 pub use display::{Display, Notes, RunPlan, renderer_for_run};
 pub(crate) use format::significant;
@@ -23,3 +24,4 @@ pub use metrics_log::{MetricsLog, Resumed};
 pub use output::{EvalOutput, StepOutput};
 pub use plain::PlainRenderer;
 pub(crate) use replace::{at, replace_file};
+pub use terminal::{end_dashboard, say_on_stderr};

@@ -292,7 +292,7 @@ mod tests {
     fn renderer(plan: RunPlan) -> (PlainRenderer, Captured, Arc<AtomicU64>) {
         let captured = Captured::default();
         let time = Arc::new(AtomicU64::new(0));
-        let mut renderer = PlainRenderer::new(plan, Notes::new(captured.output(), None, false));
+        let mut renderer = PlainRenderer::new(plan, Notes::new(captured.output(), None, None));
         let (start, now) = (Instant::now(), time.clone());
         renderer.clock =
             Box::new(move || start + Duration::from_millis(now.load(Ordering::Relaxed)));

@@ -148,6 +148,8 @@ impl Training<'_> {
                 samples_per_epoch as f64 / self.config.batch as f64,
             )
         };
+        let loader = self.loader.starting_at(resumed.state.cursor)?;
+        // From here to the release of its notes nothing fails: lines would wait for that.
         let (renderer, notes) = renderer_for_run(
             self.display,
             plan,
@@ -179,7 +181,6 @@ impl Training<'_> {
         ))
         .with_duplicates(self.config.duplicates)
         .with_devices(std::mem::take(&mut self.devices));
-        let loader = self.loader.starting_at(resumed.state.cursor)?;
         let keys = self
             .evaluator
             .as_ref()
