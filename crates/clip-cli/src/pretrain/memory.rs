@@ -1,27 +1,7 @@
-use std::fs;
-
 use clip_model::{ClipConfig, Precision};
 use clip_train::{KeptByBlocks, StepMemory, config::RunConfig, progress::human_count};
 
-use super::{devices::Devices, teacher::RunTeacher};
-
-/// What this machine or its container has free, in bytes; `None` where the system doesn't tell it as a file.
-fn free_bytes() -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let machine = 1024 * line.split_whitespace().next()?.parse::<u64>().ok()?;
-    let group = |file: &str| {
-        let text = fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    // Without a limit, the file says `max`.
-    let container = group("memory.max").zip(group("memory.current"));
-    Some(container.map_or(machine, |(limit, used)| {
-        machine.min(limit.saturating_sub(used))
-    }))
-}
+use super::{devices::Devices, free_memory::free_bytes, teacher::RunTeacher};
 
 /// Sets the run's chunk, where it isn't set, by what memory is predicted to hold, and says so.
 pub(super) fn choose_chunk(

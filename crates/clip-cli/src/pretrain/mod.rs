@@ -2,6 +2,7 @@
 
 mod args;
 mod devices;
+mod free_memory;
 mod memory;
 mod mirror;
 mod prepare;
