@@ -11,29 +11,21 @@ pub struct Changes {
     pub corrupting: Vec<String>,
 }
 
-/// Keys that decide which samples a position means, or what the weights are. Not where the data are, which may have moved: a
-/// position knows its data.
-const FIXED: [&str; 20] = [
+/// Keys that decide which samples a position means, or what the weights are, each with all that is under it. Not where the
+/// data are, which may have moved: a position knows its data.
+const FIXED: [&str; 12] = [
     "preset",
     "init",
     "preprocess",
     "loss",
     "optimizer.kind",
     "lora",
-    "lora.rank",
-    "lora.alpha",
-    "lora.targets",
-    "lora.logit_scale",
-    "lora.train",
     "seed",
     "batch",
     "data.shuffle_buffer",
     "data.crop_scale",
     "data.with_replacement",
-    "data.augment.color_jitter",
-    "data.augment.color_jitter_prob",
-    "data.augment.gray_scale_prob",
-    "data.augment.flip_prob",
+    "data.augment",
 ];
 
 /// Keys that decide which matrices have adapters, in a run that has some.
@@ -55,7 +47,7 @@ impl Changes {
         let mut changes = Self::default();
         differences("", &old, &new, &mut |path, change| {
             let decides = has_adapters && FIXED_WITH_ADAPTERS.contains(&path);
-            if decides || FIXED.contains(&path) {
+            if decides || FIXED.iter().any(|key| is_in(path, key)) {
                 changes.corrupting.push(change);
             } else {
                 changes.harmless.push(change);
@@ -63,6 +55,12 @@ impl Changes {
         });
         changes
     }
+}
+
+/// Whether a key is `table`, or one in that table.
+fn is_in(key: &str, table: &str) -> bool {
+    let rest = key.strip_prefix(table);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Tells `found` of every value that differs, with its path and as `path: old -> new`.
@@ -90,6 +88,8 @@ pub(crate) fn differences(
 
 #[cfg(test)]
 mod tests {
+    use clip_model::Preprocess;
+
     use super::*;
     use crate::LoraConfig;
 
@@ -122,6 +122,29 @@ mod tests {
         });
         let changes = Changes::between(&adapted, &wider).corrupting;
         assert_eq!(changes, ["lora.rank: 8 -> 16"]);
+    }
+
+    #[test]
+    fn what_images_look_like_to_the_model_may_not_change() {
+        let old = RunConfig {
+            preprocess: Some(Preprocess::default()),
+            ..RunConfig::default()
+        };
+        let mut new = old.clone();
+        new.preprocess = Some(Preprocess {
+            mean: [0.5; 3],
+            ..Preprocess::default()
+        });
+        new.data.augment.flip_prob = 0.5;
+        let changes = Changes::between(&old, &new);
+        let keys = changes.corrupting.iter();
+        let keys: Vec<_> = keys.filter_map(|change| change.split(':').next()).collect();
+        assert_eq!(keys, ["preprocess.mean", "data.augment.flip_prob"]);
+        assert!(changes.harmless.is_empty(), "{changes:?}");
+        new = old.clone();
+        new.preprocess = None;
+        assert_eq!(Changes::between(&old, &new).corrupting.len(), 1);
+        assert!(!is_in("losses", "loss"));
     }
 
     #[test]
