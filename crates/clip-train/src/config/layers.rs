@@ -196,6 +196,13 @@ mod tests {
             error.contains("--set memory=8:") && error.contains("such as \"8GiB\""),
             "{error}"
         );
+        for key in ["preprocess.size=224", "preprocess.maen=[0.5, 0.5, 0.5]"] {
+            let error = layers().set(key).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("--set {key}:")) && error.contains("unknown field"),
+                "{error}"
+            );
+        }
         let error = layers().set("batch=many").unwrap_err().to_string();
         assert!(error.contains("batch"), "{error}");
     }

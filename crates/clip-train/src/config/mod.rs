@@ -4,6 +4,7 @@ mod changes;
 mod layers;
 mod memory;
 mod objective;
+mod preprocess;
 mod validate;
 
 use burn::tensor::Device;
@@ -102,7 +103,10 @@ pub struct RunConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
     /// How images are resized in evaluation, and normalised; as for `init`, or OpenAI's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "preprocess::deserialize"
+    )]
     pub preprocess: Option<Preprocess>,
     /// Where pairs come from.
     pub data: DataConfig,

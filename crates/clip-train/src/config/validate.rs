@@ -107,6 +107,7 @@ impl RunConfig {
             .chain(self.losses())
             .chain(self.adapters())
             .chain(self.checkpoints())
+            .chain(self.normalisation())
             .chain(self.labelled_sets());
         match checks.find(|(_, good, _)| !good) {
             Some((key, _, reason)) => Err(TrainError::Config {
@@ -188,6 +189,23 @@ impl RunConfig {
                 "checkpoint.keep",
                 self.checkpoint.keep > 0,
                 "must be at least 1",
+            ),
+        ]
+    }
+
+    /// What must hold of how images are normalised.
+    fn normalisation(&self) -> [(&'static str, bool, &'static str); 2] {
+        let norm = self.preprocess.unwrap_or_default();
+        [
+            (
+                "preprocess.mean",
+                norm.mean.iter().all(|mean| mean.is_finite()),
+                "must be finite",
+            ),
+            (
+                "preprocess.std",
+                norm.std.iter().all(|std| std.is_finite() && *std > 0.0),
+                "must be above 0, and finite",
             ),
         ]
     }
@@ -290,7 +308,14 @@ mod tests {
                     lr_end: f64::NAN,
                 };
             }),
-        ] as [(&str, fn(&mut RunConfig)); 3]
+            ("preprocess.mean", |config| {
+                let preprocess = config.preprocess.get_or_insert_default();
+                preprocess.mean[1] = f32::INFINITY;
+            }),
+            ("preprocess.std", |config| {
+                config.preprocess.get_or_insert_default().std[2] = 0.0;
+            }),
+        ] as [(&str, fn(&mut RunConfig)); 5]
         {
             let mut config = RunConfig::default();
             set(&mut config);
