@@ -121,6 +121,31 @@ fn a_directory_is_not_written_over_and_its_order_not_changed() {
 }
 
 #[test]
+fn adams_constants_are_those_of_the_image_encoder_unless_they_are_set() {
+    let folder = folder();
+    let resnet = PRESET
+        .replace(
+            "\"image_size\": 16, \"layers\": 2, \"width\": 32",
+            "\"image_size\": 32, \"layers\": [1, 1, 1, 1], \"width\": 8",
+        )
+        .replace("\"patch_size\": 8", "\"patch_size\": null");
+    folder.write("tiny.json", resnet.as_bytes());
+    let saved = |out: &str, more: &[&str]| {
+        let ran = folder.clip(&pretrain(out, &[&["--steps", "1"], more].concat()));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let config = fs::read_to_string(folder.path(out).join("config.toml")).unwrap();
+        let number = |key: &str| {
+            let mut lines = config.lines().filter_map(|line| line.strip_prefix(key));
+            lines.next().unwrap().parse::<f32>().unwrap()
+        };
+        (number("beta_2 = "), number("epsilon = "))
+    };
+    assert_eq!(saved("run", &[]), (0.999, 1e-8));
+    let set = ["--set", "optimizer.beta_2=0.95"];
+    assert_eq!(saved("other", &set), (0.95, 1e-8));
+}
+
+#[test]
 fn bad_samples_are_counted_and_too_many_stop_the_run() {
     let folder = folder();
     folder.broken("broken.tar", 40, 10);

@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         Some(run) => run.preset(&config)?,
         None => ClipConfig::load(&config.preset)?,
     };
+    choice.layers.complete(&mut config, &preset);
     let model = config.model_of(preset.clone()).map_err(wrong_settings)?;
     // Everything that can be refused is looked at before anything is made.
     if choice.own_data {

@@ -1,10 +1,11 @@
 use std::path::Path;
 
+use clip_model::ClipConfig;
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::RunConfig;
-use crate::TrainError;
+use crate::{OptimizerKind, TrainError, optimizer::adam_constants};
 
 /// Settings laid over each other, later ones above earlier ones.
 #[derive(Clone, Debug, Default)]
@@ -81,9 +82,13 @@ impl ConfigLayers {
         Ok(self)
     }
 
-    /// Whether something was set under a top-level key.
+    /// Whether something was set under a key, which may have dots.
     pub fn sets(&self, key: &str) -> bool {
-        self.0.contains_key(key)
+        let mut parts = key.split('.');
+        let outermost = parts.next().and_then(|part| self.0.get(part));
+        parts
+            .fold(outermost, |table, part| table?.get(part))
+            .is_some()
     }
 
     /// Forgets what was set under a top-level key.
@@ -102,6 +107,21 @@ impl ConfigLayers {
             origin: "the configuration".to_owned(),
             reason: error.to_string().trim_end().replace('\n', " "),
         })
+    }
+
+    /// Sets what has a default by the model, where these layers, of which `config` was made, say nothing: Adam's constants.
+    pub fn complete(&self, config: &mut RunConfig, preset: &ClipConfig) {
+        let optimizer = &mut config.optimizer;
+        if optimizer.kind != OptimizerKind::AdamW {
+            return;
+        }
+        let (beta_2, epsilon) = adam_constants(&config.preset, preset);
+        if !self.sets("optimizer.beta_2") {
+            optimizer.beta_2 = beta_2;
+        }
+        if !self.sets("optimizer.epsilon") {
+            optimizer.epsilon = epsilon;
+        }
     }
 }
 
@@ -144,6 +164,53 @@ mod tests {
         };
         assert_eq!(config.optimizer, expected);
         assert_eq!(config.batch, RunConfig::default().batch);
+    }
+
+    #[test]
+    fn adams_constants_are_the_models_where_none_are_set() {
+        let constants = |settings: &[&str]| {
+            let layers = settings
+                .iter()
+                .try_fold(ConfigLayers::default(), |layers, setting| {
+                    layers.set(setting)
+                });
+            let layers = layers.unwrap();
+            let mut config = layers.resolve().unwrap();
+            let preset = ClipConfig::load(&config.preset).unwrap();
+            layers.complete(&mut config, &preset);
+            let saved = ConfigLayers::default().text(&config.to_toml().unwrap(), "saved");
+            // What a run began with stays.
+            let mut resumed = saved.as_ref().unwrap().resolve().unwrap();
+            saved
+                .unwrap()
+                .complete(&mut resumed, &ClipConfig::load("ViT-Nano-6-36").unwrap());
+            assert_eq!(resumed, config);
+            (config.optimizer.beta_2, config.optimizer.epsilon)
+        };
+        let (of_transformers, of_others) = ((0.98, 1e-6), (0.999, 1e-8));
+        assert_eq!(constants(&[]), of_transformers);
+        for preset in ["ViT-B-32", "xlm-roberta-base-ViT-B-32", "ViTamin-S"] {
+            assert_eq!(constants(&[&format!("preset={preset}")]), of_transformers);
+        }
+        for preset in ["RN50", "convnext_base", "EVA02-B-16", "coca_base"] {
+            assert_eq!(constants(&[&format!("preset={preset}")]), of_others);
+        }
+        let set = ["preset=RN50", "optimizer.beta_2=0.95"];
+        assert_eq!(constants(&set), (0.95, 1e-8));
+        let lion = ["preset=RN50", "optimizer.kind=lion"];
+        assert_eq!(constants(&lion), of_transformers);
+    }
+
+    #[test]
+    fn adams_constants_of_a_file_are_those_of_its_image_encoder() {
+        let folder = tempfile::tempdir().unwrap();
+        for (preset, expected) in [("RN50", (0.999, 1e-8)), ("EVA02-B-16", (0.98, 1e-6))] {
+            let file = folder.path().join("ViT-like.json");
+            std::fs::write(&file, clip_model::presets::json(preset).unwrap()).unwrap();
+            let name = file.display().to_string();
+            let found = adam_constants(&name, &ClipConfig::load(&name).unwrap());
+            assert_eq!(found, expected, "{preset}");
+        }
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use clip_model::{ClipConfig, Tower, presets};
 use serde::{Deserialize, Serialize};
 
 /// What turns gradients into steps.
@@ -23,9 +24,11 @@ pub struct OptimizerConfig {
     pub kind: OptimizerKind,
     /// Decay of the first moment. 0.9: CLIP, table 18.
     pub beta_1: f32,
-    /// Decay of the second moment. 0.98 for vision transformers: CLIP, table 18.
+    /// Decay of the second moment. 0.98 for vision transformers, 0.999 for residual networks: CLIP, table 18. `AdamW`'s
+    /// default in a run is the model's.
     pub beta_2: f32,
-    /// Added to the root of the second moment. 1e-6 for vision transformers: CLIP, table 18.
+    /// Added to the root of the second moment. 1e-6 for vision transformers, 1e-8 for residual networks: CLIP, table 18.
+    /// `AdamW`'s default in a run is the model's.
     pub epsilon: f32,
     /// Decoupled weight decay of matrices. 0.2: CLIP, table 18.
     pub weight_decay: f32,
@@ -48,5 +51,31 @@ impl Default for OptimizerConfig {
             grad_clip_norm: None,
             layer_decay: None,
         }
+    }
+}
+
+/// `beta_2` and `epsilon` of Adam for a model, as `OpenCLIP`'s training has them: it goes by whether a preset's name has
+/// "vit" in it. A file's name says nothing, so there its image encoder decides.
+///
+/// # References
+/// `OpenCLIP`, `open_clip_train/params.py`, `get_default_params`.
+pub(crate) fn adam_constants(preset: &str, model: &ClipConfig) -> (f32, f32) {
+    let is_transformer = if presets::json(preset).is_some() {
+        preset.to_lowercase().contains("vit")
+    } else {
+        match model.vision_cfg.tower() {
+            Tower::VisionTransformer { .. }
+            | Tower::Siglip(_)
+            | Tower::Eva(_)
+            | Tower::TimmVit(_)
+            | Tower::ViTamin(_) => true,
+            Tower::ModifiedResNet(_) | Tower::ConvNeXt(_) | Tower::FastVit(_) => false,
+        }
+    };
+    if is_transformer {
+        let of_transformers = OptimizerConfig::default();
+        (of_transformers.beta_2, of_transformers.epsilon)
+    } else {
+        (0.999, 1e-8)
     }
 }

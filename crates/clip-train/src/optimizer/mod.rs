@@ -18,6 +18,7 @@ use clip_model::{Clip, MAX_LOGIT_SCALE};
 use sha2::{Digest, Sha256, digest::Output};
 
 use adamw::AdamW;
+pub(crate) use config::adam_constants;
 pub use config::{OptimizerConfig, OptimizerKind};
 use groups::Parameters;
 use lora::Adapters;
