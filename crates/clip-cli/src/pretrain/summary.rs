@@ -5,7 +5,7 @@ use clip_train::{
     RunDir,
     config::RunConfig,
     peak_memory,
-    progress::{human_count, human_duration},
+    progress::{human_count, human_duration, is_share},
 };
 use serde_json::{Map, Value, json};
 
@@ -109,7 +109,9 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
         ))?;
     }
     if !averaged.is_empty() {
-        let numbers = averaged.iter().filter(|(key, _)| !key.contains("rank"));
+        let numbers = averaged
+            .iter()
+            .filter(|(key, _)| key == "val_loss" || is_share(key));
         let numbers: Vec<String> = numbers
             .map(|(key, value)| match key.as_str() {
                 "val_loss" => format!("{key} {value:.3}"),

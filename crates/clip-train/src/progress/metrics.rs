@@ -325,9 +325,11 @@ impl Numeric for NamedMetric {
     }
 }
 
-/// Whether the number behind a key is a share from 0 to 1.
-pub(crate) fn is_share(key: &str) -> bool {
-    !(key.contains("loss") || key.contains("rank"))
+/// Whether the number behind a key is a share from 0 to 1. What is classified by name always is one, whatever its user
+/// called the set.
+pub fn is_share(key: &str) -> bool {
+    let key = key.strip_prefix("ema_").unwrap_or(key);
+    key.starts_with("zeroshot_") || !(key.ends_with("loss") || key.ends_with("_rank"))
 }
 
 /// A key of an evaluation in words: `i2t_r5` is `image→text R@5`.
@@ -399,6 +401,25 @@ mod tests {
     fn keys_become_words() {
         assert_eq!(label_of("zeroshot_top1_unseen"), "zero-shot top-1 unseen");
         assert_eq!(label_of("i2t_median_rank"), "i2t median rank");
-        assert!(!is_share("i2t_median_rank"));
+    }
+
+    #[test]
+    fn a_labelled_sets_name_says_nothing_about_its_numbers() {
+        for key in [
+            "i2t_r1",
+            "ema_t2i_r5",
+            "zeroshot_top1_blossoms",
+            "ema_zeroshot_top5_my_rank",
+        ] {
+            assert!(is_share(key), "{key}");
+        }
+        for key in [
+            "val_loss",
+            "ema_val_loss",
+            "i2t_median_rank",
+            "ema_t2i_median_rank",
+        ] {
+            assert!(!is_share(key), "{key}");
+        }
     }
 }

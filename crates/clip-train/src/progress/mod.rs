@@ -13,12 +13,12 @@ mod terminal;
 pub use display::{Display, Notes, RunPlan, renderer_for_run};
 pub(crate) use format::significant;
 pub use format::{human_count, human_duration};
+pub(crate) use metrics::label_of;
 pub use metrics::{
     BatchLossMetric, CaptionLossMetric, DataWaitMetric, DistillLossMetric, GradNormMetric,
     ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric, NamedValues,
-    Quantity, QuantityMetric, Reading, quantity,
+    Quantity, QuantityMetric, Reading, is_share, quantity,
 };
-pub(crate) use metrics::{is_share, label_of};
 pub(crate) use metrics_log::last_step;
 pub use metrics_log::{MetricsLog, Resumed};
 pub use output::{EvalOutput, StepOutput};
