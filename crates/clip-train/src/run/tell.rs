@@ -62,7 +62,7 @@ impl Steps<'_> {
     }
 
     fn progress(&self, drawn: u64) -> Progress {
-        let total = self.plan.samples_per_epoch as usize;
+        let total = self.plan.samples_of_pass();
         Progress::new(drawn as usize, total, Some("images".to_owned()))
     }
 
@@ -70,7 +70,7 @@ impl Steps<'_> {
         let epoch_number = self.epoch();
         self.tell(LearnerEvent::StartSplit {
             epoch_number,
-            total_items: self.plan.samples_per_epoch as usize,
+            total_items: self.plan.samples_of_pass(),
         });
     }
 
