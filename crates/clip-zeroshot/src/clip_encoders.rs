@@ -25,6 +25,7 @@ pub struct ClipEncoders {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) preprocess: Preprocess,
     device: Device,
+    precision: Precision,
     hash: OnceLock<String>,
     stops: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
@@ -82,6 +83,7 @@ impl ClipEncoders {
             model,
             tokenizer,
             preprocess,
+            precision: Precision::F32,
             hash: OnceLock::new(),
             stops: None,
         })
@@ -113,6 +115,7 @@ impl ClipEncoders {
         }
         Self {
             model: precision.copy(&self.model),
+            precision,
             hash: OnceLock::new(),
             ..self
         }
@@ -303,11 +306,16 @@ impl TextEncoder for ClipEncoders {
             let config = (&self.config, &self.preprocess);
             let config = serde_json::to_vec(&config).unwrap_or_default();
             let tokenizer = self.tokenizer.to_json();
-            Sha256Hex::default()
+            let hash = Sha256Hex::default()
                 .part(&weights_bytes(&self.model))
                 .part(&config)
-                .part(tokenizer.as_bytes())
-                .finish()
+                .part(tokenizer.as_bytes());
+            // Weights that half a precision holds exactly are the same numbers in each.
+            let hash = match self.precision {
+                Precision::F32 => hash,
+                half => hash.part(half.to_string().as_bytes()),
+            };
+            hash.finish()
         };
         self.hash.get_or_init(hash).clone()
     }

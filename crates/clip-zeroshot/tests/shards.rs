@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::{Device, Tensor, Tolerance};
 use clip_data::{EvalNeeds, FaultKind, LoaderConfig, ShardSet, Tokenizer};
-use clip_model::{ClipConfig, ImageNorm};
+use clip_model::{ClipConfig, ImageNorm, Precision};
 use clip_zeroshot::{
     Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, HeadKey, LabelSource,
     ShardFeatures, Templates, TextEncoder, encode_all, evaluate_retrieval, evaluate_zeroshot,
@@ -165,6 +165,19 @@ fn a_directory_gives_the_same_encoders_back() {
     assert!(error.to_string().contains("no vocabulary yet"), "{error}");
     let error = ClipEncoders::load("no/such", &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("no model `no/such`"), "{error}");
+}
+
+#[test]
+fn each_precision_is_a_model_of_its_own() {
+    let (config, device) = (config(), Device::flex());
+    // Zeros, which every type holds exactly.
+    let model = config.init_blank(&device);
+    let hash = |precision| {
+        let encoders = ClipEncoders::new(&config, &model, tokenizer(), ImageNorm::default());
+        encoders.unwrap().with_precision(precision).model_hash()
+    };
+    let [f32, bf16, f16] = [Precision::F32, Precision::Bf16, Precision::F16].map(hash);
+    assert!(f32 != bf16 && f32 != f16 && bf16 != f16);
 }
 
 #[test]
