@@ -1,5 +1,7 @@
 //! `clip data queries`, `curate`, `score`, `filter` and `tokenizer`.
 
+use std::{ops::Range, time::Duration};
+
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -362,6 +364,46 @@ fn a_pass_of_scores_goes_on_where_it_was_interrupted() {
     );
     assert!(grown.err.contains("2 shards had their scores"), "{grown:?}");
     assert_eq!(folder.clip(&best).code, Some(0));
+}
+
+#[test]
+fn what_is_new_or_changed_is_scored_though_its_length_tells_nothing() {
+    let folder = Folder::new();
+    let pairs = |data: &str, out: &str| {
+        let again = score(&folder, [data, "model", out], &["--json"]);
+        let there = again.err.contains("1 shards had their scores");
+        (again.json()["pairs"].as_u64(), there)
+    };
+    // A tar of the same length, with another caption in it.
+    assert_eq!(pairs("a.tar", "scores"), (Some(6), false));
+    assert_eq!(pairs("a.tar", "scores"), (Some(6), true));
+    let mut bytes = std::fs::read(folder.path("a.tar")).unwrap();
+    let caption = bytes.windows(5).position(|part| part == b"red 0");
+    bytes[caption.unwrap() + 4] = b'9';
+    folder.write("a.tar", &bytes);
+    let mut options = std::fs::File::options();
+    let file = options.write(true).open(folder.path("a.tar")).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(time + Duration::from_secs(1)).unwrap();
+    assert_eq!(pairs("a.tar", "scores"), (Some(6), false));
+
+    // A folder, which is one shard with whatever it holds.
+    std::fs::create_dir(folder.path("photos")).unwrap();
+    let add = |samples: Range<usize>| {
+        for sample in samples {
+            folder.write(&format!("photos/{sample}.png"), &picture(sample));
+            folder.write(&format!("photos/{sample}.txt"), b"red");
+        }
+    };
+    add(0..3);
+    assert_eq!(pairs("photos", "of-photos"), (Some(3), false));
+    assert_eq!(pairs("photos", "of-photos"), (Some(3), true));
+    add(3..8);
+    assert_eq!(pairs("photos", "of-photos"), (Some(8), false));
+    folder.write("photos/0.txt", b"green");
+    assert_eq!(pairs("photos", "of-photos"), (Some(8), false));
+    let kept = filter(&folder, ["photos", "of-photos", "kept"], &["--least", "-1"]);
+    assert_eq!(kept.json()["unscored"], 0);
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub(super) struct About {
     pub(super) model: String,
     /// The shard's name.
     pub(super) shard: String,
-    /// Bytes of the shard, where it is a tar on this machine.
-    pub(super) bytes: Option<u64>,
+    /// A hash that tells whether the shard has changed; `None` of one on a server.
+    pub(super) state: Option<String>,
     /// Of each image.
     pub(super) keys: Vec<String>,
     /// Of each image with its captions.

@@ -73,7 +73,7 @@ impl ScoreFolder {
         let known = there.as_ref();
         let differs =
             |differs: fn(&Index, &Index) -> bool| known.is_some_and(|there| differs(there, &index));
-        // A set that has grown since goes on.
+        // A set that has got more shards since goes on.
         if differs(|there, new| !new.shards.starts_with(&there.shards)) {
             return Err(other("of other shards"));
         }

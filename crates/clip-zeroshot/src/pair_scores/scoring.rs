@@ -2,13 +2,14 @@ use std::{
     error::Error,
     ops::Range,
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use burn::{
     data::dataloader::DataLoader,
     tensor::{DType, Int, Tensor, TensorData},
 };
-use clip_data::{DataError, EvalBatch, EvalNeeds, FaultKind, LoaderConfig, ShardSet};
+use clip_data::{DataError, EvalBatch, EvalNeeds, FaultKind, LoaderConfig, ShardItem, ShardSet};
 use clip_model::l2_normalize;
 
 use super::{
@@ -16,8 +17,8 @@ use super::{
     folder::{Index, ScoreFolder},
 };
 use crate::{
-    ClipEncoders, PROMPT_BATCH, TextEncoder, ZeroShotError, encode_all, features::finite_rows,
-    tensor_file::Matrix,
+    ClipEncoders, PROMPT_BATCH, Sha256Hex, TextEncoder, ZeroShotError, encode_all,
+    features::finite_rows, tensor_file::Matrix,
 };
 
 /// Parts of a table or folder whose scores are one file: they have a hundred samples each.
@@ -43,8 +44,9 @@ pub struct ScoredShard {
     pub was_there: bool,
 }
 
-/// Scores each pair of the shards, into a folder; shards that it has are not scored again, if they have the bytes that they had
-/// then. `told` gets each shard's number, how many there are, and its scores.
+/// Scores each pair of the shards, into a folder; shards that it has are not scored again, unless they have changed since: a tar
+/// by its length or its time, a table or a folder by its samples, which are read for that. What is on a server is taken to be as
+/// it was. `told` gets each shard's number, how many there are, and its scores.
 ///
 /// # Errors
 /// [`ZeroShotError::OtherScores`] and [`ZeroShotError::NoScoreFolder`] if the folder's are by another model or of other shards,
@@ -67,10 +69,10 @@ pub fn score_shards(
     let mut unread = Vec::new();
     for (number, group) in groups.iter().enumerate() {
         let set = shards.only(group.clone());
-        let bytes = bytes(&set);
-        let scored = match known(&folder, number, bytes) {
+        let state = state(&set)?;
+        let scored = match known(&folder, number, state.as_deref()) {
             Some(scored) => Some(scored),
-            None => score(encoders, set, config, &folder, (number, bytes))?,
+            None => score(encoders, set, config, &folder, (number, state))?,
         };
         match scored {
             Some(scored) => told(number, groups.len(), &scored),
@@ -100,20 +102,47 @@ fn groups(shards: &ShardSet) -> Vec<Range<usize>> {
     groups
 }
 
-/// Bytes of a tar on this machine.
-fn bytes(set: &ShardSet) -> Option<u64> {
-    let paths = set.local_tars().ok()?;
-    let lengths = paths.iter().map(|path| Some(path.metadata().ok()?.len()));
-    lengths.sum()
+/// What a shard is known by: a tar by its length and the time of its change, a table or folder by its samples. `None` of what is
+/// on a server, from which nothing should come twice.
+fn state(set: &ShardSet) -> Result<Option<String>, ZeroShotError> {
+    if (0..set.len()).any(|shard| set.name(shard).contains("://")) {
+        return Ok(None);
+    }
+    let mut hash = Sha256Hex::default();
+    if let Ok(tars) = set.local_tars() {
+        for path in tars {
+            let about = path.metadata().map_err(ZeroShotError::io("read", path))?;
+            let changed = about.modified().map_err(ZeroShotError::io("read", path))?;
+            let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+            hash = hash
+                .part(&about.len().to_le_bytes())
+                .part(&changed.as_nanos().to_le_bytes());
+        }
+        return Ok(Some(hash.finish()));
+    }
+    for shard in 0..set.len() {
+        for item in set.open(shard)? {
+            hash = match item {
+                ShardItem::Sample(sample) => {
+                    let pair = sample.pair_id().to_le_bytes();
+                    hash.part(sample.key.as_bytes()).part(&pair)
+                }
+                ShardItem::Fault(kind, key) => hash
+                    .part(key.as_bytes())
+                    .part(format!("{kind:?}").as_bytes()),
+            };
+        }
+    }
+    Ok(Some(hash.finish()))
 }
 
 /// What an earlier pass found, unless the shard has changed since.
-fn known(folder: &ScoreFolder, shard: usize, bytes: Option<u64>) -> Option<ScoredShard> {
+fn known(folder: &ScoreFolder, shard: usize, state: Option<&str>) -> Option<ScoredShard> {
     if !folder.file(shard).exists() {
         return None;
     }
     match folder.finished(shard) {
-        Ok((scores, about)) if about.bytes == bytes => Some(ScoredShard {
+        Ok((scores, about)) if about.state.as_deref() == state => Some(ScoredShard {
             scores,
             bad: about.bad,
             was_there: true,
@@ -138,7 +167,7 @@ fn score(
     set: ShardSet,
     config: &ScoreConfig,
     folder: &ScoreFolder,
-    (shard, bytes): (usize, Option<u64>),
+    (shard, state): (usize, Option<String>),
 ) -> Result<Option<ScoredShard>, ZeroShotError> {
     let config_of_loader = LoaderConfig {
         batch: config.batch,
@@ -154,7 +183,7 @@ fn score(
     let mut about = About {
         model: folder.index.model.clone(),
         shard: folder.index.shards[shard].clone(),
-        bytes,
+        state,
         ..About::default()
     };
     for batch in loader.iter() {
