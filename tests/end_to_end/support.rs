@@ -191,7 +191,7 @@ pub(crate) fn encoders() -> ClipEncoders {
 pub(crate) fn encoders_of(json: &str) -> ClipEncoders {
     let config = ClipConfig::from_json(json, "test").unwrap();
     let captions = NAMES.map(|name| format!("a {name} square"));
-    let tokenizer = Tokenizer::train(captions.into_iter(), 540).unwrap();
+    let tokenizer = Tokenizer::train(captions.into_iter(), config.text_cfg.vocab_size).unwrap();
     let model = config.init(1, &Device::flex());
     ClipEncoders::new(&config, &model, tokenizer, ImageNorm::default()).unwrap()
 }

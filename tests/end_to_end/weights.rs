@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::support::Folder;
+use crate::support::{Folder, encoders_of, refused};
 
 /// A tiny model in every form, which clip-model's tests compare (`tests/reference/weights.py` there).
 pub(crate) fn fixture(name: &str) -> PathBuf {
@@ -109,6 +109,26 @@ fn a_model_with_a_tokenizer_survives_transformers_layout() {
         read("", &out)
     };
     assert_eq!(features("back"), features("model"));
+}
+
+#[test]
+fn a_vocabulary_as_large_as_clips_own_stays_the_models() {
+    let folder = Folder::new();
+    let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16,
+        "patch_size": 8}, "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}"#;
+    encoders_of(json).save(&folder.path("own")).unwrap();
+    for args in [
+        "weights export own --format hf --out hf",
+        "weights import hf --out back",
+    ] {
+        let ran = folder.clip(&args.split(' ').collect::<Vec<_>>());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    let words = |dir: &str| {
+        let file = std::fs::read(folder.path(dir).join("tokenizer.json")).unwrap();
+        serde_json::from_slice::<Value>(&file).unwrap()["model"].take()
+    };
+    assert!(words("back") == words("own"));
 }
 
 #[test]

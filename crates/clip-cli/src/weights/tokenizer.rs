@@ -11,16 +11,22 @@ use clip_model::{
 };
 use serde_json::{Value, json};
 
-/// CLIP's own if the vocabulary is as large, otherwise the one beside the weights, if there is one.
+/// The one beside the weights, or CLIP's own where there is none and the vocabulary is as large.
 pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
     let text = &checkpoint.config.text_cfg;
+    let may_be_clips = text.vocab_size == CLIP_VOCAB_SIZE && text.hf_tokenizer_name.is_none();
     let beside = checkpoint.path.with_file_name(TOKENIZER_FILE);
-    if text.vocab_size == CLIP_VOCAB_SIZE && text.hf_tokenizer_name.is_none() {
-        return Ok(Some(Tokenizer::clip()));
-    }
     if beside.is_file() {
-        let kwargs = text.tokenizer_kwargs.as_ref();
-        return Ok(Some(Tokenizer::load_with(&beside, kwargs)?));
+        let found = Tokenizer::load_with(&beside, text.tokenizer_kwargs.as_ref())?;
+        let clip = may_be_clips.then(Tokenizer::clip);
+        // Under the names that OpenCLIP gives its start and end, whoever wrote the file.
+        return Ok(Some(match clip {
+            Some(clip) if words(&clip) == words(&found) => clip,
+            _ => found,
+        }));
+    }
+    if may_be_clips {
+        return Ok(Some(Tokenizer::clip()));
     }
     let known = text
         .hf_tokenizer_name
@@ -34,6 +40,17 @@ pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
         beside.display()
     );
     Ok(None)
+}
+
+/// How a tokenizer makes words of ids, whatever it calls start and end of text.
+fn words(tokenizer: &Tokenizer) -> Option<Value> {
+    let mut json: Value = serde_json::from_str(&tokenizer.to_json()).ok()?;
+    let mut model = json.get_mut("model")?.take();
+    if let Some([start, _]) = tokenizer.start_and_end() {
+        let ids = model.get_mut("vocab")?.as_object_mut()?;
+        ids.retain(|_, id| id.as_u64() < Some(start.into()));
+    }
+    Some(model)
 }
 
 /// Whether the files beside two models' weights name other words. Of CLIP's own vocabulary there need be none.
