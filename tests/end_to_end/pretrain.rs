@@ -8,10 +8,12 @@ use crate::runs::{PRESET, folder, metrics, pretrain, weights};
 fn a_run_leaves_a_model_that_every_command_uses() {
     let folder = folder();
     fs::write(folder.path("templates.txt"), "a {} square\n{}\n").unwrap();
+    fs::write(folder.path("twice.txt"), "red\ngreen\nblue\nred\n").unwrap();
     fs::write(
         folder.path("run.toml"),
         "lr = 3e-3\n[eval]\nsteps = 5\n[[data.zeroshot]]\nname = \"squares\"\nshards = \"a.tar\"\n\
-         classes = \"names.txt\"\ntemplates = \"templates.txt\"\n",
+         classes = \"names.txt\"\ntemplates = \"templates.txt\"\n[[data.zeroshot]]\nname = \"twice\"\n\
+         shards = \"a.tar\"\nclasses = \"twice.txt\"\nallow_duplicates = true\ntemplates = \"templates.txt\"\n",
     )
     .unwrap();
     let more = ["--val", "a.tar", "--config", "run.toml", "--json"];
@@ -26,6 +28,7 @@ fn a_run_leaves_a_model_that_every_command_uses() {
     assert!(found["images_per_s"].as_f64().unwrap() > 0.0);
     let top1 = found["zeroshot"]["top1_squares"].clone();
     assert!(top1.is_number(), "{found}");
+    assert!(found["zeroshot"]["top1_twice"].is_number(), "{found}");
 
     // The directory gives what the run found.
     let shards = ["--model", "deep/run/model", "--data", "a.tar", "--json"];

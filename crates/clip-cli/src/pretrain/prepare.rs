@@ -235,6 +235,7 @@ pub(super) fn shapes(config: &mut RunConfig, model: &ClipConfig) -> Result<()> {
         shards,
         classes: tried.classes.clone(),
         templates: tried.templates.clone(),
+        allow_duplicates: false,
     };
     config.data.zeroshot = vec![
         labelled("seen", tried.zeroshot_seen.clone()),

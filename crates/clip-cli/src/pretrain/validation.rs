@@ -12,12 +12,13 @@ use clip_train::{
     progress::EvalOutput,
 };
 use clip_zeroshot::{
-    Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, LabelSource,
-    PROMPT_BATCH, RetrievalReport, ShardFeatures, Templates, ZeroShotError, ZeroShotReport,
-    encode_all, evaluate_zeroshot, resize, retrieve,
+    Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, LabelSource, PROMPT_BATCH,
+    RetrievalReport, ShardFeatures, Templates, ZeroShotError, ZeroShotReport, encode_all,
+    evaluate_zeroshot, resize, retrieve,
 };
 
 use super::{report::Page, val_loss::ValLoss};
+use crate::classes;
 
 /// The keys of what retrieval gives.
 const RETRIEVAL_KEYS: [&str; 8] = [
@@ -133,7 +134,7 @@ impl Validation {
             Ok(Labelled {
                 name: set.name.clone(),
                 loader: loader(&named, &set.shards, EvalNeeds::Classes)?,
-                classes: ClassNames::from_file(&set.classes, Duplicates::Refuse)?,
+                classes: classes::read_names(&set.classes, set.allow_duplicates)?,
                 templates: Templates::from_file(&set.templates)?,
             })
         });

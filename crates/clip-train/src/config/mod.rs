@@ -156,6 +156,8 @@ pub struct LabelledSet {
     pub shards: String,
     /// A file with the name of each class.
     pub classes: std::path::PathBuf,
+    /// Whether two classes may have one name, as in ImageNet's published lists. No.
+    pub allow_duplicates: bool,
     /// A file with prompt templates.
     pub templates: std::path::PathBuf,
 }

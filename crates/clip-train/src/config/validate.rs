@@ -275,6 +275,7 @@ mod tests {
             shards: "a.tar".to_owned(),
             classes: "names.txt".into(),
             templates: templates.into(),
+            allow_duplicates: false,
         };
         let refused = |sets: Vec<LabelledSet>| {
             let mut config = RunConfig::default();

@@ -83,8 +83,8 @@ impl ClassNames {
                 origin: origin.to_owned(),
                 line: entry.line,
                 reason: format!(
-                    "class `{}` is on line {before} already: give each class its own name (`clip eval zeroshot` can do \
-                     without: --allow-duplicates)",
+                    "class `{}` is on line {before} already: give each class its own name (two may share one by \
+                     `--allow-duplicates` of `clip eval zeroshot`, or `allow_duplicates = true` in a TOML file's set)",
                     entry.text
                 ),
             });
