@@ -178,7 +178,7 @@ fn a_probe_learns_what_its_features_hold() {
         "--classes",
         "names.txt",
         "--shots",
-        "1,4",
+        "4,1",
         "--draws",
         "2",
         "--feature-cache",
@@ -197,6 +197,11 @@ fn a_probe_learns_what_its_features_hold() {
         2
     );
     assert_eq!(found["zero_shot"]["samples"], 30);
+    // One example does better than a random model's texts, so it is more than is needed.
+    assert_eq!(found["break_even_shots"], 1.0, "{found}");
+    let table = folder.clip(&[&args[..args.len() - 1], &more].concat());
+    let bound = "zero-shot is matched by at most 1.0 examples a class";
+    assert!(table.out.contains(bound), "{table:?}");
     assert!(!full.err.contains("--shots"), "{full:?}");
     let beyond = folder.clip(&[&args[..], &["--val", "a.tar", "--shots", "40"]].concat());
     let few =

@@ -343,9 +343,14 @@ fn print(found: &Found, classes: usize) -> Result<()> {
         ))?;
     }
     match (found.break_even_shots, &found.zero_shot) {
-        (Some(shots), _) => output::line(&format!(
-            "zero-shot is matched by {shots:.1} examples a class"
-        )),
+        (Some(shots), Some(zero_shot)) => {
+            let first = found.few_shot.first();
+            let is_bound = first.is_some_and(|first| first.accuracy >= zero_shot.top1);
+            let at_most = if is_bound { "at most " } else { "" };
+            output::line(&format!(
+                "zero-shot is matched by {at_most}{shots:.1} examples a class"
+            ))
+        }
         (None, Some(_)) if !found.few_shot.is_empty() => {
             output::line("zero-shot is better than every few-shot probe tried")
         }

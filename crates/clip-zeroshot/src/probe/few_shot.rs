@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,7 +21,7 @@ pub struct FewShotPoint {
 /// How few examples do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FewShot {
-    /// Examples a class, each a point of the curve.
+    /// Examples a class, each a point of the curve; their order doesn't matter.
     pub shots: Vec<usize>,
     /// Draws of examples for each point; a single one is luck.
     pub draws: usize,
@@ -40,7 +42,7 @@ impl Default for FewShot {
 
 impl FewShot {
     /// Fits a probe to each draw from the samples at `pool`, its strength found on `validation`, and scores it on
-    /// `test`.
+    /// `test`. The points come in the order of their examples, each once.
     ///
     /// The probes are not fitted again to the validation split, whose examples would no longer be few. A draw's
     /// examples are among those of the larger draws.
@@ -60,7 +62,8 @@ impl FewShot {
     ) -> Result<Vec<FewShotPoint>, ZeroShotError> {
         let pool_labels: Vec<u32> = pool.iter().map(|&at| labels[at]).collect();
         let mut points: Vec<FewShotPoint> = Vec::new();
-        for &shots in &self.shots {
+        let all_shots: BTreeSet<usize> = self.shots.iter().copied().collect();
+        for shots in all_shots {
             let mut accuracies = Vec::new();
             for draw in 0..self.draws {
                 let order = shuffled_by_class(&pool_labels, self.seed.wrapping_add(draw as u64));
@@ -87,8 +90,9 @@ impl FewShot {
     }
 }
 
-/// How many examples a class a probe needs to be as good as `zero_shot`, log-linearly between the points of a curve;
-/// nothing when all its points are below. Where the first point is above already, its examples are an upper bound.
+/// How many examples a class a probe needs to be as good as `zero_shot`, log-linearly between the points of a
+/// [curve](FewShot::curve); nothing when all its points are below. Where the first point is above already, its examples
+/// are an upper bound.
 ///
 /// # References
 /// Radford et al. 2021, figure 7.
@@ -215,13 +219,15 @@ mod tests {
         };
         let (validation, test) = (part(60..80), part(80..120));
         let few = FewShot {
-            shots: vec![1, 30],
+            shots: vec![30, 1, 30],
             draws: 4,
             seed: 0,
         };
         let pool: Vec<usize> = (0..60).collect();
         let fit = || few.curve(&features, &labels, &pool, &validation, &test);
         let curve = fit().unwrap();
+        let shots: Vec<usize> = curve.iter().map(|point| point.shots).collect();
+        assert_eq!(shots, [1, 30], "in their order, each once");
         assert_eq!(curve[0].accuracies.len(), 4);
         assert!(curve[1].accuracy > curve[0].accuracy, "{curve:?}");
         assert_eq!(fit().unwrap(), curve, "draws are the seed's");
