@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::scanner::{Scanner, is_list, is_name};
 use crate::ZeroShotError;
 
 /// One class name or template, and where it stands.
@@ -10,13 +11,6 @@ pub(super) struct Entry {
     /// From 1.
     pub(super) line: usize,
     pub(super) text: String,
-}
-
-/// A bracketed list of strings, and the name that it is assigned to.
-#[derive(Debug)]
-struct List {
-    name: String,
-    entries: Vec<Entry>,
 }
 
 /// The entries of a file: one a line, the strings of a Python or JSON list, or those of a JSON object by their indices.
@@ -77,14 +71,32 @@ fn lines(text: &str, origin: &str) -> Result<Vec<Entry>, ZeroShotError> {
             text: text.trim().to_owned(),
         })
         .collect();
-    match entries.iter().find(|entry| entry.text.is_empty()) {
-        Some(empty) => Err(ZeroShotError::BadLine {
+    let wrong = entries.iter().find_map(|entry| {
+        let reason = if entry.text.is_empty() {
+            "the line is empty: remove it"
+        } else if opens_list(&entry.text) {
+            "a list begins here, after lines that are no part of one: give the list alone, or one entry a line"
+        } else {
+            return None;
+        };
+        Some((entry.line, reason.to_owned()))
+    });
+    match wrong {
+        Some((line, reason)) => Err(ZeroShotError::BadLine {
             origin: origin.to_owned(),
-            line: empty.line,
-            reason: "the line is empty: remove it".to_owned(),
+            line,
+            reason,
         }),
         None => Ok(entries),
     }
+}
+
+/// Whether a line reads `NAME = [` or `NAME = (`, with a type after the name or without.
+fn opens_list(line: &str) -> bool {
+    line.split_once('=').is_some_and(|(name, value)| {
+        let name = name.split(':').next().unwrap_or_default();
+        is_name(name.trim()) && value.trim_start().starts_with(['[', '('])
+    })
 }
 
 /// What text begins as that is neither lines nor a list of strings. A template may begin with `{}`, and a name with a bracket.
@@ -126,165 +138,6 @@ fn by_index(text: &str) -> Result<Vec<Entry>, String> {
     match names.keys().enumerate().find(|(at, index)| at != *index) {
         Some((missing, _)) => Err(format!("index {missing} is missing")),
         None => Ok(names.into_values().collect()),
-    }
-}
-
-/// Whether text begins as `[`, `(` or `NAME = [`, with a string or a lambda inside.
-fn is_list(text: &str) -> bool {
-    let mut scanner = Scanner::new(text);
-    scanner.skip_blank();
-    let rest: String = scanner.chars[scanner.at..].iter().collect();
-    let Some(open) = rest.find(['[', '(']) else {
-        return false;
-    };
-    let name = rest[..open].trim();
-    let assigned = name.is_empty()
-        || name.strip_suffix('=').is_some_and(|name| {
-            let name = name.trim();
-            !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')
-        });
-    let mut inside = Scanner::new(&rest[open + 1..]);
-    inside.skip_blank();
-    let inside: String = inside.chars[inside.at..].iter().take(8).collect();
-    let first = inside.trim_start_matches(['f', 'r', 'u']);
-    assigned && (first.starts_with(['"', '\'']) || inside.starts_with("lambda"))
-}
-
-/// Reads just enough of Python's and JSON's syntax to find the strings of top-level lists.
-struct Scanner {
-    chars: Vec<char>,
-    at: usize,
-    line: usize,
-}
-
-impl Scanner {
-    fn new(text: &str) -> Self {
-        Self {
-            chars: text.chars().collect(),
-            at: 0,
-            line: 1,
-        }
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let next = self.chars.get(self.at).copied()?;
-        self.at += 1;
-        self.line += usize::from(next == '\n');
-        Some(next)
-    }
-
-    fn skip_line(&mut self) {
-        while self.next().is_some_and(|c| c != '\n') {}
-    }
-
-    /// Skips white space and comments.
-    fn skip_blank(&mut self) {
-        while let Some(&next) = self.chars.get(self.at) {
-            match next {
-                '#' => self.skip_line(),
-                c if c.is_whitespace() => {
-                    self.next();
-                }
-                _ => return,
-            }
-        }
-    }
-
-    fn lists(mut self) -> Result<Vec<List>, (usize, String)> {
-        let mut lists = Vec::new();
-        let mut name = String::new();
-        loop {
-            self.skip_blank();
-            match self.next() {
-                None => return Ok(lists),
-                Some(open @ ('[' | '(')) => {
-                    let entries = self.list(if open == '[' { ']' } else { ')' })?;
-                    let name = std::mem::take(&mut name);
-                    let name = name.trim_end_matches('=').trim().to_owned();
-                    lists.push(List { name, entries });
-                }
-                Some(other) => name.push(other),
-            }
-        }
-    }
-
-    /// The strings up to a closing bracket. What is outside them, as `lambda c: f`, says nothing new.
-    fn list(&mut self, close: char) -> Result<Vec<Entry>, (usize, String)> {
-        let opened = self.line;
-        let mut entries: Vec<Entry> = Vec::new();
-        // Strings with no comma between them are one, in Python.
-        let mut separated = true;
-        loop {
-            self.skip_blank();
-            let line = self.line;
-            match self.next() {
-                None => return Err((opened, format!("the list is not closed by `{close}`"))),
-                Some(',') => separated = true,
-                Some(quote @ ('"' | '\'')) => {
-                    let text = self.string(quote)?;
-                    match entries.last_mut() {
-                        Some(last) if !separated => last.text.push_str(&text),
-                        _ => entries.push(Entry { line, text }),
-                    }
-                    separated = false;
-                }
-                Some(c) if c == close => break,
-                Some('[' | '{' | '(') => {
-                    return Err((
-                        line,
-                        "a list inside the list: only strings can be used".into(),
-                    ));
-                }
-                Some(_) => {}
-            }
-        }
-        for entry in &mut entries {
-            entry.text = entry.text.trim().to_owned();
-            if entry.text.is_empty() {
-                return Err((entry.line, "the string is empty: remove it".to_owned()));
-            }
-        }
-        Ok(entries)
-    }
-
-    fn string(&mut self, quote: char) -> Result<String, (usize, String)> {
-        let opened = self.line;
-        let unclosed = || (opened, "the string is not closed on its line".to_owned());
-        let mut text = String::new();
-        loop {
-            match self.next().ok_or_else(unclosed)? {
-                '\n' => return Err(unclosed()),
-                '\\' => self.escape(&mut text).ok_or_else(unclosed)?,
-                c if c == quote => return Ok(text),
-                c => text.push(c),
-            }
-        }
-    }
-
-    fn escape(&mut self, text: &mut String) -> Option<()> {
-        let escaped = self.next()?;
-        let digits = match escaped {
-            'x' => 2,
-            'u' => 4,
-            'U' => 8,
-            _ => {
-                match escaped {
-                    'n' => text.push('\n'),
-                    't' => text.push('\t'),
-                    '\'' | '"' | '\\' | '/' => text.push(escaped),
-                    // As Python: an unknown escape stands for itself.
-                    _ => text.extend(['\\', escaped]),
-                }
-                return Some(());
-            }
-        };
-        let mut code = 0u32;
-        for _ in 0..digits {
-            code = code.wrapping_mul(16) | self.next()?.to_digit(16)?;
-        }
-        // Half of a surrogate pair is no character; the published names have none.
-        text.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
-        Some(())
     }
 }
 
@@ -348,6 +201,38 @@ mod tests {
             ]
         );
         assert_eq!(texts("[\"a {}\", \"b {}\"]", "template"), ["a {}", "b {}"]);
+    }
+
+    #[test]
+    fn what_comes_before_a_python_list_is_no_entry() {
+        let list = "classes = [\n    'tench',\n    'goldfish',\n]\n";
+        for before in [
+            "import os\n",
+            "from __future__ import annotations\n\nimport os, sys\n",
+            "from a import (\n    b,\n    c,\n)\n",
+            "\"\"\"The names (in order),\nfrom [the paper].\"\"\"\n# A comment.\nimport os\n",
+            "'''It's short.'''\n",
+        ] {
+            let line = before.lines().count() + 2;
+            let expected = [
+                (line, "tench".to_owned()),
+                (line + 1, "goldfish".to_owned()),
+            ];
+            assert_eq!(read(&format!("{before}{list}"), "class").unwrap(), expected);
+        }
+        for (text, place) in [
+            (format!("N = 2\n{list}"), "line 2: a list begins here"),
+            (
+                "if True:\n    names: list[str] = (\n'cat')".to_owned(),
+                "line 2",
+            ),
+        ] {
+            let error = read(&text, "class").unwrap_err();
+            assert!(error.contains(place), "{error}");
+        }
+        // Without a list, they are names as others.
+        let names = ["import taxes", "from A to B", "a = b", "x (y)"];
+        assert_eq!(texts(&names.join("\n"), "class"), names);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod class_names;
 mod entries;
 mod product;
+mod scanner;
 mod templates;
 
 pub use self::{
