@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, Bytes, to_bytes},
+    body::Body,
     extract::{Path, Query, Request, State as Shared},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
@@ -120,7 +120,7 @@ impl Server {
     }
 
     /// The body of a request, for as long as the place that it takes is held.
-    async fn upload(&self, request: Request) -> Result<(Bytes, OwnedSemaphorePermit), Response> {
+    async fn upload(&self, request: Request) -> Result<(Vec<u8>, OwnedSemaphorePermit), Response> {
         let length = request.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let body = request.into_body();
@@ -140,9 +140,9 @@ impl Server {
             let reason = "too many requests at once: try again";
             return Err(refuse(body, StatusCode::SERVICE_UNAVAILABLE, reason));
         };
-        match timeout(TIMEOUT, to_bytes(body, self.limit)).await {
-            Ok(Ok(bytes)) => Ok((bytes, place)),
-            _ => Err(refused(StatusCode::BAD_REQUEST, "the upload breaks off")),
+        match received(body, self.limit, TIMEOUT).await {
+            Some(bytes) => Ok((bytes, place)),
+            None => Err(refused(StatusCode::BAD_REQUEST, "the upload breaks off")),
         }
     }
 }
@@ -297,6 +297,21 @@ fn json(value: &Value) -> Response {
     of_kind("application/json", value.to_string())
 }
 
+/// A body of at most `limit` bytes, however long it takes; `None` if it breaks off, or nothing of it comes for `patience`.
+async fn received(body: Body, limit: usize, patience: Duration) -> Option<Vec<u8>> {
+    let mut parts = body.into_data_stream();
+    let mut bytes = Vec::new();
+    loop {
+        match timeout(patience, parts.next()).await {
+            Ok(Some(Ok(part))) if bytes.len() + part.len() <= limit => {
+                bytes.extend_from_slice(&part)
+            }
+            Ok(None) => return Some(bytes),
+            _ => return None,
+        }
+    }
+}
+
 async fn drain(body: Body) {
     let mut body = body.into_data_stream();
     let mut taken = 0;
@@ -310,7 +325,9 @@ async fn drain(body: Body) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{convert::Infallible, io::Write};
+
+    use futures_util::stream;
 
     use super::*;
 
@@ -333,6 +350,31 @@ mod tests {
             let answered = answer(stream, service, Duration::from_millis(200));
             assert!(timeout(TIMEOUT, answered).await.is_ok());
             drop(client);
+        });
+    }
+
+    #[test]
+    fn an_upload_may_take_its_time_but_not_stop() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        // Parts that come every 0.4 s: longer in all than the server waits for one.
+        let patience = Duration::from_secs(3);
+        let slow = || {
+            let parts = stream::unfold(0, |part| async move {
+                sleep(Duration::from_millis(400)).await;
+                (part < 8).then(|| (Ok::<_, Infallible>(vec![0; 10]), part + 1))
+            });
+            Body::from_stream(parts)
+        };
+        runtime.block_on(async {
+            let whole = received(slow(), 80, patience).await;
+            assert_eq!(whole.map(|bytes| bytes.len()), Some(80));
+            let stopped = Body::from_stream(stream::pending::<Result<Vec<u8>, Infallible>>());
+            assert_eq!(received(stopped, 80, Duration::from_millis(1)).await, None);
+            let large = Body::from(vec![0; 81]);
+            assert_eq!(received(large, 80, patience).await, None);
         });
     }
 
