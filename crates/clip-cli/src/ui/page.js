@@ -16,12 +16,15 @@ async function ask(address, body) {
 const dropped = [];
 
 async function classify(entry) {
+  // Labels may change while a picture is being classified, so only the last request's answer is shown.
+  const turn = entry.turn = (entry.turn ?? 0) + 1;
   const labels = at("labels").value;
   entry.list.replaceChildren();
   entry.note.className = "";
   entry.note.textContent = "…";
   try {
     const found = await ask("/api/classify?labels=" + encodeURIComponent(labels), entry.file);
+    if (turn !== entry.turn) return;
     entry.note.textContent = entry.file.name;
     for (const { label, probability } of found.slice(0, 5)) {
       const row = make("li");
@@ -31,6 +34,7 @@ async function classify(entry) {
       entry.list.append(row);
     }
   } catch (error) {
+    if (turn !== entry.turn) return;
     entry.note.className = "error";
     entry.note.textContent = entry.file.name + ": " + error.message;
   }
@@ -50,10 +54,15 @@ async function drop(files) {
   }
 }
 
+// Searches so far: answers may come in another order than their questions.
+let searches = 0;
+
 async function search(answer) {
+  const turn = searches += 1;
   at("search-error").textContent = "";
   try {
     const found = await answer;
+    if (turn !== searches) return;
     at("found").replaceChildren(...found.map(({ id, path, cosine }) => {
       const [item, image] = [make("li"), make("img")];
       image.alt = path;
@@ -64,6 +73,7 @@ async function search(answer) {
       return item;
     }));
   } catch (error) {
+    if (turn !== searches) return;
     at("search-error").textContent = error.message;
   }
 }
