@@ -94,6 +94,9 @@ at("query-file").addEventListener("change", (event) => {
   if (file) search(ask("/api/search", file));
   event.target.value = "";
 });
+const isHere = /^(localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname);
+const secured = location.protocol === "https:" ? "." : ", unencrypted.";
+at("where").textContent = isHere ? "Pictures stay on this machine." : "Pictures are sent to " + location.host + secured;
 ask("/api/about").then(({ model, folder, images }) => {
   at("about").textContent = model;
   at("search").hidden = folder === null;
