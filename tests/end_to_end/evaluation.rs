@@ -281,7 +281,7 @@ fn templates_groups_and_corruptions_are_measured_when_asked_for() {
         "--ablation",
         "--groups",
         "--corruptions",
-        "contrast,jpeg",
+        "contrast,jpeg,contrast",
         "--html",
         "page.html",
     ];
@@ -307,6 +307,7 @@ fn templates_groups_and_corruptions_are_measured_when_asked_for() {
         .sum();
     assert_eq!(counted, 6);
     let corruptions = found["robustness"]["corruptions"].as_array().unwrap();
+    assert_eq!(corruptions.len(), 2);
     assert_eq!(corruptions[1]["corruption"], "jpeg");
     assert_eq!(corruptions[1]["top1"].as_array().unwrap().len(), 5);
     let table = folder.clip(&args);

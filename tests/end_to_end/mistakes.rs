@@ -43,6 +43,49 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
+fn a_flag_with_a_value_that_it_cannot_have_is_wrong_usage_and_named() {
+    let folder = Folder::new();
+    let zeroshot = "eval zeroshot --model gone --data a.tar --classes names.txt";
+    let probe = "eval probe --model gone --train a.tar --test a.tar";
+    let classify = "classify 0.png --model gone";
+    for (args, more, words) in [
+        ("bench nosuch", &[][..], "there is no benchmark `nosuch`"),
+        (zeroshot, &["--corruptions", "fog"], "no corruption `fog`"),
+        (zeroshot, &["--corruptions", "all,fog"], "`fog`"),
+        (
+            zeroshot,
+            &["--context", ""],
+            "--context: the context is empty",
+        ),
+        (zeroshot, &["--template", "a photo"], "--template, line 1"),
+        (probe, &["--val", "2"], "--val 2"),
+        (classify, &["--labels", "a,a"], "--labels: `a` comes twice"),
+        (classify, &["--labels", "a,,b"], "--labels: name 2 is empty"),
+        (
+            "eval zeroshot --model gone --sets sets.toml",
+            &["--allow-duplicates"],
+            "--allow-duplicates",
+        ),
+    ] {
+        let args: Vec<&str> = args.split(' ').chain(more.iter().copied()).collect();
+        let ran = folder.clip(&args);
+        assert_eq!(
+            (ran.code, ran.out.as_str()),
+            (Some(2), ""),
+            "{args:?}: {ran:?}"
+        );
+        assert!(ran.err.contains(words), "{args:?}: {ran:?}");
+    }
+    // All among others are all.
+    let args = [
+        &zeroshot.split(' ').collect::<Vec<_>>()[..],
+        &["--corruptions", "all,jpeg"],
+    ]
+    .concat();
+    refused(&folder, &[(&args, &["no model `gone`"])]);
+}
+
+#[test]
 fn numbers_out_of_range_are_wrong_usage_and_named() {
     let folder = Folder::new();
     let pack = "data pack a.tar --out out";
@@ -204,10 +247,6 @@ fn names_and_templates_that_do_not_fit_are_named() {
             (&by_name, &["sample `2` has the caption `blue`"]),
             (&eval("twice.txt"), &["twice.txt, line 3"]),
             (&template, &["bad.txt, line 1", "{}"]),
-            (
-                &["classify", "0.png", "--model", "model", "--labels", "a,,b"],
-                &["--labels: name 2 is empty"],
-            ),
         ],
     );
     let allowed = [&eval("twice.txt")[..], &["--allow-duplicates"]].concat();

@@ -7,6 +7,8 @@ use clip_zeroshot::{
     ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, HeadKey, Sha256Hex, Templates,
 };
 
+use crate::usage::WrongUsage;
+
 /// The sentences around the class names.
 #[derive(clap::Args)]
 pub(crate) struct TemplateArgs {
@@ -24,7 +26,8 @@ impl TemplateArgs {
         Ok(match &self.templates {
             Some(path) => Templates::from_file(path)?,
             None if self.template.is_empty() => Templates::default(),
-            None => Templates::from_list(&self.template, "--template")?,
+            None => Templates::from_list(&self.template, "--template")
+                .map_err(|error| WrongUsage(error.to_string()))?,
         })
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     model::EncoderArgs,
     numbers, output,
     pictures::{self, Pictures},
+    usage::WrongUsage,
 };
 
 #[derive(clap::Args)]
@@ -42,7 +43,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let templates = args.templates.read()?;
     let names = match &args.classes {
         Some(path) => classes::read_names(path, false)?,
-        None => ClassNames::from_list(&args.labels, "--labels")?,
+        None => ClassNames::from_list(&args.labels, "--labels")
+            .map_err(|error| WrongUsage(error.to_string()))?,
     };
     let images = pictures::find(&args.images)?;
     let encoders = args.model.load(device)?;

@@ -32,6 +32,7 @@ use self::{
 use crate::{
     device::{Backend, DeviceName},
     output,
+    usage::WrongUsage,
 };
 
 /// OpenCLIP's side, which comes with the program.
@@ -131,7 +132,8 @@ fn choose(names: &[String], precision: Precision) -> Result<Vec<Benchmark>> {
     }
     let known = |name: &str| all.iter().any(|benchmark| benchmark.name == name);
     if let Some(name) = names.iter().find(|name| !known(name)) {
-        bail!("there is no benchmark `{name}`: `clip bench --list` lists them");
+        let reason = format!("there is no benchmark `{name}`: `clip bench --list` lists them");
+        return Err(WrongUsage(reason).into());
     }
     let named = |benchmark: &Benchmark| names.iter().any(|name| name == benchmark.name);
     let limits: Vec<_> = all

@@ -21,6 +21,7 @@ use crate::{
     device::DeviceName,
     model::{EncoderArgs, LabelsFrom, ReadingArgs},
     output::{self, percent},
+    usage::WrongUsage,
 };
 
 /// Of each class, of the training shards, where `--val` is not given. A fifth, as for the paper's sets that have no
@@ -103,11 +104,12 @@ impl Validation {
         let Ok(share) = text.parse::<f64>() else {
             return Ok(Self::Shards(ShardSet::parse(text)?));
         };
-        ensure!(
-            share > 0.0 && share < 1.0,
-            "--val {text}: give shards, or a share between 0 and 1"
-        );
-        Ok(Self::Share(share))
+        if share > 0.0 && share < 1.0 {
+            Ok(Self::Share(share))
+        } else {
+            let reason = format!("--val {text}: give shards, or a share between 0 and 1");
+            Err(WrongUsage(reason).into())
+        }
     }
 }
 

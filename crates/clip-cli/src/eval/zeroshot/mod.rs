@@ -5,7 +5,7 @@ mod pictures;
 mod print;
 mod sets;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clip_zeroshot::{Corruption, CorruptionKind, ReferenceLine, SEVERITIES};
@@ -20,6 +20,7 @@ use crate::{
     device::DeviceName,
     model::{EncoderArgs, LabelsFrom, ReadingArgs},
     output,
+    usage::WrongUsage,
 };
 
 #[derive(clap::Args)]
@@ -32,7 +33,9 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["data", "classes", "labels_from", "templates", "template", "context"]
+        conflicts_with_all = [
+            "data", "classes", "allow_duplicates", "labels_from", "templates", "template", "context",
+        ]
     )]
     sets: Option<PathBuf>,
     /// Score each template alone too, against the ensemble of all.
@@ -106,17 +109,9 @@ struct Extras {
 
 impl Extras {
     fn new(args: &Args) -> Result<Self> {
-        let named = args.corruptions.iter().map(String::as_str);
-        let corruptions = match args.corruptions.as_slice() {
-            [all] if all == "all" => CorruptionKind::ALL.to_vec(),
-            _ => named
-                .map(|name| name.parse().map_err(anyhow::Error::msg))
-                .collect::<Result<_>>()
-                .context("--corruptions")?,
-        };
         Ok(Self {
             ablation: args.ablation,
-            corruptions,
+            corruptions: corruptions(&args.corruptions)?,
             reference: args
                 .reference
                 .as_deref()
@@ -125,6 +120,23 @@ impl Extras {
             pictured: args.html.is_some() || args.svg.is_some(),
         })
     }
+}
+
+/// The kinds that `--corruptions` names, each once.
+fn corruptions(names: &[String]) -> Result<Vec<CorruptionKind>, WrongUsage> {
+    let mut kinds = Vec::new();
+    for name in names {
+        if name == "all" {
+            kinds.extend(CorruptionKind::ALL);
+        } else {
+            let kind = name.parse::<CorruptionKind>();
+            kinds
+                .push(kind.map_err(|error| WrongUsage(format!("--corruptions: {error}, or all")))?);
+        }
+    }
+    let mut seen = BTreeSet::new();
+    kinds.retain(|kind| seen.insert(*kind));
+    Ok(kinds)
 }
 
 /// Each severity of a kind of corruption.

@@ -8,7 +8,7 @@ use clip_zeroshot::{ClassNames, GroupVotes, Templates};
 use serde::Deserialize;
 
 use super::SetArgs;
-use crate::{classes, model::LabelsFrom};
+use crate::{classes, model::LabelsFrom, usage::WrongUsage};
 
 /// A set of labelled images, with its classifier's names and templates.
 pub(super) struct Set {
@@ -32,7 +32,8 @@ impl Set {
         Ok(Self {
             name: data.to_owned(),
             names: names.transpose()?,
-            templates: in_context(args.templates.read()?, args.context.as_deref())?,
+            templates: in_context(args.templates.read()?, args.context.as_deref())
+                .map_err(|error| WrongUsage(format!("--context: {error}")))?,
             shards: ShardSet::parse(data)?,
             labels_from: args.labels_from.unwrap_or_default(),
             shift_of: None,
