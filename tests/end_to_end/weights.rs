@@ -348,6 +348,18 @@ fn what_was_written_is_told_as_json() {
 }
 
 #[test]
+fn a_model_that_nobody_could_hold_is_not_made_to_be_listed() {
+    let folder = Folder::new();
+    folder.write(
+        "vast.json",
+        br#"{"embed_dim": 65536, "vision_cfg": {"image_size": 224, "layers": 1024, "width": 65536, "patch_size": 14},
+            "text_cfg": {"width": 65536, "heads": 1024, "layers": 1024}}"#,
+    );
+    let words = ["vast.json describes a model of", "reduce its widths"];
+    refused(&folder, &[(&["weights", "inspect", "vast.json"], &words)]);
+}
+
+#[test]
 fn buffers_are_not_counted_as_parameters() {
     let folder = Folder::new();
     let found = folder

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clip_model::{
     ClipConfig,
     weights::{WeightsFile, is_buffer, parameter_shapes},
@@ -10,6 +10,10 @@ use clip_model::{
 use serde::Serialize;
 
 use crate::{device, output};
+
+/// Parameters of a model whose shapes are listed, which takes memory for all of them. The largest that was published has 18
+/// billion (EVA-CLIP-18B).
+const MOST_PARAMETERS: usize = 100_000_000_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -88,6 +92,12 @@ fn inspect(what: &str) -> Result<Inspected> {
         )));
     }
     let config = ClipConfig::load(what)?;
+    let parameters = config.num_params();
+    ensure!(
+        parameters <= MOST_PARAMETERS,
+        "{what} describes a model of {parameters} parameters, and at most {MOST_PARAMETERS} are listed: reduce its widths or \
+         its layers"
+    );
     // Tensors have no place but a device, and any serves.
     let model = config.init_blank(&device::open(None)?.device);
     let tensors = parameter_shapes(&model).into_iter();
