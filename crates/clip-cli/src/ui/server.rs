@@ -304,7 +304,7 @@ async fn received(body: Body, limit: usize, patience: Duration) -> Option<Vec<u8
     loop {
         match timeout(patience, parts.next()).await {
             Ok(Some(Ok(part))) if bytes.len() + part.len() <= limit => {
-                bytes.extend_from_slice(&part)
+                bytes.extend_from_slice(&part);
             }
             Ok(None) => return Some(bytes),
             _ => return None,

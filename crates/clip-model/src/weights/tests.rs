@@ -461,7 +461,7 @@ fn tensors_that_are_not_there_are_refused() {
     // Ten tensors of the same 16,384 numbers.
     let shared = (b'a'..=b'j').map(|name| tensor_item(name, b"0", b"M\0\x40", b"M\0\x40\x85"));
     let shared = dictionary(&shared.collect::<Vec<_>>());
-    let error = refusal(&archive_of(&shared, &[0; 4 << 14]));
+    let error = refusal(&archive_of(&shared, &vec![0; 4 << 14]));
     assert!(error.contains("many times as large as the file"), "{error}");
     assert!(refusal(b"PK\x03\x04 and no more").contains("zip archive"));
     assert!(refusal(b"just text").contains("holds no weights"));

@@ -75,6 +75,8 @@ mod tests {
 
     use super::*;
 
+    const IMAGES: usize = 4000;
+
     fn depth(name: &str, rate: f64, seed: u64) -> Option<StochasticDepth> {
         let json = format!(
             r#"{{"embed_dim": 8, "vision_cfg": {{"image_size": 224, "timm_model_name": "{name}", "timm_pool": "",
@@ -87,7 +89,6 @@ mod tests {
     #[test]
     fn paths_are_kept_as_often_as_they_should_and_weigh_as_much() {
         assert!(depth("convnext_tiny", 0.0, 0).is_none());
-        const IMAGES: usize = 4000;
         // 18 blocks of one path, and 14 of two.
         for (name, paths, of_a_block) in [("convnext_tiny", 18, 1), ("vitamin_small_224", 28, 2)] {
             let drawn = depth(name, 0.4, 0).unwrap().draw(Cursor::default(), IMAGES);
