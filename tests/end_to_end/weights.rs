@@ -115,7 +115,8 @@ fn a_model_with_a_tokenizer_survives_transformers_layout() {
 fn a_vocabulary_as_large_as_clips_own_stays_the_models() {
     let folder = Folder::new();
     let json = r#"{"embed_dim": 16, "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16,
-        "patch_size": 8}, "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}"#;
+        "patch_size": 8}, "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2,
+        "layers": 1}}"#;
     encoders_of(json).save(&folder.path("own")).unwrap();
     for args in [
         "weights export own --format hf --out hf",

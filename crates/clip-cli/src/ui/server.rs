@@ -297,7 +297,8 @@ fn json(value: &Value) -> Response {
     of_kind("application/json", value.to_string())
 }
 
-/// A body of at most `limit` bytes, however long it takes; `None` if it breaks off, or nothing of it comes for `patience`.
+/// A body of at most `limit` bytes, however long it takes; `None` if it breaks off, or nothing of it comes for
+/// `patience`.
 async fn received(body: Body, limit: usize, patience: Duration) -> Option<Vec<u8>> {
     let mut parts = body.into_data_stream();
     let mut bytes = Vec::new();

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::{device, output};
 
-/// Parameters of a model whose shapes are listed, which takes memory for all of them. The largest that was published has 18
-/// billion (EVA-CLIP-18B).
+/// Parameters of a model whose shapes are listed, which takes memory for all of them. The largest that was published
+/// has 18 billion (EVA-CLIP-18B).
 const MOST_PARAMETERS: usize = 100_000_000_000;
 
 #[derive(clap::Args)]
@@ -95,8 +95,8 @@ fn inspect(what: &str) -> Result<Inspected> {
     let parameters = config.num_params();
     ensure!(
         parameters <= MOST_PARAMETERS,
-        "{what} describes a model of {parameters} parameters, and at most {MOST_PARAMETERS} are listed: reduce its widths or \
-         its layers"
+        "{what} describes a model of {parameters} parameters, and at most {MOST_PARAMETERS} are listed: reduce its \
+         widths or its layers"
     );
     // Tensors have no place but a device, and any serves.
     let model = config.init_blank(&device::open(None)?.device);

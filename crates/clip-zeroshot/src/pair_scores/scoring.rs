@@ -44,9 +44,9 @@ pub struct ScoredShard {
     pub was_there: bool,
 }
 
-/// Scores each pair of the shards, into a folder; shards that it has are not scored again, unless they have changed since: a tar
-/// by its length or its time, a table or a folder by its samples, which are read for that. What is on a server is taken to be as
-/// it was. `told` gets each shard's number, how many there are, and its scores.
+/// Scores each pair of the shards, into a folder; shards that it has are not scored again, unless they have changed
+/// since: a tar by its length or its time, a table or a folder by its samples, which are read for that. What is on a
+/// server is taken to be as it was. `told` gets each shard's number, how many there are, and its scores.
 ///
 /// # Errors
 /// [`ZeroShotError::OtherScores`] and [`ZeroShotError::NoScoreFolder`] if the folder's are by another model or of other shards,
@@ -102,8 +102,8 @@ fn groups(shards: &ShardSet) -> Vec<Range<usize>> {
     groups
 }
 
-/// What a shard is known by: a tar by its length and the time of its change, a table or folder by its samples. `None` of what is
-/// on a server, from which nothing should come twice.
+/// What a shard is known by: a tar by its length and the time of its change, a table or folder by its samples. `None` of
+/// what is on a server, from which nothing should come twice.
 fn state(set: &ShardSet) -> Result<Option<String>, ZeroShotError> {
     if (0..set.len()).any(|shard| set.name(shard).contains("://")) {
         return Ok(None);

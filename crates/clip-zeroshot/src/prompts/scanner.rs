@@ -12,8 +12,8 @@ pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
-/// Whether text begins as `[`, `(` or `NAME = [`, with a string or a lambda inside; in Python, imports and what the file says
-/// of itself may come first.
+/// Whether text begins as `[`, `(` or `NAME = [`, with a string or a lambda inside; in Python, imports and what the file
+/// says of itself may come first.
 pub(super) fn is_list(text: &str) -> bool {
     let mut scanner = Scanner::new(text);
     scanner.skip_preamble();
