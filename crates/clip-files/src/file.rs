@@ -30,7 +30,7 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
     // Removed if anything fails.
     let unfinished = Unfinished::new(partial.clone());
     write(&partial)?;
-    sync(&partial)?;
+    sync_file(&partial)?;
     unfinished.finish(|| fs::rename(&partial, path))?;
     sync_folder(parent(path));
     Ok(())
@@ -47,7 +47,10 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Waits until a file is on the disk.
-pub(crate) fn sync(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When it can't be opened for writing, or the disk is full.
+pub fn sync_file(path: &Path) -> Result<()> {
     File::options().write(true).open(path)?.sync_all()
 }
 

@@ -6,7 +6,7 @@ use std::{
 
 use crate::{
     LOCK, PARTIAL, beside,
-    file::{sync, sync_folder},
+    file::{sync_file, sync_folder},
     lock::PathLock,
     parent,
     unfinished::{Unfinished, remove},
@@ -144,7 +144,7 @@ impl NewFolder {
         for entry in entries {
             let path = entry.map_err(FolderError::io("read", &partial))?.path();
             if path.is_file() {
-                sync(&path).map_err(FolderError::io("write", &path))?;
+                sync_file(&path).map_err(FolderError::io("write", &path))?;
             }
         }
         sync_folder(&partial);

@@ -14,9 +14,9 @@ mod unfinished;
 
 use std::path::{Path, PathBuf};
 
-pub use file::{replace, replace_with, sync_folder, write_synced};
+pub use file::{replace, replace_with, sync_file, sync_folder, write_synced};
 pub use folder::{FolderError, NewFolder, check_new};
-pub use unfinished::abandon;
+pub use unfinished::{UnfinishedFolder, abandon, remove};
 
 /// What is being written.
 const PARTIAL: &str = "partial";

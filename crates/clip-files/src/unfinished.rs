@@ -1,6 +1,6 @@
 use std::{
     fs,
-    io::{ErrorKind, Result},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -56,7 +56,7 @@ impl Unfinished {
     }
 
     /// Gives it its name: an interruption removes it before that, or leaves it.
-    pub(crate) fn finish<T>(mut self, rename: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn finish<T, E>(mut self, rename: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let mut unfinished = unfinished();
         let renamed = rename();
         self.keep |= renamed.is_ok();
@@ -77,8 +77,43 @@ impl Drop for Unfinished {
     }
 }
 
+/// A folder that is being written, under a name by which nobody takes it for whole; [`abandon`] removes it, and so does
+/// dropping it. [`NewFolder`](crate::NewFolder) is one with a hidden name of its own, kept from other processes.
+#[derive(Debug)]
+pub struct UnfinishedFolder(Unfinished);
+
+impl UnfinishedFolder {
+    /// Makes it, in place of what a process that was killed has left there.
+    ///
+    /// # Errors
+    /// When that can't be removed, or the folder around it can't be written.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        // Known before it is there.
+        let unfinished = Unfinished::new(path.to_owned());
+        remove(path)?;
+        fs::create_dir(path)?;
+        Ok(Self(unfinished))
+    }
+
+    /// Where its files are written.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Has `rename` give it the name by which it is whole: an interruption removes it before that, or leaves it.
+    ///
+    /// # Errors
+    /// What `rename` fails with; the folder is removed then.
+    pub fn finish<T, E>(self, rename: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.0.finish(rename)
+    }
+}
+
 /// Removes a file, or a folder with all that is in it; it need not be there.
-pub(crate) fn remove(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When it is there and can't be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
     let removed = if path.is_dir() {
         fs::remove_dir_all(path)
     } else {

@@ -3,7 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clip_files::sync_folder;
+use clip_files::{UnfinishedFolder, sync_folder};
 
 use super::{
     Checkpoint, Contents, RunState,
@@ -40,17 +40,19 @@ impl Checkpoints {
         self.sweep()?;
         let path = self.path(state.step);
         let partial = path.with_extension(PARTIAL);
-        let written = write(&partial, state, contents).and_then(|()| {
+        // Removed if anything fails.
+        let unfinished =
+            UnfinishedFolder::create(&partial).map_err(TrainError::io("create", &partial))?;
+        write(&partial, state, contents)?;
+        let replaced = unfinished.finish(|| -> Result<_, TrainError> {
             // The same step again: it was damaged, or is about to be replaced by what equals it.
             let replaced = set_aside(&path)?;
             fs::rename(&partial, &path).map_err(TrainError::io("write", &path))?;
-            replaced.map_or(Ok(()), |replaced| remove(&replaced))
-        });
-        if written.is_err() {
-            // The error that matters is the one above.
-            let _ = remove(&partial);
+            Ok(replaced)
+        })?;
+        if let Some(replaced) = replaced {
+            remove(&replaced)?;
         }
-        written?;
         sync_folder(&self.folder);
         let best = state.best.as_ref().map(|best| best.step);
         let steps = self.steps()?;
@@ -179,18 +181,13 @@ fn set_aside(checkpoint: &Path) -> Result<Option<PathBuf>, TrainError> {
 }
 
 pub(super) fn remove(folder: &Path) -> Result<(), TrainError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(TrainError::io("remove", folder)(error))
-        }
-        _ => Ok(()),
-    }
+    clip_files::remove(folder).map_err(TrainError::io("remove", folder))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Best;
+    use crate::checkpoint::{Best, Part};
 
     fn state(step: u64) -> RunState {
         RunState {
@@ -340,6 +337,36 @@ mod tests {
         checkpoints.save(&state(2), contents()).unwrap();
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 2);
         assert!(!remains.iter().any(|remains| remains.exists()));
+    }
+
+    /// Alone in a process, for nothing can be written there after it was asked to end.
+    #[test]
+    fn a_process_that_is_asked_to_end_leaves_no_half_of_a_checkpoint() {
+        const FOLDER: &str = "CLIP_TEST_CHECKPOINTS";
+        const ENDED: i32 = 7;
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            let asked_to_end = |path: &Path| -> std::io::Result<()> {
+                fs::write(path, b"mom")?;
+                clip_files::abandon();
+                std::process::exit(ENDED)
+            };
+            let contents = Contents {
+                optimizer: Part::of(asked_to_end),
+                ..contents()
+            };
+            let saved = Checkpoints::new(folder.into(), 2).save(&state(2), contents);
+            panic!("saved: {saved:?}");
+        }
+        let (_dir, checkpoints) = checkpoints(2);
+        checkpoints.save(&state(1), contents()).unwrap();
+        let name = "checkpoint::folder::tests::a_process_that_is_asked_to_end_leaves_no_half_of_a_checkpoint";
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact"])
+            .env(FOLDER, &checkpoints.folder)
+            .output()
+            .unwrap();
+        assert_eq!(ended.status.code(), Some(ENDED), "{ended:?}");
+        assert_eq!(checkpoints.names().unwrap(), ["step-00000001"]);
     }
 
     #[test]

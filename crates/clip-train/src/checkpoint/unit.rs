@@ -8,7 +8,7 @@ use std::{
 };
 
 use clip_data::{Cursor, FaultReport};
-use clip_files::{sync_folder, write_synced};
+use clip_files::{sync_file, sync_folder, write_synced};
 use clip_model::weights::HostWeights;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -119,11 +119,19 @@ impl From<HostAdapters> for Part {
 }
 
 #[cfg(test)]
+impl Part {
+    /// Whatever `write` writes.
+    pub(super) fn of(write: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> Self {
+        Self(Box::new(move |path| {
+            write(path).map_err(TrainError::io("write", path))
+        }))
+    }
+}
+
+#[cfg(test)]
 impl From<Vec<u8>> for Part {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Box::new(move |path| {
-            fs::write(path, bytes).map_err(TrainError::io("write", path))
-        }))
+        Self::of(move |path| fs::write(path, bytes))
     }
 }
 
@@ -189,9 +197,8 @@ impl FileSum {
     }
 }
 
-/// Writes a checkpoint's files into a new folder, and makes sure that they are on the disk.
+/// Writes a checkpoint's files into an empty folder, and makes sure that they are on the disk.
 pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Result<(), TrainError> {
-    fs::create_dir(folder).map_err(TrainError::io("create", folder))?;
     let parts = [(WEIGHTS, contents.weights), (OPTIMIZER, contents.optimizer)];
     let ema = contents.ema.map(|ema| (EMA, ema));
     let adapters = contents.adapters.map(|adapters| (ADAPTERS, adapters));
@@ -203,7 +210,7 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
             // What is summed is what another process would read, while the disk takes it in and the next file is written.
             let synced = scope.spawn({
                 let path = path.clone();
-                move || sync(&path)
+                move || sync_file(&path)
             });
             let sum = scope.spawn({
                 let path = path.clone();
@@ -235,10 +242,6 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
 /// What a thread came to.
 pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    File::options().write(true).open(path)?.sync_all()
 }
 
 /// Samples of an epoch by a checkpoint's [`STATE`], whatever became of its other files.

@@ -90,7 +90,10 @@ impl Drop for Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
+    use crate::checkpoint::Part;
 
     fn contents() -> Contents {
         Contents {
@@ -134,11 +137,14 @@ mod tests {
         let mut writer = Writer::new(Checkpoints::new(folder.clone(), 2), None);
         writer.begin(state(1), contents(), metrics(&dir)).unwrap();
         writer.finish().unwrap();
-        // A file where the next one's folder would be can't be removed as a folder.
-        std::fs::write(folder.join("step-00000002.partial"), b"in the way").unwrap();
-        writer.begin(state(2), contents(), metrics(&dir)).unwrap();
+        let full = Contents {
+            optimizer: Part::of(|_| Err(ErrorKind::StorageFull.into())),
+            ..contents()
+        };
+        writer.begin(state(2), full, metrics(&dir)).unwrap();
         let error = writer.finish().unwrap_err().to_string();
         assert!(error.contains("step-00000002"), "{error}");
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
         let latest = writer.checkpoints().unwrap().latest().unwrap().unwrap();
         assert_eq!(latest.0.state.step, 1);
     }
