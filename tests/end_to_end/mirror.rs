@@ -90,6 +90,35 @@ fn a_run_on_a_machine_that_is_gone_ends_with_the_weights_of_one_that_is_not() {
     }
 }
 
+#[test]
+fn a_run_is_not_gone_on_with_where_its_mirror_is_ahead() {
+    let folder = folder();
+    let set = "checkpoint.mirror=\"elsewhere\"";
+    let begun = folder.clip(&mirrored("run", set, &[]));
+    assert_eq!(begun.code, Some(0), "{begun:?}");
+    // As on a machine that the run left after step 8.
+    fs::remove_dir_all(folder.path("run/checkpoints/step-00000010")).unwrap();
+    let there = || {
+        let metrics = fs::read(folder.path("elsewhere/metrics.jsonl")).unwrap();
+        (checkpoints(&folder, "elsewhere"), metrics)
+    };
+    fs::write(folder.path("run/metrics.jsonl"), "").unwrap();
+    let before = there();
+    let again = mirrored("run", set, &["--resume", "auto"]);
+    for args in [&["pretrain", "--resume", "run"][..], &again] {
+        let refused = folder.clip(args);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        let words = "newest checkpoint there is of step 10, and here of step 8. Move run away";
+        assert!(refused.err.contains(words), "{refused:?}");
+        assert!(there() == before, "the mirror changed");
+    }
+    fs::rename(folder.path("run"), folder.path("away")).unwrap();
+    let brought = folder.clip(&again);
+    assert_eq!(brought.code, Some(0), "{brought:?}");
+    let words = "as it was after step 10";
+    assert!(brought.err.contains(words), "{words}: {brought:?}");
+}
+
 /// Runs `clip` where `s3://` is this store.
 fn clip(folder: &Folder, store: &ObjectStore, args: &[&str]) -> Ran {
     ran(store.known_to(&mut folder.command(args)))

@@ -61,6 +61,23 @@ pub enum TrainError {
         /// The mirror.
         place: String,
     },
+    /// The mirror has steps of the run that its directory lacks, and would lose them.
+    #[error(
+        "{place}, the `checkpoint.mirror`, is ahead of {path}: the newest checkpoint there is of step {there}, and \
+         here {}. Move {path} away, and `--resume auto` with the same mirror brings the run from there; to go on from \
+         here all the same, name another mirror",
+        .here.map_or_else(|| "is none".to_owned(), |step| format!("of step {step}"))
+    )]
+    MirrorAhead {
+        /// The mirror.
+        place: String,
+        /// The run's directory.
+        path: PathBuf,
+        /// The step of the newest checkpoint in the mirror.
+        there: u64,
+        /// The step of the newest whole one in the directory, if it has one.
+        here: Option<u64>,
+    },
     /// There is no run to continue.
     #[error("{path} holds no run to resume ({missing} is missing); check the path, or start a run")]
     NoRun {

@@ -53,10 +53,17 @@ pub(super) fn bring(args: &Args) -> Result<()> {
 }
 
 /// The mirror that the settings name. One that holds another run is refused, so is one that holds this run where it is to
-/// begin anew, and one where no files can be kept.
-pub(super) fn open(config: &RunConfig, resumes: bool) -> Result<Option<Mirror>> {
+/// begin anew, one that is ahead of the directory that is gone on with, and one where no files can be kept.
+pub(super) fn open(
+    config: &RunConfig,
+    resumes: bool,
+    begun: Option<&RunDir>,
+) -> Result<Option<Mirror>> {
     let mirror = apart(config, resumes)?;
     if let Some(mirror) = &mirror {
+        if let Some(run) = begun {
+            mirror.check_not_ahead(run, &run.checkpoints(config.checkpoint.keep))?;
+        }
         let writable = mirror.check_writable();
         writable.context("cannot keep a copy of the run")?;
     }

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         None => prepare::initial(&mut config, &model, &devices.main.device)?,
     };
     if args.resume.is_none() {
-        mirror::open(&config, false)?;
+        mirror::open(&config, false, None)?;
     }
     if !choice.own_data {
         prepare::shapes(&mut config, &model)?;
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         .context("validation data")?;
     let best = config.validate_best(&validation.keys());
     best.map_err(wrong_settings)?;
-    let mirror = mirror::open(&config, args.resume.is_some())?;
+    let mirror = mirror::open(&config, args.resume.is_some(), begun.then_some(&run))?;
     if !begun || !run.tokenizer().exists() {
         tokenizer.save_dir(run.path())?;
     }

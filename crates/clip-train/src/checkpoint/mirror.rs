@@ -9,13 +9,13 @@ use std::{
 };
 
 use clip_data::RemoteFolder;
-use clip_files::{replace_with, sync_folder};
+use clip_files::replace_with;
 
 use super::{
     folder::{self, step_of},
-    unit::{STATE, read},
+    unit::STATE,
 };
-use crate::{RunDir, TrainError, config::ConfigLayers, progress::replace_file, run::CONFIG};
+use crate::{TrainError, config::ConfigLayers, run::CONFIG};
 
 /// The folder of checkpoints, in a run's directory and in its mirror.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
@@ -109,87 +109,6 @@ impl Mirror {
                 fs::remove_file(&path).map_err(TrainError::io("remove", path))
             }
         }
-    }
-
-    /// Brings the run to a directory that holds none, with its newest whole checkpoint. Returns the step of that, and what
-    /// is wrong with newer ones; `None` if it has no checkpoint.
-    ///
-    /// # Errors
-    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses; [`TrainError::Io`] or
-    /// [`TrainError::Data`] where something can't be read there or written here.
-    pub fn restore(&self, run: &Path) -> Result<Option<(u64, Vec<TrainError>)>, TrainError> {
-        let mut names = self.names()?;
-        names.retain(|name| !is_hidden(name.rsplit('/').next().unwrap_or_default()));
-        let steps = whole_steps(&names);
-        if steps.is_empty() || !names.iter().any(|name| name == CONFIG) {
-            return Ok(None);
-        }
-        let _held = RunDir::create(run)?;
-        let mut damaged = Vec::new();
-        for step in steps.into_iter().rev() {
-            match self.restore_checkpoint(&names, step, &run.join(CHECKPOINTS)) {
-                Ok(()) => {
-                    self.restore_records(&names, run)?;
-                    return Ok(Some((step, damaged)));
-                }
-                Err(error @ TrainError::DamagedCheckpoint { .. }) => damaged.push(error),
-                Err(error) => return Err(error),
-            }
-        }
-        let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
-        Err(TrainError::NoUsableCheckpoint {
-            path: self.name.clone().into(),
-            damaged: damaged.join("; "),
-        })
-    }
-
-    fn restore_checkpoint(
-        &self,
-        names: &[String],
-        step: u64,
-        checkpoints: &Path,
-    ) -> Result<(), TrainError> {
-        let path = checkpoints.join(folder::name(step));
-        let partial = path.with_extension(folder::PARTIAL);
-        folder::remove(&partial)?;
-        fs::create_dir_all(&partial).map_err(TrainError::io("create", &partial))?;
-        let prefix = format!("{}/", checkpoint_name(step));
-        for name in names {
-            if let Some(file) = name.strip_prefix(&prefix) {
-                self.get_file(name, &partial.join(file))?;
-            }
-        }
-        match read(&partial) {
-            Ok(_) => {
-                folder::remove(&path)?;
-                fs::rename(&partial, &path).map_err(TrainError::io("write", &path))?;
-                sync_folder(checkpoints);
-                Ok(())
-            }
-            Err(error) => {
-                folder::remove(&partial)?;
-                Err(match error {
-                    TrainError::DamagedCheckpoint { reason, .. } => TrainError::DamagedCheckpoint {
-                        path: format!("{self}/{}", checkpoint_name(step)).into(),
-                        reason,
-                    },
-                    error => error,
-                })
-            }
-        }
-    }
-
-    /// What lies beside the checkpoints. A directory is a run's by its settings, which come last.
-    fn restore_records(&self, names: &[String], run: &Path) -> Result<(), TrainError> {
-        for name in names
-            .iter()
-            .filter(|name| !name.contains('/') && *name != CONFIG)
-        {
-            self.get_file(name, &run.join(name))?;
-        }
-        let mut config = Vec::new();
-        self.get(CONFIG, &mut config)?;
-        Ok(replace_file(&run.join(CONFIG), &config)?)
     }
 
     /// Refuses the run's own directory, and what lies in it.
@@ -290,13 +209,13 @@ impl Mirror {
         gone.into_iter().try_for_each(|name| self.remove(name))
     }
 
-    fn get_file(&self, name: &str, to: &Path) -> Result<(), TrainError> {
+    pub(super) fn get_file(&self, name: &str, to: &Path) -> Result<(), TrainError> {
         let mut file = File::create(to).map_err(TrainError::io("write", to))?;
         self.get(name, &mut file)?;
         file.sync_all().map_err(TrainError::io("write", to))
     }
 
-    fn get(&self, name: &str, to: &mut impl io::Write) -> Result<(), TrainError> {
+    pub(super) fn get(&self, name: &str, to: &mut impl io::Write) -> Result<(), TrainError> {
         match &self.place {
             Place::Remote(folder) => Ok(folder.get(name, to)?),
             Place::Folder(folder) => {
@@ -338,7 +257,7 @@ impl Mirror {
     }
 
     /// All files, by their paths from here; also hidden ones, which a process that was killed has left.
-    fn names(&self) -> Result<Vec<String>, TrainError> {
+    pub(super) fn names(&self) -> Result<Vec<String>, TrainError> {
         match &self.place {
             Place::Remote(folder) => Ok(folder.names()?),
             Place::Folder(folder) => {
@@ -357,7 +276,7 @@ impl fmt::Display for Mirror {
     }
 }
 
-fn checkpoint_name(step: u64) -> String {
+pub(super) fn checkpoint_name(step: u64) -> String {
     format!("{CHECKPOINTS}/{}", folder::name(step))
 }
 
@@ -371,7 +290,7 @@ fn checkpoint_step(name: &str) -> Option<u64> {
 }
 
 /// Steps whose checkpoints arrived to their end, rising.
-fn whole_steps(names: &[String]) -> Vec<u64> {
+pub(super) fn whole_steps(names: &[String]) -> Vec<u64> {
     let states = names
         .iter()
         .filter(|name| name.rsplit('/').next() == Some(STATE));
@@ -381,7 +300,7 @@ fn whole_steps(names: &[String]) -> Vec<u64> {
 }
 
 /// Whether a file is one that is being written, or was when its process ended.
-fn is_hidden(file: &str) -> bool {
+pub(super) fn is_hidden(file: &str) -> bool {
     file.starts_with('.')
 }
 

@@ -6,6 +6,7 @@
 //! synced, and renamed when complete; what doesn't match its checksums is never used. A [`Mirror`] has copies of them
 //! elsewhere.
 
+mod bring;
 mod copier;
 mod folder;
 mod mirror;

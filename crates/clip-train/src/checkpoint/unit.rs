@@ -51,6 +51,23 @@ pub struct RunState {
     pub rollbacks: u32,
 }
 
+impl RunState {
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            rollbacks: self.rollbacks,
+            step: self.step,
+        }
+    }
+}
+
+/// How far a run has come, in the order in which it comes there: having gone back, it is behind by steps alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) struct Progress {
+    #[serde(default)]
+    pub(super) rollbacks: u32,
+    pub(super) step: u64,
+}
+
 /// The highest value of a run's evaluations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
@@ -254,6 +271,11 @@ pub(super) fn samples_per_epoch(folder: &Path) -> Option<u64> {
     let state = fs::read(folder.join(STATE)).ok()?;
     let told: Told = serde_json::from_slice(&state).ok()?;
     Some(told.samples_per_epoch)
+}
+
+/// How far a run had come by a checkpoint's [`STATE`], if that can be read.
+pub(super) fn progress_of(state: &[u8]) -> Option<Progress> {
+    serde_json::from_slice(state).ok()
 }
 
 /// Reads where a run stood, and compares every byte of its checkpoint with the checksums.

@@ -1,0 +1,234 @@
+//! The way of a run from its mirror to its directory, and which of both is ahead.
+
+use std::{fs, path::Path};
+
+use clip_files::{UnfinishedFolder, sync_folder};
+
+use super::{
+    Checkpoints, Mirror, folder,
+    mirror::{CHECKPOINTS, checkpoint_name, is_hidden, whole_steps},
+    unit::{Progress, STATE, progress_of, read},
+};
+use crate::{RunDir, TrainError, progress::replace_file, run::CONFIG};
+
+impl Mirror {
+    /// Refuses to go on from `checkpoints`, those of the run's directory, where the run has come further in here: as on
+    /// a machine that it left and comes back to. What it did meanwhile would be removed.
+    ///
+    /// # Errors
+    /// [`TrainError::MirrorAhead`], and where something can't be read here or there.
+    pub fn check_not_ahead(
+        &self,
+        run: &RunDir,
+        checkpoints: &Checkpoints,
+    ) -> Result<(), TrainError> {
+        let Some(there) = self.newest()? else {
+            return Ok(());
+        };
+        let here = match checkpoints.latest() {
+            Ok(found) => found.map(|(checkpoint, _)| checkpoint.state.progress()),
+            Err(TrainError::NoUsableCheckpoint { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        // A directory without any is behind, too.
+        if here >= Some(there) {
+            return Ok(());
+        }
+        Err(TrainError::MirrorAhead {
+            place: self.to_string(),
+            path: run.path().to_owned(),
+            there: there.step,
+            here: here.map(|here| here.step),
+        })
+    }
+
+    /// How far the run has come by its newest checkpoint here that tells it.
+    fn newest(&self) -> Result<Option<Progress>, TrainError> {
+        for step in whole_steps(&self.names()?).into_iter().rev() {
+            let mut state = Vec::new();
+            self.get(&format!("{}/{STATE}", checkpoint_name(step)), &mut state)?;
+            if let Some(progress) = progress_of(&state) {
+                return Ok(Some(progress));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Brings the run to a directory that holds none, with its newest whole checkpoint. Returns the step
+    /// of that, and what is wrong with newer ones; `None` if it has no checkpoint.
+    ///
+    /// # Errors
+    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses; [`TrainError::Io`]
+    /// or [`TrainError::Data`] where something can't be read there or written here.
+    pub fn restore(&self, run: &Path) -> Result<Option<(u64, Vec<TrainError>)>, TrainError> {
+        let mut names = self.names()?;
+        names.retain(|name| !is_hidden(name.rsplit('/').next().unwrap_or_default()));
+        let steps = whole_steps(&names);
+        if steps.is_empty() || !names.iter().any(|name| name == CONFIG) {
+            return Ok(None);
+        }
+        let _held = RunDir::create(run)?;
+        let checkpoints = run.join(CHECKPOINTS);
+        let mut damaged = Vec::new();
+        for &step in steps.iter().rev() {
+            match self.restore_checkpoint(&names, step, &checkpoints) {
+                Ok(()) => {
+                    self.restore_records(&names, run)?;
+                    return Ok(Some((step, damaged)));
+                }
+                Err(error @ TrainError::DamagedCheckpoint { .. }) => damaged.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        Err(TrainError::NoUsableCheckpoint {
+            path: self.to_string().into(),
+            damaged: damaged.join("; "),
+        })
+    }
+
+    fn restore_checkpoint(
+        &self,
+        names: &[String],
+        step: u64,
+        checkpoints: &Path,
+    ) -> Result<(), TrainError> {
+        let path = checkpoints.join(folder::name(step));
+        let partial = path.with_extension(folder::PARTIAL);
+        fs::create_dir_all(checkpoints).map_err(TrainError::io("create", checkpoints))?;
+        // Removed if anything fails.
+        let unfinished =
+            UnfinishedFolder::create(&partial).map_err(TrainError::io("create", &partial))?;
+        let prefix = format!("{}/", checkpoint_name(step));
+        for name in names {
+            if let Some(file) = name.strip_prefix(&prefix) {
+                self.get_file(name, &partial.join(file))?;
+            }
+        }
+        read(&partial).map_err(|error| match error {
+            TrainError::DamagedCheckpoint { reason, .. } => TrainError::DamagedCheckpoint {
+                path: format!("{self}/{}", checkpoint_name(step)).into(),
+                reason,
+            },
+            error => error,
+        })?;
+        unfinished.finish(|| {
+            folder::remove(&path)?;
+            fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
+        })?;
+        sync_folder(checkpoints);
+        Ok(())
+    }
+
+    /// What lies beside the checkpoints. A directory is a run's by its settings, which come last.
+    fn restore_records(&self, names: &[String], run: &Path) -> Result<(), TrainError> {
+        for name in names
+            .iter()
+            .filter(|name| !name.contains('/') && *name != CONFIG)
+        {
+            self.get_file(name, &run.join(name))?;
+        }
+        let mut config = Vec::new();
+        self.get(CONFIG, &mut config)?;
+        Ok(replace_file(&run.join(CONFIG), &config)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::RunState;
+    use crate::checkpoint::Contents;
+
+    fn contents() -> Contents {
+        Contents {
+            weights: b"weights".to_vec().into(),
+            optimizer: b"moments".to_vec().into(),
+            optimizer_of: "a model".to_owned(),
+            ema: None,
+            adapters: None,
+        }
+    }
+
+    fn state((rollbacks, step): (u32, u64)) -> RunState {
+        RunState {
+            step,
+            rollbacks,
+            ..RunState::default()
+        }
+    }
+
+    /// The checkpoints of a folder that is a mirror, with those of these states.
+    fn mirrored(folder: &Path, states: impl IntoIterator<Item = RunState>) -> Checkpoints {
+        let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), 9);
+        for state in states {
+            checkpoints.save(&state, contents()).unwrap();
+        }
+        checkpoints
+    }
+
+    #[test]
+    fn a_run_is_refused_where_its_mirror_is_ahead() {
+        type Done = (u32, u64);
+        let cases: [(&[Done], &[Done], Option<&str>); 8] = [
+            (&[(0, 90)], &[(0, 80), (0, 90)], None),
+            (&[(0, 90)], &[(0, 80)], None),
+            (&[(0, 90)], &[], None),
+            (&[], &[], None),
+            (
+                &[(0, 90)],
+                &[(0, 140), (0, 150)],
+                Some("of step 150, and here of step 90."),
+            ),
+            (&[], &[(0, 10)], Some("of step 10, and here is none.")),
+            // It went back from step 100, whose copy was there still when it was killed.
+            (&[(1, 95)], &[(0, 90), (0, 100)], None),
+            // It went back elsewhere.
+            (
+                &[(0, 100)],
+                &[(1, 95)],
+                Some("of step 95, and here of step 100."),
+            ),
+        ];
+        for (here, there, words) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let run = RunDir::create(&dir.path().join("run")).unwrap();
+            let checkpoints = mirrored(run.path(), here.iter().copied().map(state));
+            let place = dir.path().join("elsewhere");
+            mirrored(&place, there.iter().copied().map(state));
+            let mirror = Mirror::open(&place.display().to_string()).unwrap();
+            let checked = mirror.check_not_ahead(&run, &checkpoints);
+            let told = checked.err().map(|error| error.to_string());
+            match words {
+                None => assert_eq!(told, None, "{here:?} {there:?}"),
+                Some(words) => assert!(told.as_ref().unwrap().contains(words), "{told:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_directory_the_newest_whole_checkpoint_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(&dir.path().join("run")).unwrap();
+        let checkpoints = mirrored(run.path(), [state((0, 90)), state((0, 100))]);
+        let place = dir.path().join("elsewhere");
+        mirrored(&place, [state((0, 90))]);
+        let mirror = Mirror::open(&place.display().to_string()).unwrap();
+        for step in [100, 90] {
+            mirror.check_not_ahead(&run, &checkpoints).unwrap();
+            fs::write(checkpoints.path(step).join("optimizer.bpk"), b"mom").unwrap();
+        }
+        let error = mirror.check_not_ahead(&run, &checkpoints).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                TrainError::MirrorAhead {
+                    there: 90,
+                    here: None,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}
