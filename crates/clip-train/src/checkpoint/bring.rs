@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use clip_files::{UnfinishedFolder, sync_folder};
 
 use super::{
-    Checkpoints, Mirror, folder,
+    Checkpoints, Mirror, RunState, folder,
     mirror::{CHECKPOINTS, checkpoint_name, is_hidden, whole_steps},
     unit::{Progress, STATE, progress_of, read},
 };
@@ -54,8 +54,8 @@ impl Mirror {
         Ok(None)
     }
 
-    /// Brings the run to a directory that holds none, with its newest whole checkpoint. Returns the step
-    /// of that, and what is wrong with newer ones; `None` if it has no checkpoint.
+    /// Brings the run to a directory that holds none, with its newest whole checkpoint and the best. Returns the step
+    /// of the newest, and what is wrong with newer ones; `None` if it has no checkpoint.
     ///
     /// # Errors
     /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses; [`TrainError::Io`]
@@ -72,7 +72,12 @@ impl Mirror {
         let mut damaged = Vec::new();
         for &step in steps.iter().rev() {
             match self.restore_checkpoint(&names, step, &checkpoints) {
-                Ok(()) => {
+                Ok(state) => {
+                    let best = state.best.map(|best| best.step);
+                    let best = best.filter(|best| *best != step && steps.contains(best));
+                    if let Some(best) = best {
+                        self.restore_best(&names, best, &checkpoints)?;
+                    }
                     self.restore_records(&names, run)?;
                     return Ok(Some((step, damaged)));
                 }
@@ -87,12 +92,28 @@ impl Mirror {
         })
     }
 
-    fn restore_checkpoint(
+    /// The run goes on without it, if need be.
+    fn restore_best(
         &self,
         names: &[String],
         step: u64,
         checkpoints: &Path,
     ) -> Result<(), TrainError> {
+        match self.restore_checkpoint(names, step, checkpoints) {
+            Err(error @ TrainError::DamagedCheckpoint { .. }) => {
+                log::warn!("{error}; the run goes on without its best checkpoint");
+                Ok(())
+            }
+            restored => restored.map(drop),
+        }
+    }
+
+    fn restore_checkpoint(
+        &self,
+        names: &[String],
+        step: u64,
+        checkpoints: &Path,
+    ) -> Result<RunState, TrainError> {
         let path = checkpoints.join(folder::name(step));
         let partial = path.with_extension(folder::PARTIAL);
         fs::create_dir_all(checkpoints).map_err(TrainError::io("create", checkpoints))?;
@@ -105,7 +126,7 @@ impl Mirror {
                 self.get_file(name, &partial.join(file))?;
             }
         }
-        read(&partial).map_err(|error| match error {
+        let found = read(&partial).map_err(|error| match error {
             TrainError::DamagedCheckpoint { reason, .. } => TrainError::DamagedCheckpoint {
                 path: format!("{self}/{}", checkpoint_name(step)).into(),
                 reason,
@@ -117,7 +138,7 @@ impl Mirror {
             fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
         })?;
         sync_folder(checkpoints);
-        Ok(())
+        Ok(found.state)
     }
 
     /// What lies beside the checkpoints. A directory is a run's by its settings, which come last.
@@ -137,8 +158,10 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::RunState;
-    use crate::checkpoint::Contents;
+    use crate::{
+        checkpoint::{Best, Contents},
+        config::RunConfig,
+    };
 
     fn contents() -> Contents {
         Contents {
@@ -230,5 +253,38 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_best_comes_back_with_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("elsewhere");
+        let states = [2, 4, 6, 8].map(|step| RunState {
+            best: (step >= 4).then(|| Best {
+                key: "i2t_r1".to_owned(),
+                step: 4,
+                value: 0.5,
+            }),
+            ..state((0, step))
+        });
+        let there = mirrored(&place, states);
+        let config = RunConfig::default().to_toml().unwrap();
+        fs::write(place.join(CONFIG), config).unwrap();
+        let mirror = Mirror::open(&place.display().to_string()).unwrap();
+        let brought = |out: &str| {
+            let run = dir.path().join(out);
+            let (step, damaged) = mirror.restore(&run).unwrap().unwrap();
+            assert_eq!((step, damaged.len()), (8, 0));
+            let checkpoints = Checkpoints::new(run.join(CHECKPOINTS), 2);
+            let is_there = |step: &u64| checkpoints.path(*step).exists();
+            [2, 4, 6, 8]
+                .into_iter()
+                .filter(is_there)
+                .collect::<Vec<u64>>()
+        };
+        assert_eq!(brought("run"), [4, 8]);
+        // Without a whole one the run comes all the same.
+        fs::write(there.path(4).join("optimizer.bpk"), b"mom").unwrap();
+        assert_eq!(brought("again"), [8]);
     }
 }

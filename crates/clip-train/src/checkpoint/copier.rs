@@ -9,7 +9,7 @@ use super::{Mirror, RunState, mirror::Opened};
 use crate::TrainError;
 
 /// Copies a run's checkpoints into its mirror on a thread of its own. If they come faster than they can be copied, the
-/// newest is copied next.
+/// best and the newest are copied next.
 ///
 /// A copy that fails is said and costs the run nothing: the next checkpoint's is the next try.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ struct Shared {
 #[derive(Default)]
 struct Due {
     next: Option<Opened>,
+    /// The best, where `next` came before it was copied.
+    best: Option<Opened>,
     /// No other will come.
     ended: bool,
     /// Why the last one isn't there.
@@ -40,6 +42,27 @@ impl std::fmt::Debug for Due {
         f.debug_struct("Due")
             .field("ended", &self.ended)
             .finish_non_exhaustive()
+    }
+}
+
+impl Due {
+    /// Takes the newest; returns what is not to be copied any more.
+    fn offer(&mut self, newest: Opened) -> [Option<Opened>; 2] {
+        let best = newest.best.filter(|best| *best != newest.step);
+        let is_best = |waiting: &mut Opened| best == Some(waiting.step);
+        let kept = self
+            .next
+            .take_if(is_best)
+            .or_else(|| self.best.take_if(is_best));
+        [
+            self.next.replace(newest),
+            mem::replace(&mut self.best, kept),
+        ]
+    }
+
+    /// The next to copy: in the order in which they were written, for a later one is removed with an earlier's copy.
+    fn take(&mut self) -> Option<Opened> {
+        self.best.take().or_else(|| self.next.take())
     }
 }
 
@@ -58,7 +81,7 @@ impl Shared {
         let due = self
             .changed
             .wait_while(self.due(), |due| due.next.is_none() && !due.ended);
-        due.unwrap_or_else(PoisonError::into_inner).next.take()
+        due.unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -116,7 +139,7 @@ impl Copier {
         let best = state.best.as_ref().map(|best| best.step);
         let opened = Opened::of(checkpoint, state.step, best);
         let passed_over = match opened {
-            Ok(opened) => self.shared.due().next.replace(opened),
+            Ok(opened) => self.shared.due().offer(opened),
             Err(error) => return self.shared.fail(&self.mirror, state.step, error),
         };
         // Its files are closed when nobody waits for the lock.
@@ -162,5 +185,35 @@ impl Drop for Copier {
     /// A run that fails must not lose the copy of its last checkpoint.
     fn drop(&mut self) {
         self.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_that_wait_the_best_and_the_newest_are_copied() {
+        let empty = tempfile::tempdir().unwrap();
+        // Steps with the best of that time, and what is copied of them.
+        type Written = (u64, Option<u64>);
+        let cases: [(&[Written], &[u64]); 6] = [
+            (&[(1, None), (2, None)], &[2]),
+            (&[(1, Some(1)), (2, Some(1)), (3, Some(1))], &[1, 3]),
+            (&[(1, Some(1)), (2, Some(2)), (3, Some(2))], &[2, 3]),
+            (&[(1, Some(1)), (2, Some(1)), (3, Some(3))], &[3]),
+            // A best that was copied before.
+            (&[(4, Some(1)), (5, Some(1))], &[5]),
+            // The same step after a way back.
+            (&[(4, Some(4)), (5, Some(4)), (4, Some(4))], &[4]),
+        ];
+        for (written, copied) in cases {
+            let mut due = Due::default();
+            for (step, best) in written {
+                due.offer(Opened::of(empty.path(), *step, *best).unwrap());
+            }
+            let taken = std::iter::from_fn(|| due.take()).map(|opened| opened.step);
+            assert_eq!(taken.collect::<Vec<_>>(), copied, "{written:?}");
+        }
     }
 }
