@@ -195,6 +195,7 @@ impl ContrastiveLearner {
     ) -> Numbers {
         // Put back below: a step that panics has no model to give back.
         let clip = self.clip.take().expect("invariant: put back");
+        clip.visual.update_running_statistics(&found.statistics);
         let (clip, grad_norm) = optimizer.step(lr, clip, found.grads);
         self.clip = Some(clip);
         Numbers {
@@ -260,10 +261,13 @@ impl TrainStep for ContrastiveLearner {
     type Input = ImageTextBatch;
     type Output = StepOutput;
 
-    /// The gradients of a batch. What only the loop knows (learning rate, speed, the clipped norm) is NaN.
+    /// The gradients of a batch, after which Burn's loops take the step. What only the loop knows (learning rate,
+    /// speed, the clipped norm) is NaN.
     fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
         let batch = self.preparation.pairs(batch);
         let found = self.step.gradients(self.clip(), &batch);
+        let visual = &self.clip().visual;
+        visual.update_running_statistics(&found.statistics);
         let numbers = Numbers {
             loss: found.loss,
             distill: found.distill,
@@ -320,5 +324,55 @@ impl Iterator for NoBatches {
 impl DataLoaderIterator<EvalOutput> for NoBatches {
     fn progress(&self) -> Progress {
         Progress::new(0, 0, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clip_model::{ClipConfig, loss::ContrastiveLoss, weights::weights_bytes};
+
+    use super::*;
+    use crate::{Captions, Images, OptimizerConfig};
+
+    #[test]
+    fn what_is_asked_for_ahead_leaves_the_model_of_the_step_before() {
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8,
+            "head_width": 16, "patch_size": null}, "text_cfg": {"context_length": 6, "vocab_size": 20, "width": 16,
+            "heads": 2, "layers": 1}}"#;
+        let config = ClipConfig::from_json(json, "test").unwrap();
+        let device = Device::flex().autodiff();
+        let batch = |at: usize| {
+            let pixels = (0..4 * 3 * 32 * 32).map(|byte| (byte * (at + 7) % 251) as u8);
+            let rows = (0..4).flat_map(|row| [1, 2 + row, 19]);
+            let images = Images::new(pixels.collect(), 32, ImageNorm::default());
+            PairBatch::new(images, Captions::new(rows.collect(), 3))
+        };
+        let begun = || {
+            let clip = config.init(3, &device);
+            let optimizer = Optimizer::new(&OptimizerConfig::default(), &clip);
+            let step = ContrastiveStep::new(ContrastiveLoss::default(), 4);
+            let learner = ContrastiveLearner::new(clip, step, ImageNorm::default());
+            (learner, optimizer)
+        };
+        let found = |learner: &ContrastiveLearner, at| {
+            let found = learner.gradients(&batch(at));
+            found.unwrap_or_else(|stopped| panic!("{}", stopped.reason))
+        };
+        let (mut learner, mut optimizer) = begun();
+        let after: Vec<Vec<u8>> = (0..3)
+            .map(|at| {
+                let found = found(&learner, at);
+                learner.update(&mut optimizer, 1e-3, found);
+                weights_bytes(learner.clip())
+            })
+            .collect();
+
+        let (mut learner, mut optimizer) = begun();
+        let mut next = found(&learner, 0);
+        for (at, expected) in after.iter().enumerate() {
+            learner.update(&mut optimizer, 1e-3, next);
+            next = found(&learner, at + 1);
+            assert!(weights_bytes(learner.clip()) == *expected, "after {at}");
+        }
     }
 }

@@ -52,7 +52,8 @@ pub(crate) use workers::{Stopped, named as on_a_device, reason};
 /// tokens of a locked tower too, which is encoded again for them.
 ///
 /// Batch norms are the exception: each chunk is normalised by its own mean and variance, as in the reference, so
-/// chunks and threads are part of what is computed. Running statistics take up the whole batch's, once a step.
+/// chunks and threads are part of what is computed. Running statistics take up the whole batch's when the step is
+/// taken; its gradients alone change nothing.
 ///
 /// # References
 /// Gao et al. 2021, [Scaling Deep Contrastive Learning Batch Size under Memory Limited
@@ -86,6 +87,10 @@ pub struct StepGradients {
     pub temperature_factor: Tensor<1>,
     /// By every parameter that isn't locked, `logit_scale` included.
     pub grads: GradientsParams,
+    /// What batch norms saw, for [`ImageEncoder::update_running_statistics`], which belongs to the optimizer's step.
+    ///
+    /// [`ImageEncoder::update_running_statistics`]: clip_model::encoder::ImageEncoder::update_running_statistics
+    pub statistics: BatchStatistics,
 }
 
 impl ContrastiveStep {
@@ -215,7 +220,7 @@ impl ContrastiveStep {
         let workers = self.workers(model, batch);
         let mut room = 1.0;
         loop {
-            let (found, statistics) = self.attempt(model, batch, &workers, room);
+            let found = self.attempt(model, batch, &workers, room);
             // f16 ends at 65,504. A room of 2^-24 leaves nothing to gain: then it is the model that has diverged.
             let is_finite = |number: Tensor<1>| number.into_scalar::<f32>().is_finite();
             let retry = self.options.precision == Precision::F16
@@ -223,7 +228,6 @@ impl ContrastiveStep {
                 && room > 2.0_f64.powi(-24)
                 && !is_finite(global_norm(&found.grads, model));
             if !retry {
-                model.visual.update_running_statistics(&statistics);
                 return found;
             }
             room /= 256.0;
@@ -256,7 +260,7 @@ impl ContrastiveStep {
         batch: &PairBatch,
         workers: &Workers<'_>,
         room: f64,
-    ) -> (StepGradients, BatchStatistics) {
+    ) -> StepGradients {
         let chunks = self.chunks(batch);
         let logit_scale = model.logit_scale.val().inner();
         let logit_bias = model.logit_bias.as_ref();
@@ -315,14 +319,14 @@ impl ContrastiveStep {
         if let (Some(bias), Some(grad)) = (logit_bias, found.logit_bias) {
             grads.register(bias.id, grad);
         }
-        let found = StepGradients {
+        StepGradients {
             loss: found.loss,
             distill: found.distill,
             caption,
             temperature_factor: logit_scale.exp(),
             grads,
-        };
-        (found, statistics)
+            statistics,
+        }
     }
 
     /// The rows of each.

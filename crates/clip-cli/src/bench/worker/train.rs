@@ -117,6 +117,7 @@ impl Task for Step {
         let batch = PairBatch::new(images, self.captions.clone());
         let found = self.chunks.gradients(&model, &batch);
         self.read()?;
+        model.visual.update_running_statistics(&found.statistics);
         let (model, norm) = self.optimizer.step(LEARNING_RATE, model, found.grads);
         model.device().flush()?;
         self.unread = Some(self.reader.run(move || norm.into_scalar::<f32>()));
