@@ -9,7 +9,7 @@ use crate::runs::{checkpoint, checkpoints, folder, metrics, model_weights, pretr
 
 #[test]
 fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
-    // One thread encodes a batch as a whole, and begins with the next before it has told of the last.
+    // One thread encodes a batch as a whole.
     for threads in ["threads=1", "threads=2"] {
         is_killed_and_ends_as_if_not(&[threads]);
     }
@@ -56,6 +56,15 @@ fn is_killed_and_ends_as_if_not(settings: &[&str]) {
         "averaged weights differ"
     );
     assert!(averaged("straight") != weights(&folder, "straight"));
+    let steps = metrics(&folder, "straight").into_iter();
+    let waits: Vec<f64> = steps
+        .filter_map(|line| line["data_wait"].as_f64())
+        .collect();
+    assert_eq!(waits.len(), 40);
+    assert!(
+        waits.iter().all(|wait| (0.0..=1.0).contains(wait)),
+        "{waits:?}"
+    );
     let losses = |out| {
         let lines = metrics(&folder, out).into_iter();
         lines.map(|line| line["loss"].clone()).collect::<Vec<_>>()

@@ -151,8 +151,12 @@ impl Iterator for Batches<'_> {
 #[cfg(test)]
 mod tests {
     use burn::data::dataloader::Progress;
+    #[cfg(feature = "cpu")]
+    use clip_model::{ClipConfig, loss::ContrastiveLoss};
 
     use super::*;
+    #[cfg(feature = "cpu")]
+    use crate::{ContrastiveLearner, ContrastiveStep};
 
     /// Three batches of two pairs, then an error.
     struct Three;
@@ -237,5 +241,20 @@ mod tests {
         let here = seen(None);
         assert_eq!((here.0.len(), here.0[2].0), (3, 6));
         assert_eq!(seen(Some(device.clone())), here);
+    }
+
+    /// It would take the next step within the time of the one before.
+    #[cfg(feature = "cpu")]
+    #[test]
+    fn a_processor_is_brought_nothing_ahead() {
+        let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 8, "layers": 1, "width": 16, "head_width": 8,
+            "patch_size": 4}, "text_cfg": {"width": 16, "heads": 2, "layers": 1}}"#;
+        let config = ClipConfig::from_json(json, "test").unwrap();
+        let clip = config.init(0, &Device::flex().autodiff());
+        let step = ContrastiveStep::new(ContrastiveLoss::default(), 2);
+        assert!(step.is_one_chunk(2));
+        let learner = ContrastiveLearner::new(clip, step, ImageNorm::default());
+        let loader: Arc<dyn DataLoader<ImageTextBatch>> = Arc::new(Three);
+        assert!(!learner.batches(&loader, 2).unwrap().are_ahead());
     }
 }

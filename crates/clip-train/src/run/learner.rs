@@ -172,7 +172,7 @@ impl ContrastiveLearner {
     }
 
     /// The batches of a loader as the step takes them, brought to the device ahead of it where it computes on a whole
-    /// batch of so many pairs at once, and on that device alone.
+    /// batch of so many pairs at once, on that device alone, and meanwhile.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -182,7 +182,8 @@ impl ContrastiveLearner {
         pairs: usize,
     ) -> io::Result<Batches<'a>> {
         let alone = self.devices.iter().all(|device| !self.is_elsewhere(device));
-        let to = (alone && self.step.is_one_chunk(pairs)).then(|| self.clip().device());
+        let ahead = alone && self.step.is_one_chunk(pairs) && computes_meanwhile(self.clip());
+        let to = ahead.then(|| self.clip().device());
         Batches::new(loader, self.preparation.clone(), to)
     }
 
@@ -213,6 +214,18 @@ impl ContrastiveLearner {
         // A device that stopped says so to whoever reads.
         let _ = self.clip().device().flush();
     }
+}
+
+/// Whether a model's device computes while this program goes on. A processor is done when it has been asked: there, to
+/// ask for the next step would be to take it within the time of the one before.
+#[cfg(feature = "cpu")]
+fn computes_meanwhile(clip: &Clip) -> bool {
+    !clip_kernels::computes_on(&clip.logit_scale.val().inner())
+}
+
+#[cfg(not(feature = "cpu"))]
+fn computes_meanwhile(_clip: &Clip) -> bool {
+    true
 }
 
 /// What a step is to tell, on the device: `[1]` each.

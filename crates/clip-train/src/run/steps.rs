@@ -1,5 +1,5 @@
 use std::{
-    io,
+    io, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,6 +37,8 @@ pub(super) struct Steps<'a> {
     pub(super) reader: Option<Aside>,
     /// When the step before was done, and all that was due after it.
     pub(super) ready: Instant,
+    /// For batches since then, of which the last may be the next step's.
+    pub(super) waited: Duration,
     /// When `work.state.seconds` was brought up to date.
     pub(super) since: Instant,
     /// When the last checkpoint was begun.
@@ -55,8 +57,6 @@ pub(super) struct Begun {
     images: usize,
     /// The position after its batch.
     cursor: Cursor,
-    /// For its batch.
-    waited: Duration,
 }
 
 /// A step's numbers, and who reads them.
@@ -107,7 +107,7 @@ impl Steps<'_> {
                 ));
             };
             let Prepared { pairs, cursor } = batch.map_err(TrainError::Batches)?;
-            let waited = asked.elapsed();
+            self.waited += asked.elapsed();
             let mut found = self.gradients(model, &pairs)?;
             if self.begun.is_some() {
                 let rollbacks = self.work.state.rollbacks;
@@ -120,7 +120,7 @@ impl Steps<'_> {
                     found = self.gradients(model, &pairs)?;
                 }
             }
-            self.begin(model, found, pairs.images.count(), cursor, waited);
+            self.begin(model, found, pairs.images.count(), cursor);
             if !batches.are_ahead()
                 || self.is_due(self.begun_step())
                 || self.interrupter.should_stop()
@@ -154,7 +154,6 @@ impl Steps<'_> {
         found: StepGradients,
         images: usize,
         cursor: Cursor,
-        waited: Duration,
     ) {
         let lr = self.plan.schedule.at(self.work.state.step);
         let numbers = model.update(&mut self.work.optimizer, lr, found);
@@ -170,7 +169,6 @@ impl Steps<'_> {
             lr,
             images,
             cursor,
-            waited,
         });
     }
 
@@ -223,7 +221,6 @@ impl Steps<'_> {
             lr,
             images,
             cursor,
-            waited,
         } = begun;
         let mut output = match numbers {
             Reading::Here(numbers) => numbers.read(images),
@@ -232,7 +229,7 @@ impl Steps<'_> {
         let seconds = self.ready.elapsed().as_secs_f64();
         output.lr = lr;
         output.images_per_s = images as f64 / seconds;
-        output.data_wait = waited.as_secs_f64() / seconds;
+        output.data_wait = mem::take(&mut self.waited).as_secs_f64() / seconds;
         let step = self.work.state.step + 1;
         for (what, value) in [("loss", output.loss), ("gradient norm", output.grad_norm)] {
             if !value.is_finite() {

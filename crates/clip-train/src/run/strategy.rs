@@ -1,6 +1,6 @@
 use std::{
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use burn::{
@@ -97,6 +97,7 @@ impl SupervisedLearningStrategy<ContrastiveLearner> for ContrastiveStrategy {
             begun: None,
             reader: None,
             ready: now,
+            waited: Duration::ZERO,
             since: now,
             saved: now,
             saved_step: self.resumed_from,
