@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail, ensure};
 use burn::tensor::{Device, Tensor};
+use clip_train::innermost_cause;
 
 /// A backend of Burn; the name is the feature of this package that compiles it in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,7 +295,7 @@ fn start(name: DeviceName, device: Device) -> Result<Started> {
     let tried = without_panic(|| {
         let sum = (Tensor::<1>::zeros([4], &device).erf() + 2.0).sum();
         sum.try_into_vec_as::<f32>()
-            .map_err(|error| innermost(&error.to_string()).to_owned())
+            .map_err(|error| innermost_cause(&error.to_string()).to_owned())
             .and_then(|sum| match sum[..] {
                 [8.0] => Ok(describe(&device)),
                 _ => Err(format!("4 times 2 is {sum:?} for it")),
@@ -312,13 +313,6 @@ fn start(name: DeviceName, device: Device) -> Result<Started> {
             name.backend.remedy()
         ),
     }
-}
-
-/// What a backend's error comes of, which it tells last, each of its causes after a line of its own.
-fn innermost(error: &str) -> &str {
-    let cause = error.rsplit("Caused by:\n").next();
-    let line = cause.and_then(|cause| cause.trim().lines().next());
-    line.unwrap_or(error).trim()
 }
 
 /// What a device is, and whether it is a GPU in software.
@@ -383,17 +377,6 @@ mod tests {
         for bad in ["cpu:", "cpu:x", "cpu:-1", ""] {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn an_error_is_told_by_what_it_comes_of() {
-        let tree = "An error happened during execution\nCaused by:\n  A launch error happened\nCaused by:\n  compiling \
-                    'f': libdevice.10.bc was not found\nBacktrace:\nNo backtrace available";
-        assert_eq!(
-            innermost(tree),
-            "compiling 'f': libdevice.10.bc was not found"
-        );
-        assert_eq!(innermost("out of memory\n"), "out of memory");
     }
 
     #[test]

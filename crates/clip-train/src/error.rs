@@ -163,9 +163,9 @@ pub enum TrainError {
     },
     /// A device stopped computing, as one does whose machine is gone.
     #[error(
-        "device {device} stopped in step {step}: {reason}. The last checkpoint is whole: see to the device and go on \
-         with `--resume`, or with other `--devices`, or with `--elastic`, which goes on by itself when one of several \
-         devices stops"
+        "device {device} stopped in step {step}: {reason}. The last checkpoint is whole: see to the device (where its \
+         memory is full, set a smaller `chunk`) and go on with `--resume`, or with other `--devices`, or with \
+         `--elastic`, which goes on by itself when one of several devices stops"
     )]
     DeviceStopped {
         /// Its name.

@@ -34,5 +34,5 @@ pub use run::{
 pub use schedule::{Decay, Schedule};
 pub use step::{
     Captions, CocaWeights, ContrastiveStep, Images, KeptPatches, KeptPaths, PairBatch,
-    PatchDropout, StepGradients, StochasticDepth, Teacher, computes_on_device,
+    PatchDropout, StepGradients, StochasticDepth, Teacher, computes_on_device, innermost_cause,
 };

@@ -9,6 +9,7 @@ use clip_data::ImageTextBatch;
 use clip_model::{Clip, ImageNorm};
 use std::{
     any::Any,
+    fmt::Display,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -19,7 +20,7 @@ use crate::{
     ContrastiveStep, Optimizer, PairBatch, PatchDropout, StepGradients, StochasticDepth,
     config::Duplicates,
     progress::{EvalOutput, StepOutput},
-    step::{Stopped, reason},
+    step::{Stopped, innermost_cause, on_a_device, reason},
 };
 
 /// A device, and what its user calls it.
@@ -148,6 +149,13 @@ impl ContrastiveLearner {
         device.device.clone().inner() != self.clip().device().inner()
     }
 
+    /// What the user calls the model's device.
+    pub(super) fn own_device(&self) -> String {
+        let mut devices = self.devices.iter();
+        let own = devices.find(|device| !self.is_elsewhere(device));
+        own.map_or_else(|| "of the model".to_owned(), |device| device.name.clone())
+    }
+
     fn stopped(&self, panic: &(dyn Any + Send)) -> StoppedDevice {
         let (place, reason) = match panic.downcast_ref::<Stopped>() {
             Some(stopped) => (Some(stopped.device), stopped.reason.clone()),
@@ -157,11 +165,7 @@ impl ContrastiveLearner {
         let at = |place: usize| self.devices.get(place);
         let name = match place.and_then(at) {
             Some(device) => device.name.clone(),
-            None => self
-                .devices
-                .iter()
-                .find(|device| !self.is_elsewhere(device))
-                .map_or_else(|| "of the model".to_owned(), |device| device.name.clone()),
+            None => self.own_device(),
         };
         let elsewhere = |place: &usize| at(*place).is_some_and(|device| self.is_elsewhere(device));
         StoppedDevice {
@@ -239,7 +243,10 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// Waits for the device. What the loop alone knows (learning rate, speed) is NaN, and so is a norm that nobody found.
-    pub(super) fn read(self, batch: usize) -> StepOutput {
+    ///
+    /// # Errors
+    /// Why the device stopped, which may have been long before: whoever waits is told.
+    pub(super) fn read(self, batch: usize) -> Result<StepOutput, String> {
         let numbers = [
             Some(self.loss),
             Some(self.temperature_factor),
@@ -249,14 +256,13 @@ impl Numbers {
         ];
         let asked = numbers.iter().flatten().cloned();
         // In one reading.
-        let found = asked
-            .fold(Transaction::default(), Transaction::register)
-            .execute();
+        let asked = asked.fold(Transaction::default(), Transaction::register);
+        let found = waited_for(|| asked.try_execute())?;
         let mut found = found.iter().flat_map(|number| number.iter::<f64>());
         let [loss, logit_scale, grad_norm, distill_loss, caption_loss] =
             numbers.map(|asked| asked.and_then(|_| found.next()));
         let known = |number: Option<f64>| number.unwrap_or(f64::NAN);
-        StepOutput {
+        Ok(StepOutput {
             loss: known(loss),
             distill_loss,
             caption_loss,
@@ -266,7 +272,17 @@ impl Numbers {
             data_wait: f64::NAN,
             grad_norm: known(grad_norm),
             batch,
-        }
+        })
+    }
+}
+
+/// What a device gave, or why it stopped: Burn tells that by an error or by a panic.
+fn waited_for<T, E: Display>(wait: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(|| on_a_device(0, wait))) {
+        Ok(given) => given.map_err(|error| innermost_cause(&error.to_string()).to_owned()),
+        Err(panic) => Err(panic
+            .downcast::<Stopped>()
+            .map_or_else(|panic| reason(&*panic), |stopped| stopped.reason)),
     }
 }
 
@@ -288,9 +304,11 @@ impl TrainStep for ContrastiveLearner {
             temperature_factor: found.temperature_factor,
             grad_norm: None,
         };
+        let read = numbers.read(batch.images.count());
         TrainOutput {
             grads: found.grads,
-            item: numbers.read(batch.images.count()),
+            // Burn's trait has no other way to fail.
+            item: read.unwrap_or_else(|reason| panic!("{reason}")),
         }
     }
 }
@@ -387,5 +405,16 @@ mod tests {
             next = found(&learner, at + 1);
             assert!(weights_bytes(learner.clip()) == *expected, "after {at}");
         }
+    }
+
+    #[test]
+    fn a_device_that_stops_is_told_by_what_it_comes_of() {
+        let said = "An error happened during execution\nCaused by:\n  An out-of-memory error happened\nCaused by:\n  \
+                    no room for 8 GiB\nBacktrace\nnone";
+        let failed = || -> Result<(), _> { Err(said) };
+        assert_eq!(waited_for(failed).unwrap_err(), "no room for 8 GiB");
+        let panicking = || -> Result<(), String> { panic!("{said}") };
+        assert_eq!(waited_for(panicking).unwrap_err(), "no room for 8 GiB");
+        assert_eq!(waited_for(|| Ok::<_, String>(7)), Ok(7));
     }
 }

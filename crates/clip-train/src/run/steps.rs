@@ -63,7 +63,7 @@ pub(super) struct Begun {
 #[allow(clippy::large_enum_variant, reason = "there is one a run")]
 enum Reading {
     Here(Numbers),
-    Aside(Pending<StepOutput>),
+    Aside(Pending<Result<StepOutput, String>>),
 }
 
 impl Steps<'_> {
@@ -214,7 +214,8 @@ impl Steps<'_> {
         Ok(stop)
     }
 
-    /// Waits for a step's numbers; if they are finite, the step counts.
+    /// Waits for a step's numbers, with which a device tells of all that went wrong in it; if they are finite, the step
+    /// counts.
     fn read(&mut self, model: &ContrastiveLearner, begun: Begun) -> Result<StepOutput, TrainError> {
         let Begun {
             numbers,
@@ -222,15 +223,21 @@ impl Steps<'_> {
             images,
             cursor,
         } = begun;
-        let mut output = match numbers {
+        let step = self.work.state.step + 1;
+        let read = match numbers {
             Reading::Here(numbers) => numbers.read(images),
             Reading::Aside(numbers) => numbers.wait(),
         };
+        let mut output = read.map_err(|reason| TrainError::DeviceStopped {
+            device: model.own_device(),
+            step,
+            reason,
+            has_model: true,
+        })?;
         let seconds = self.ready.elapsed().as_secs_f64();
         output.lr = lr;
         output.images_per_s = images as f64 / seconds;
         output.data_wait = mem::take(&mut self.waited).as_secs_f64() / seconds;
-        let step = self.work.state.step + 1;
         for (what, value) in [("loss", output.loss), ("gradient norm", output.grad_norm)] {
             if !value.is_finite() {
                 return Err(TrainError::Diverged { what, step, value });

@@ -35,8 +35,8 @@ pub(crate) use gradients::{global_norm, norm_of};
 pub use teacher::Teacher;
 use tokens::EmbeddingGradient;
 use workers::Workers;
-pub use workers::computes_on_device;
 pub(crate) use workers::{Stopped, named as on_a_device, reason};
+pub use workers::{computes_on_device, innermost_cause};
 
 /// Gradients of the whole batch's contrastive loss, the batch encoded in chunks that fit in memory.
 ///

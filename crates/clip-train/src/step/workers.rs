@@ -191,14 +191,20 @@ pub(crate) fn named<T>(device: usize, work: impl FnOnce() -> T) -> T {
 /// What Burn puts before the words of a panic in a device's queue, and closes with a parenthesis.
 const IN_QUEUE: &str = "task panicked on device runner thread: ";
 
-/// The first line of what a panic said.
+/// What a backend's error comes of, which it tells last, each of its causes after a line of its own.
+pub fn innermost_cause(error: &str) -> &str {
+    let cause = error.rsplit("Caused by:\n").next();
+    let line = cause.and_then(|cause| cause.trim().lines().next());
+    line.unwrap_or(error).trim()
+}
+
+/// What a panic came of.
 pub(crate) fn reason(panic: &(dyn Any + Send)) -> String {
     let said = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied());
-    let line = said.and_then(|said| said.lines().next());
-    let line = line.unwrap_or("unknown reason");
+    let line = said.map_or("unknown reason", innermost_cause);
     let in_queue = line.split_once(IN_QUEUE).map(|(_, words)| words);
     let words = in_queue.map(|words| words.strip_suffix(')').unwrap_or(words));
     words.unwrap_or(line).to_owned()
@@ -212,6 +218,17 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_told_by_what_it_comes_of() {
+        let tree = "An error happened during execution\nCaused by:\n  A launch error happened\nCaused by:\n  compiling \
+                    'f': libdevice.10.bc was not found\nBacktrace:\nNo backtrace available";
+        assert_eq!(
+            innermost_cause(tree),
+            "compiling 'f': libdevice.10.bc was not found"
+        );
+        assert_eq!(innermost_cause("out of memory\n"), "out of memory");
+    }
 
     #[test]
     fn a_reason_is_the_first_line_without_what_burn_puts_around_it() {
