@@ -20,7 +20,8 @@ impl Ema {
         Self { model, decay }
     }
 
-    /// Takes in the weights after `step`, counted from 1. What isn't a parameter is taken as it is in `model`.
+    /// Takes in the weights after `step`, counted from 1. Running statistics of batch norms are
+    /// averaged too; only their count of batches is taken as it is in `model`.
     pub fn update(&mut self, model: Clip, step: u64) {
         let early = (1 + step) as f64 / (10 + step) as f64;
         self.model = interpolate(&self.model, model, 1.0 - self.decay.min(early));

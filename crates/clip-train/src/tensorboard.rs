@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::progress::{EvalOutput, StepOutput};
+use crate::progress::{EvalOutput, StepOutput, at};
 
 /// Castagnoli's polynomial, reflected.
 const CRC32C: u32 = 0x82f6_3b78;
@@ -68,7 +68,7 @@ impl EventWriter {
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => break (path, file),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => start += 1,
-                Err(error) => return Err(at(&path, &error)),
+                Err(error) => return Err(at("write", &path, &error)),
             }
         };
         let mut writer = Self { path, file };
@@ -130,15 +130,8 @@ impl EventWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<()> {
         self.file
             .write_all(&record(event))
-            .map_err(|error| at(&self.path, &error))
+            .map_err(|error| at("write", &self.path, &error))
     }
-}
-
-fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot write {}: {error}", path.display()),
-    )
 }
 
 /// Seconds since 1970, the clock of TensorBoard's wall-time axis.
