@@ -192,11 +192,13 @@ impl Drop for Copier {
 mod tests {
     use super::*;
 
+    /// A step, with the best of that time.
+    type Written = (u64, Option<u64>);
+
     #[test]
     fn of_those_that_wait_the_best_and_the_newest_are_copied() {
         let empty = tempfile::tempdir().unwrap();
-        // Steps with the best of that time, and what is copied of them.
-        type Written = (u64, Option<u64>);
+        // What is copied of them.
         let cases: [(&[Written], &[u64]); 6] = [
             (&[(1, None), (2, None)], &[2]),
             (&[(1, Some(1)), (2, Some(1)), (3, Some(1))], &[1, 3]),
