@@ -335,8 +335,8 @@ impl FaultLog {
         Ok(())
     }
 
-    /// Ends a pass over the data, whose shards are named if none gave anything. Of the rest of a pass, few samples are as
-    /// little to judge by as anywhere.
+    /// Ends a pass over the data, whose shards are named if none gave anything. Of the rest of a pass, few samples are
+    /// as little to judge by as anywhere.
     ///
     /// # Errors
     /// [`DataError::TooManyBad`], [`DataError::NothingUsable`].

@@ -52,9 +52,9 @@ pub struct Packed {
 /// Writes the usable samples of a set as new shards, in the set's order, with `index.json` and `sizes.json`.
 ///
 /// A sample keeps its image, captions, class and `json` member; bad ones are counted and left out. The folder appears when it is
-/// whole, and its bytes depend on the samples and `config` alone. Of a shard that is cut off, what stands before the cut is
-/// taken. Without [`PackConfig::resize`], no image is decoded: one whose first bytes are those of a known format is kept,
-/// whatever follows.
+/// whole, and its bytes depend on the samples and `config` alone. Of a shard that is cut off, what stands before the
+/// cut is taken. Without [`PackConfig::resize`], no image is decoded: one whose first bytes are those of a known format
+/// is kept, whatever follows.
 ///
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],

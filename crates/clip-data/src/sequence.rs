@@ -240,8 +240,8 @@ impl Sequence {
         self.lost = None;
     }
 
-    /// Looks behind the last item that was given, where its shard should end: whoever asks for no further item would not
-    /// learn that the shard grew.
+    /// Looks behind the last item that was given, where its shard should end: whoever asks for no further item would
+    /// not learn that the shard grew.
     ///
     /// # Errors
     /// [`DataError::ShardChanged`].

@@ -12,8 +12,8 @@ pub(crate) struct Args {
     data: String,
     #[command(flatten)]
     layout: LayoutArgs,
-    /// Reduce images whose shorter side is longer than this, to JPEG; others keep their bytes. By default all do, and are
-    /// told by their first bytes alone: with this, images that can't be decoded are left out.
+    /// Reduce images whose shorter side is longer than this, to JPEG; others keep their bytes. By default all do, and
+    /// are told by their first bytes alone: with this, images that can't be decoded are left out.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
     resize: Option<u32>,
     /// Quality of the JPEGs that reduced images become, from 1 to 100.

@@ -11,13 +11,13 @@ use clip_train::{
 
 use super::Args;
 
-/// Brings the run that the flags resume from its mirror, where its directory isn't here.
-pub(super) fn bring(args: &Args) -> Result<()> {
+/// Brings the run that the flags resume from its mirror, where its directory isn't here; whether it did.
+pub(super) fn bring(args: &Args) -> Result<bool> {
     let Some(resume) = args.resume.as_deref() else {
-        return Ok(());
+        return Ok(false);
     };
     let Some(out) = args.out.as_ref().filter(|out| !RunDir::holds_run(out)) else {
-        return Ok(());
+        return Ok(false);
     };
     let place = if Mirror::is_address(resume) {
         Some(resume.to_owned())
@@ -30,7 +30,7 @@ pub(super) fn bring(args: &Args) -> Result<()> {
         None
     };
     let Some(place) = place else {
-        return Ok(());
+        return Ok(false);
     };
     let mirror = Mirror::open(&place)?;
     let found = mirror
@@ -40,7 +40,7 @@ pub(super) fn bring(args: &Args) -> Result<()> {
         if Mirror::is_address(resume) {
             bail!("{mirror} holds no run with a checkpoint; check the address");
         }
-        return Ok(());
+        return Ok(false);
     };
     for error in damaged {
         log::warn!("{error}; using the one before");
@@ -49,11 +49,11 @@ pub(super) fn bring(args: &Args) -> Result<()> {
         "brought the run from {mirror} to {}, as it was after step {step}",
         out.display()
     );
-    Ok(())
+    Ok(true)
 }
 
 /// The mirror that the settings name. One that holds another run is refused, so is one that holds this run where it is to
-/// begin anew, one that is ahead of the directory that is gone on with, and one where no files can be kept.
+/// begin anew, one that is ahead of `begun`, and one where no files can be kept.
 pub(super) fn open(
     config: &RunConfig,
     resumes: bool,

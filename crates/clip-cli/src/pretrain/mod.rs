@@ -43,7 +43,7 @@ const SHAPES_RECIPE: &str = include_str!("../../../../datasets/shapes/recipe.tom
 /// Trains as the flags say, and leaves a model directory and a report.
 pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     args.refuse_idle()?;
-    mirror::bring(args)?;
+    let brought = mirror::bring(args)?;
     let choice = args.choose(SHAPES_RECIPE)?;
     let mut config = args::resolved(&choice.layers)?;
     let resumed = choice.resume.then(|| RunDir::open(&choice.out));
@@ -94,7 +94,9 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         .context("validation data")?;
     let best = config.validate_best(&validation.keys());
     best.map_err(wrong_settings)?;
-    let mirror = mirror::open(&config, args.resume.is_some(), begun.then_some(&run))?;
+    // What was brought is all that is whole there.
+    let here_before = (begun && !brought).then_some(&run);
+    let mirror = mirror::open(&config, args.resume.is_some(), here_before)?;
     if !begun || !run.tokenizer().exists() {
         tokenizer.save_dir(run.path())?;
     }

@@ -21,12 +21,12 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Calls `line` with every line, in order, until it returns `false`. A bad sample of a shard has no captions; how many
-    /// there are, and where, is warned of.
+    /// Calls `line` with every line, in order, until it returns `false`. A bad sample of a shard has no captions; how
+    /// many there are, and where, is warned of.
     ///
     /// # Errors
-    /// [`DataError::Io`], [`DataError::Queries`] for a line of more than a MiB, and [`DataError::Unread`] at the end, if a shard
-    /// could not be read to its own.
+    /// [`DataError::Io`], [`DataError::Queries`] for a line of more than a MiB, and [`DataError::Unread`] at the end,
+    /// if a shard could not be read to its own.
     pub fn read(&self, line: impl FnMut(&str) -> bool) -> Result<(), DataError> {
         let faults = self.read_again(line)?;
         if faults.bad() > 0 {

@@ -63,8 +63,8 @@ pub struct Curated {
 ///
 /// # Errors
 /// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],
-/// [`DataError::NothingUsable`], [`DataError::Unread`] if a shard could not be read to its end, [`DataError::Queries`] if no
-/// caption holds a query or no query took a pair, and [`DataError::Io`].
+/// [`DataError::NothingUsable`], [`DataError::Unread`] if a shard could not be read to its end,
+/// [`DataError::Queries`] if no caption holds a query or no query took a pair, and [`DataError::Io`].
 pub fn curate(
     shards: &ShardSet,
     queries: &Queries,
@@ -136,8 +136,8 @@ pub fn curate(
         return Err(DataError::Queries {
             origin: format!("{} queries", queries.queries().len()),
             reason: format!(
-                "none took a pair, of {matched} that hold one: raise `--per-query`, or see whether the pairs' images are \
-                 bad ({} of {} samples are)",
+                "none took a pair, of {matched} that hold one: raise `--per-query`, or see whether the pairs' images \
+                 are bad ({} of {} samples are)",
                 faults.bad(),
                 faults.samples
             ),

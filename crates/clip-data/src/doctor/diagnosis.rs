@@ -31,8 +31,8 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// The first shards by name that are damaged, or could not be read to their ends: each is one bad sample in the counts,
-    /// and stands for any number of them.
+    /// The first shards by name that are damaged, or could not be read to their ends: each is one bad sample in the
+    /// counts, and stands for any number of them.
     pub fn broken_shards(&self) -> Option<String> {
         shards_with(&self.shards, FaultKind::ends_its_shard)
     }

@@ -86,8 +86,8 @@ impl Folder {
     }
 }
 
-/// Adds the files below `root`/`inner` that can be part of a sample. Linked folders are left out and named, as they may form
-/// rings. So is what can't be read below the folder, as another user's.
+/// Adds the files below `root`/`inner` that can be part of a sample. Linked folders are left out and named, as they may
+/// form rings. So is what can't be read below the folder, as another user's.
 fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
     for entry in std::fs::read_dir(root.join(inner))? {
         let entry = entry?;

@@ -22,7 +22,7 @@ const COUNTING_THREADS: usize = 8;
 /// Shards that an error names.
 const NAMED: usize = 3;
 
-/// Samples of each tar of a folder, by file name: what OpenCLIP, webdataset and img2dataset read and write beside shards.
+/// Samples of each tar of a folder, by file name: what `OpenCLIP`, `webdataset` and img2dataset read and write there.
 pub const SIZES_FILE: &str = "sizes.json";
 
 /// What a shard holds, judged without reading its samples.

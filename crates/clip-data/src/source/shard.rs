@@ -88,8 +88,8 @@ impl Shard {
         }
     }
 
-    /// Counts the items, by what is known without reading the samples where that suffices. What is cut off counts as far as
-    /// it goes; what the system or a server fails to read is an error.
+    /// Counts the items, by what is known without reading the samples where that suffices. What is cut off counts as far
+    /// as it goes; what the system or a server fails to read is an error.
     pub(super) fn count(&self) -> io::Result<ShardCount> {
         let known = match self {
             Self::Rows { table, part } => Some(table.rows_of(*part)),
