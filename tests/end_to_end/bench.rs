@@ -113,6 +113,6 @@ esac; done
 #[test]
 fn a_benchmark_that_is_not_there_is_refused() {
     let ran = Folder::new().clip(&["bench", "tokeniser"]);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.err.contains("clip bench --list"), "{ran:?}");
 }

@@ -178,6 +178,7 @@ fn resumes_with_batch_norms(json: &str, steps: &[ContrastiveStep]) {
         let run = |mut model: Clip, mut optimizer: Optimizer| {
             for _ in 0..2 {
                 let found = step.gradients(&model, &batch);
+                model.visual.update_running_statistics(&found.statistics);
                 model = optimizer.step(1e-3, model, found.grads).0;
             }
             (model, optimizer)
