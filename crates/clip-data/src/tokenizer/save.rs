@@ -3,6 +3,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::openai::clip_vocabulary;
 use super::text::{Kind, Tokenizer};
 use super::vocabulary::Vocabulary;
 use crate::{DataError, output::write_atomically};
@@ -79,15 +80,29 @@ impl Tokenizer {
     }
 }
 
+/// Whether it gives every text CLIP's ids, whatever it calls start and end of text.
 fn is_clips_own(vocabulary: &Vocabulary) -> bool {
-    // The last merge of CLIP's vocabulary, at its place, is a sign that no trained one has.
-    let token = vocabulary.tokens.get(49_405);
-    token.is_some_and(|token| token == "jekyll</w>")
+    let clip = clip_vocabulary();
+    let words = |vocabulary: &Vocabulary| vocabulary.tokens.len().saturating_sub(2);
+    words(vocabulary) == words(&clip)
+        && vocabulary.tokens[..words(vocabulary)] == clip.tokens[..words(&clip)]
+        && vocabulary.merges == clip.merges
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clips_own_vocabulary_is_known_by_every_word() {
+        let mut vocabulary = clip_vocabulary();
+        assert!(is_clips_own(&vocabulary));
+        // OpenAI's names.
+        vocabulary.tokens[49_406] = "<|startoftext|>".to_owned();
+        assert!(is_clips_own(&vocabulary));
+        vocabulary.tokens.swap(1929, 2368);
+        assert!(!is_clips_own(&vocabulary));
+    }
 
     #[test]
     fn a_saved_tokenizer_encodes_the_same() {

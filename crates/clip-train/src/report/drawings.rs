@@ -168,10 +168,16 @@ pub(crate) fn reliability(reliability: &Reliability) -> Drawing {
 /// Accuracy over the logarithm of examples a class.
 pub(crate) fn few_shot(curve: &FewShotCurve) -> Drawing {
     let summary = match (curve.zero_shot, curve.break_even) {
-        (Some(zero_shot), Some(shots)) => format!(
-            "Zero-shot, {}, is matched by {shots:.1} examples a class.",
-            percent(zero_shot)
-        ),
+        (Some(zero_shot), Some(shots)) => {
+            // Fewer than were tried might do.
+            let first = curve.points.first();
+            let is_bound = first.is_some_and(|(_, accuracy)| *accuracy >= zero_shot);
+            format!(
+                "Zero-shot, {}, is matched by {}{shots:.1} examples a class.",
+                percent(zero_shot),
+                if is_bound { "at most " } else { "" }
+            )
+        }
         (Some(zero_shot), None) => format!(
             "Zero-shot, {}, is better than every probe on few examples.",
             percent(zero_shot)

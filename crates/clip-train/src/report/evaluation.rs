@@ -229,6 +229,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_fewest_examples_match_is_a_bound() {
+        let mut evaluation = evaluation();
+        let matched = |evaluation: &Evaluation, words: &str| {
+            let html = evaluation.to_html();
+            assert!(
+                html.contains(&format!("is matched by {words} examples")),
+                "{html}"
+            );
+        };
+        matched(&evaluation, "4.0");
+        let curve = evaluation.few_shot.as_mut().unwrap();
+        (curve.points[0].1, curve.break_even) = (0.5, Some(1.0));
+        matched(&evaluation, "at most 1.0");
+    }
+
+    #[test]
     fn a_page_shows_what_was_measured_and_nothing_else() {
         let html = evaluation().to_html();
         for part in [
