@@ -159,19 +159,9 @@ impl Mirror {
 mod tests {
     use super::*;
     use crate::{
-        checkpoint::{Best, Contents},
+        checkpoint::{Best, unit::test_contents as contents},
         config::RunConfig,
     };
-
-    fn contents() -> Contents {
-        Contents {
-            weights: b"weights".to_vec().into(),
-            optimizer: b"moments".to_vec().into(),
-            optimizer_of: "a model".to_owned(),
-            ema: None,
-            adapters: None,
-        }
-    }
 
     fn state((rollbacks, step): (u32, u64)) -> RunState {
         RunState {

@@ -187,23 +187,13 @@ pub(super) fn remove(folder: &Path) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Best, Part};
+    use crate::checkpoint::{Best, Part, unit::test_contents as contents};
 
     fn state(step: u64) -> RunState {
         RunState {
             step,
             samples: 256 * step,
             ..RunState::default()
-        }
-    }
-
-    fn contents() -> Contents {
-        Contents {
-            weights: b"weights".to_vec().into(),
-            optimizer: b"moments".to_vec().into(),
-            optimizer_of: "a model".to_owned(),
-            ema: None,
-            adapters: None,
         }
     }
 

@@ -152,6 +152,18 @@ impl From<Vec<u8>> for Part {
     }
 }
 
+/// Little, and of no model.
+#[cfg(test)]
+pub(super) fn test_contents() -> Contents {
+    Contents {
+        weights: b"weights".to_vec().into(),
+        optimizer: b"moments".to_vec().into(),
+        optimizer_of: "a model".to_owned(),
+        ema: None,
+        adapters: None,
+    }
+}
+
 /// A whole checkpoint, read and verified.
 #[derive(Debug)]
 pub struct Checkpoint {

@@ -93,17 +93,7 @@ mod tests {
     use std::io::ErrorKind;
 
     use super::*;
-    use crate::checkpoint::Part;
-
-    fn contents() -> Contents {
-        Contents {
-            weights: Vec::new().into(),
-            optimizer: Vec::new().into(),
-            optimizer_of: String::new(),
-            ema: None,
-            adapters: None,
-        }
-    }
+    use crate::checkpoint::{Part, unit::test_contents as contents};
 
     fn state(step: u64) -> RunState {
         RunState {
