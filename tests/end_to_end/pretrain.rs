@@ -382,7 +382,23 @@ fn a_run_begins_with_what_its_weights_are_of() {
     ] {
         assert!(other.err.contains(words), "{words}: {other:?}");
     }
+    // What no shape tells either.
+    let pooled = PRESET.replace("\"heads\": 2", "\"heads\": 2, \"pool_type\": \"last\"");
+    folder.write("pooled.json", pooled.as_bytes());
+    let pooled = tune("pooled", &["--preset", "pooled.json"]);
+    assert_eq!(pooled.code, Some(1), "{pooled:?}");
+    let words = "`text_cfg.pool_type` is null there and \"last\" here";
+    assert!(pooled.err.contains(words), "{pooled:?}");
     let large = tune("large", &["--preset", "ViT-Mini-16-96"]);
+    // Weights that were never set.
+    let path = folder.path("siglip/model/open_clip_model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len() - 4;
+    bytes[end..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let unset = folder.clip(&pretrain("unset", &["--init", "siglip/model"]));
+    assert_eq!(unset.code, Some(1), "{unset:?}");
+    assert!(unset.err.contains("in siglip/model is NaN"), "{unset:?}");
     assert_eq!(large.code, Some(1), "{large:?}");
     assert!(
         large.err.len() < 1_500 && large.err.contains("more"),

@@ -329,6 +329,48 @@ fn a_model_between_two_is_made_of_both() {
 }
 
 #[test]
+fn models_are_joined_by_their_words_whatever_start_and_end_are_called() {
+    let folder = Folder::new();
+    let tokenizer = std::fs::read_to_string(folder.path("model/tokenizer.json")).unwrap();
+    let beside = |name: &str, tokenizer: &str| {
+        let there = folder.path(name);
+        std::fs::create_dir(&there).unwrap();
+        for entry in std::fs::read_dir(folder.path("model")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), there.join(entry.file_name())).unwrap();
+        }
+        std::fs::write(there.join("tokenizer.json"), tokenizer).unwrap();
+        let line = format!("weights interpolate {name} model --share 0.5 --out between-{name}");
+        folder.clip(&line.split(' ').collect::<Vec<_>>())
+    };
+    // OpenAI's names, and merges as they were once written.
+    let mut theirs: serde_json::Value = serde_json::from_str(
+        &tokenizer
+            .replace("<start_of_text>", "<|startoftext|>")
+            .replace("<end_of_text>", "<|endoftext|>"),
+    )
+    .unwrap();
+    for merge in theirs["model"]["merges"].as_array_mut().unwrap() {
+        let line = format!(
+            "{} {}",
+            merge[0].as_str().unwrap(),
+            merge[1].as_str().unwrap()
+        );
+        *merge = line.into();
+    }
+    let ran = beside("theirs", &theirs.to_string());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+
+    let vocabulary = theirs["model"]["vocab"].as_object_mut().unwrap();
+    let (a, b) = (vocabulary["a"].clone(), vocabulary["b"].clone());
+    vocabulary["a"] = b;
+    vocabulary["b"] = a;
+    let ran = beside("other", &theirs.to_string());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("different tokenizers"), "{ran:?}");
+}
+
+#[test]
 fn what_was_written_is_told_as_json() {
     let folder = Folder::new();
     let inspected = folder.clip(&["weights", "inspect", "model", "--json"]);

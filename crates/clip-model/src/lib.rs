@@ -46,8 +46,8 @@ pub use clip::{
     Clip, INITIAL_LOGIT_SCALE, MAX_LOGIT_SCALE, SIGLIP_LOGIT_BIAS, SIGLIP_LOGIT_SCALE, l2_normalize,
 };
 pub use config::{
-    ActKwargs, Approximate, ClipConfig, HfPooler, HfProjType, Layers, MultimodalConfig, NormKwargs,
-    ProjType, TextConfig, TextPool, Tower, VisionConfig, VisionPool,
+    ActKwargs, Approximate, ClipConfig, Difference, HfPooler, HfProjType, Layers, MultimodalConfig,
+    NormKwargs, ProjType, TextConfig, TextPool, Tower, VisionConfig, VisionPool,
 };
 pub use error::ModelError;
 pub use image_norm::{ImageNorm, SentPixels};

@@ -10,7 +10,7 @@ use burn::{
 use clip_data::{EvalLoader, EvalNeeds, ImageResizer, LoaderConfig, Resize, ShardSet, Tokenizer};
 use clip_model::{
     Captioner, Captioning, Clip, ClipConfig, Interpolation, Precision, Preprocess, ResizeMode,
-    encoder::TextEnd, weights::weights_bytes,
+    TextConfig, encoder::TextEnd, weights::weights_bytes,
 };
 
 use crate::{Sha256Hex, TextEncoder, ZeroShotError};
@@ -60,22 +60,7 @@ impl ClipEncoders {
         tokenizer: Arc<Tokenizer>,
         preprocess: Preprocess,
     ) -> Result<Self, ZeroShotError> {
-        if !tokenizer.fits(config.text_cfg.vocab_size) {
-            return Err(ZeroShotError::WrongTokenizer {
-                origin: origin.to_owned(),
-                tokenizer: tokenizer.vocab_size(),
-                model: config.text_cfg.vocab_size,
-            });
-        }
-        if let TextEnd::BeforePadding(padding) = config.text_cfg.end()
-            && i64::from(padding) != i64::from(tokenizer.pad_id())
-        {
-            return Err(ZeroShotError::WrongPadding {
-                origin: origin.to_owned(),
-                tokenizer: tokenizer.pad_id(),
-                model: padding,
-            });
-        }
+        check_tokenizer(origin, &config.text_cfg, &tokenizer)?;
         let model = model.valid();
         Ok(Self {
             config,
@@ -271,6 +256,35 @@ pub fn resize(preprocess: &Preprocess) -> Resize {
     Resize {
         squash: preprocess.resize_mode == ResizeMode::Squash,
         bilinear: preprocess.interpolation == Interpolation::Bilinear,
+    }
+}
+
+/// Refuses a tokenizer whose ids a text encoder takes for others; `origin` names the model in the error.
+///
+/// # Errors
+/// [`ZeroShotError::WrongTokenizer`] where the token embedding has no row for an id, or the end of a text is another;
+/// [`ZeroShotError::WrongPadding`].
+pub fn check_tokenizer(
+    origin: &str,
+    text: &TextConfig,
+    tokenizer: &Tokenizer,
+) -> Result<(), ZeroShotError> {
+    if !tokenizer.fits(text.vocab_size) {
+        return Err(ZeroShotError::WrongTokenizer {
+            origin: origin.to_owned(),
+            tokenizer: tokenizer.vocab_size(),
+            model: text.vocab_size,
+        });
+    }
+    match text.end() {
+        TextEnd::BeforePadding(padding) if i64::from(padding) != i64::from(tokenizer.pad_id()) => {
+            Err(ZeroShotError::WrongPadding {
+                origin: origin.to_owned(),
+                tokenizer: tokenizer.pad_id(),
+                model: padding,
+            })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -54,7 +54,7 @@ pub use approximate_index::ApproximateIndex;
 pub use bootstrap::Bootstrap;
 pub use calibration::{Calibration, CalibrationReport, ConfidenceBin};
 pub use classify::{Classifier, Prediction};
-pub use clip_encoders::{ClipEncoders, resize};
+pub use clip_encoders::{ClipEncoders, check_tokenizer, resize};
 pub use corruption::{Corruption, CorruptionKind, SEVERITIES};
 pub use encoder::{PROMPT_BATCH, TextEncoder, encode_all};
 pub use error::ZeroShotError;

@@ -58,15 +58,12 @@ impl ClipEncoders {
         }
         let dir = ModelDir::open(path)?;
         let text = &dir.config.text_cfg;
-        let tokenizer = if has(TOKENIZER_FILE) {
-            let kwargs = text.tokenizer_kwargs.as_ref();
-            Tokenizer::load_with(&path.join(TOKENIZER_FILE), kwargs)?
-        } else if text.vocab_size == CLIP_VOCAB_SIZE && text.hf_tokenizer_name.is_none() {
-            Tokenizer::clip()
-        } else {
+        let kwargs = text.tokenizer_kwargs.as_ref();
+        let found = Tokenizer::of_weights(path, kwargs, text.may_be_clips_vocabulary())?;
+        let tokenizer = found.ok_or_else(|| {
             let remedy = "copy there the tokenizer that the model was trained with";
-            return Err(missing(TOKENIZER_FILE, remedy.to_owned()));
-        };
+            missing(TOKENIZER_FILE, remedy.to_owned())
+        })?;
         let model = dir.load(&device.clone().without_autodiff())?;
         let origin = path.display().to_string();
         Self::named(

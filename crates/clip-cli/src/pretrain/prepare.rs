@@ -7,8 +7,7 @@ use clip_data::{
     shapes::{ShapesConfig, generate},
 };
 use clip_model::{
-    ClipConfig, TextConfig,
-    encoder::TextEnd,
+    ClipConfig,
     presets::CLIP_VOCAB_SIZE,
     weights::{Checkpoint, ReadOptions},
 };
@@ -17,6 +16,7 @@ use clip_train::{
     config::{LabelledSet, RunConfig},
     progress::human_count,
 };
+use clip_zeroshot::check_tokenizer;
 
 use super::teacher::RunTeacher;
 use crate::{logger, weights};
@@ -48,11 +48,27 @@ pub(super) fn initial(
             )
         })?;
     if let Some(told) = &weights.told {
-        let off = differences(told, model);
+        let off: Vec<_> = told
+            .differences(model)
+            .into_iter()
+            .filter(|found| !found.is_fitted())
+            .map(|found| {
+                format!(
+                    "`{}` is {} there and {} here",
+                    found.key, found.first, found.second
+                )
+            })
+            .collect();
         ensure!(
             off.is_empty(),
             "{source} is another model than the preset: {}; name the preset that it was trained with, or none",
             off.join("; ")
+        );
+    }
+    if let Some((tensor, number)) = weights.not_finite() {
+        bail!(
+            "a number of {tensor} in {source} is {number}, so that no step could be taken: give weights without, or put \
+             numbers in its place"
         );
     }
     for note in &weights.notes {
@@ -60,36 +76,6 @@ pub(super) fn initial(
     }
     config.preprocess.get_or_insert(weights.preprocess);
     Ok(Some(weights))
-}
-
-/// `key is VALUE there and VALUE here`, of what the shapes of weights don't tell and training would silently get wrong.
-fn differences(there: &ClipConfig, here: &ClipConfig) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut compare = |key: &str, there: String, here: String| {
-        if there != here {
-            found.push(format!("`{key}` is {there} there and {here} here"));
-        }
-    };
-    let flag = |flag: bool| flag.to_string();
-    compare("quick_gelu", flag(there.quick_gelu), flag(here.quick_gelu));
-    let (text, own) = (&there.text_cfg, &here.text_cfg);
-    compare(
-        "text_cfg.heads",
-        text.heads.to_string(),
-        own.heads.to_string(),
-    );
-    compare(
-        "text_cfg.no_causal_mask",
-        flag(text.no_causal_mask),
-        flag(own.no_causal_mask),
-    );
-    let pooler = |text: &TextConfig| serde_json::json!(text.hf_pooler_type).to_string();
-    compare("text_cfg.hf_pooler_type", pooler(text), pooler(own));
-    let heads = |config: &ClipConfig| config.vision_cfg.head_width.to_string();
-    if there.vision_cfg.timm_model_name.is_none() {
-        compare("vision_cfg.head_width", heads(there), heads(here));
-    }
-    found
 }
 
 /// The step of the newest checkpoint of a run that is resumed.
@@ -146,7 +132,6 @@ pub(super) fn tokenizer(
     (named, shards): (&str, &ShardSet),
 ) -> Result<Arc<Tokenizer>> {
     let text = &model.text_cfg;
-    let vocab_size = text.vocab_size;
     // What else lies in the directory of a run that hasn't begun is another's.
     let begun_with = resumed.map(RunDir::tokenizer).filter(|path| path.exists());
     let tokenizer = match (begun_with, initial, teacher) {
@@ -160,15 +145,19 @@ pub(super) fn tokenizer(
             })?
             .into(),
         (None, None, Some(of_run)) => Arc::clone(&of_run.tokenizer),
-        (None, None, None) if vocab_size == CLIP_VOCAB_SIZE => Tokenizer::clip().into(),
+        (None, None, None) if text.vocab_size == CLIP_VOCAB_SIZE => {
+            Tokenizer::refuse_kwargs(text.tokenizer_kwargs.as_ref(), "the preset")?;
+            Tokenizer::clip().into()
+        }
         (None, None, None) => {
+            Tokenizer::refuse_kwargs(text.tokenizer_kwargs.as_ref(), "the preset")?;
             // It leaves out id 1, which is a letter in a vocabulary learned here.
             if let Some(name) = &text.hf_model_name {
                 bail!(
                     "the text encoder {name} has a tokenizer of its own: begin with weights that bring it (`--init`)"
                 );
             }
-            Tokenizer::train(captions(shards)?.into_iter(), vocab_size)
+            Tokenizer::train(captions(shards)?.into_iter(), text.vocab_size)
                 .with_context(|| format!("cannot learn a vocabulary from {named}"))?
                 .into()
         }
@@ -176,18 +165,7 @@ pub(super) fn tokenizer(
     if let Some(of_run) = teacher {
         of_run.reads_as(&tokenizer)?;
     }
-    ensure!(
-        tokenizer.fits(vocab_size),
-        "the tokenizer has {} tokens, but the model's `text_cfg.vocab_size` is {vocab_size}",
-        tokenizer.vocab_size()
-    );
-    if let TextEnd::BeforePadding(padding) = text.end() {
-        ensure!(
-            i64::from(tokenizer.pad_id()) == i64::from(padding),
-            "the tokenizer pads with id {}, but the model's text encoder leaves out id {padding}",
-            tokenizer.pad_id()
-        );
-    }
+    check_tokenizer("the run", text, &tokenizer)?;
     Ok(tokenizer)
 }
 

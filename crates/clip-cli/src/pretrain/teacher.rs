@@ -9,7 +9,6 @@ use clip_model::{
     weights::{Checkpoint, ReadOptions},
 };
 use clip_train::{Teacher, config::RunConfig, progress::human_count};
-use serde_json::Value;
 
 use crate::weights;
 
@@ -63,16 +62,8 @@ impl RunTeacher {
 
     /// Refuses a run whose token ids mean other words to its teacher.
     pub(super) fn reads_as(&self, run: &Tokenizer) -> Result<()> {
-        let words = |tokenizer: &Tokenizer| -> Result<Value> {
-            let mut json: Value = serde_json::from_str(&tokenizer.to_json())?;
-            let model = &mut json["model"];
-            Ok(Value::from_iter([
-                model["vocab"].take(),
-                model["merges"].take(),
-            ]))
-        };
         ensure!(
-            words(run)? == words(&self.tokenizer)?,
+            run.has_same_words(&self.tokenizer),
             "the run's vocabulary is another than that of {} (`distill`): a teacher must know the words that captions are \
              cut into; let the run begin without weights of its own, or with some of the teacher's vocabulary",
             self.source

@@ -126,5 +126,5 @@ fn export_hugging_face(
     let tokens = TextTokens { start, end };
     checkpoint.save_hugging_face(folder, dtype.into(), tokens)?;
     let context_length = checkpoint.config.text_cfg.context_length;
-    tokenizer::save_for_transformers(tokenizer, context_length, folder)
+    Ok(tokenizer.save_for_transformers(folder, context_length)?)
 }

@@ -41,6 +41,26 @@ pub(super) struct Options {
 }
 
 impl Options {
+    /// Refuses what a tokenizer of CLIP's kind can't do: it cleans captions in CLIP's way alone.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] naming the argument.
+    pub(super) fn refuse_others_than_clips(
+        kwargs: Option<&Value>,
+        origin: &str,
+    ) -> Result<(), DataError> {
+        match Self::read(kwargs, origin)?.clean {
+            None | Some(Clean::Lower) => Ok(()),
+            Some(clean) => Err(DataError::Tokenizer {
+                origin: origin.to_owned(),
+                reason: format!(
+                    "tokenizer_kwargs: `clean` = {} is not implemented for a vocabulary of CLIP's kind, only `lower`",
+                    clean.name()
+                ),
+            }),
+        }
+    }
+
     /// # Errors
     /// [`DataError::Tokenizer`] naming what is unknown.
     pub(super) fn read(kwargs: Option<&Value>, origin: &str) -> Result<Self, DataError> {
@@ -221,6 +241,12 @@ impl HuggingFaceTokenizer {
         // invariant: it was read from JSON, and nothing in it can't be written.
         let json = self.inner.to_string(false).expect("a tokenizer is JSON");
         json + "\n"
+    }
+
+    /// How words are made of ids.
+    pub(super) fn words(&self) -> Value {
+        // invariant: as for the whole.
+        serde_json::to_value(self.inner.get_model()).expect("a tokenizer is JSON")
     }
 
     /// What `transformers` reads beside it.

@@ -14,8 +14,8 @@ use super::vocabulary::{ALPHABET, EOT, SOT, Vocabulary, WORD_END, alphabet_token
 use crate::DataError;
 
 /// Hugging Face's older layout: a JSON object of tokens and ids, and a merge a line.
-const VOCAB_FILE: &str = "vocab.json";
-const MERGES_FILE: &str = "merges.txt";
+pub(super) const VOCAB_FILE: &str = "vocab.json";
+pub(super) const MERGES_FILE: &str = "merges.txt";
 /// Merges of OpenAI's list that CLIP uses; the file has more than five times as many.
 const CLIP_MERGES: usize = 49_152 - 256 - 2;
 
@@ -29,7 +29,7 @@ impl Tokenizer {
     /// - OpenAI's `bpe_simple_vocab_16e6.txt.gz`, unpacked or not.
     ///
     /// `kwargs` are OpenCLIP's `tokenizer_kwargs`, of which `clean` and `strip_sep_token` are known. A tokenizer of CLIP's
-    /// kind has its own way.
+    /// kind cleans captions by `lower`, its default.
     ///
     /// # Errors
     /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is none of these, or of a keyword argument that
@@ -63,7 +63,51 @@ impl Tokenizer {
                 }
             }
         };
+        Options::refuse_others_than_clips(kwargs, &origin)?;
         Self::from_vocabulary(vocabulary, &origin)
+    }
+
+    /// Refuses `tokenizer_kwargs` that a tokenizer of CLIP's kind doesn't know; `origin` names the model in the error.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`].
+    pub fn refuse_kwargs(kwargs: Option<&Value>, origin: &str) -> Result<(), DataError> {
+        Options::refuse_others_than_clips(kwargs, origin)
+    }
+
+    /// The tokenizer that belongs to the weights in a folder: its `tokenizer.json`, or CLIP's own where there is none and
+    /// `may_be_clips`. CLIP's own words come under OpenCLIP's names of start and end, whoever wrote the file. None if it
+    /// isn't known.
+    ///
+    /// # Errors
+    /// What [`Tokenizer::load_with`] refuses.
+    pub fn of_weights(
+        folder: &Path,
+        kwargs: Option<&Value>,
+        may_be_clips: bool,
+    ) -> Result<Option<Self>, DataError> {
+        let path = folder.join(TOKENIZER_FILE);
+        let found = if path.is_file() {
+            Some(Self::load_with(&path, kwargs)?)
+        } else {
+            None
+        };
+        Ok(match found {
+            Some(found) if may_be_clips => {
+                let clip = Self::clip();
+                Some(if found.has_same_words(&clip) {
+                    clip
+                } else {
+                    found
+                })
+            }
+            Some(found) => Some(found),
+            None if may_be_clips => {
+                Self::refuse_kwargs(kwargs, &folder.display().to_string())?;
+                Some(Self::clip())
+            }
+            None => None,
+        })
     }
 }
 
@@ -216,6 +260,37 @@ mod tests {
             Kind::Clip(clip) => &clip.vocabulary,
             Kind::HuggingFace(_) => panic!("not of CLIP's kind"),
         }
+    }
+
+    #[test]
+    fn weights_bring_a_tokenizer_or_mean_clips_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |kwargs: Option<&Value>, may| Tokenizer::of_weights(dir.path(), kwargs, may);
+        assert!(of(None, false).unwrap().is_none());
+        assert_eq!(of(None, true).unwrap().unwrap().vocab_size(), 49_408);
+        // What would be cleaned otherwise is refused, whoever names the vocabulary.
+        let canonical = serde_json::json!({"clean": "canonicalize"});
+        assert!(of(Some(&canonical), true).is_err());
+        let lower = serde_json::json!({"clean": "lower"});
+        assert!(of(Some(&lower), true).is_ok());
+
+        // CLIP's own words under OpenAI's names.
+        let clip = Tokenizer::clip();
+        let theirs = clip.to_json().replace(SOT, "<|startoftext|>");
+        let theirs = theirs.replace(EOT, "<|endoftext|>");
+        let path = dir.path().join(TOKENIZER_FILE);
+        fs::write(&path, theirs).unwrap();
+        assert_eq!(of(None, true).unwrap().unwrap().to_json(), clip.to_json());
+        assert_ne!(of(None, false).unwrap().unwrap().to_json(), clip.to_json());
+        let error = of(Some(&canonical), false).err().unwrap().to_string();
+        assert!(error.contains("canonicalize"), "{error}");
+
+        // As many others are others.
+        let own = Tokenizer::train(["a red circle".to_owned()].into_iter(), 540).unwrap();
+        assert!(!own.has_same_words(&clip));
+        own.save(&path).unwrap();
+        let found = of(None, true).unwrap().unwrap();
+        assert!(found.has_same_words(&own) && !found.has_same_words(&clip));
     }
 
     /// CLIP's vocabulary in OpenAI's format, with lines after the last that CLIP uses.

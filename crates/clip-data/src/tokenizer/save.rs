@@ -3,9 +3,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::load::{MERGES_FILE, VOCAB_FILE};
 use super::openai::clip_vocabulary;
 use super::text::{Kind, Tokenizer};
-use super::vocabulary::Vocabulary;
 use crate::{DataError, output::write_atomically};
 
 /// The tokenizer in Hugging Face's format.
@@ -42,7 +42,49 @@ impl Tokenizer {
     pub fn save_dir(&self, dir: &Path) -> Result<(), DataError> {
         fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
         self.save(&dir.join(TOKENIZER_FILE))?;
-        let config = match &self.kind {
+        let config = self.config();
+        write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
+    }
+
+    /// Writes the files from which transformers' `CLIPProcessor` makes this tokenizer for a model that reads
+    /// `context_length` tokens: those of [`Tokenizer::save_dir`], and for CLIP's kind the vocabulary and the merges as
+    /// files of their own, which its class wants before transformers 5.
+    ///
+    /// # Errors
+    /// [`DataError::Io`].
+    pub fn save_for_transformers(
+        &self,
+        dir: &Path,
+        context_length: usize,
+    ) -> Result<(), DataError> {
+        self.save_dir(dir)?;
+        let mut config = self.config();
+        config["model_max_length"] = json!(context_length);
+        if let Kind::Clip(clip) = &self.kind
+            && !clip.vocabulary.padded()
+        {
+            config["tokenizer_class"] = json!("CLIPTokenizer");
+            config["unk_token"] = config["eos_token"].clone();
+            let vocabulary = &clip.vocabulary;
+            let ids: Map<String, Value> = vocabulary
+                .tokens
+                .iter()
+                .zip(0..)
+                .map(|(token, id)| (token.clone(), json!(id)))
+                .collect();
+            write_atomically(&dir.join(VOCAB_FILE), &Value::Object(ids).to_string())?;
+            let mut merges = "#version: 0.2\n".to_owned();
+            for (first, second) in &vocabulary.merges {
+                merges.extend([first, " ", second, "\n"]);
+            }
+            write_atomically(&dir.join(MERGES_FILE), &merges)?;
+        }
+        write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
+    }
+
+    /// What transformers' `tokenizer_config.json` says of it.
+    fn config(&self) -> Value {
+        match &self.kind {
             Kind::Clip(clip) => {
                 let vocabulary = &clip.vocabulary;
                 let name = |id: u32| &vocabulary.tokens[id as usize];
@@ -56,8 +98,7 @@ impl Tokenizer {
                 })
             }
             Kind::HuggingFace(other) => json!(other.config()),
-        };
-        write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
+        }
     }
 
     /// What `text_cfg` in `open_clip_config.json` must hold for OpenCLIP to use the tokenizer of [`Tokenizer::save_dir`].
@@ -67,7 +108,9 @@ impl Tokenizer {
     /// captions as this tokenizer does.
     pub fn open_clip_text_cfg(&self) -> Map<String, Value> {
         let kwargs = match &self.kind {
-            Kind::Clip(clip) if is_clips_own(&clip.vocabulary) => return Map::new(),
+            Kind::Clip(clip) if clip.vocabulary.has_same_words(&clip_vocabulary()) => {
+                return Map::new();
+            }
             Kind::Clip(_) => Map::from_iter([("clean".to_owned(), json!("lower"))]),
             Kind::HuggingFace(other) => other.options().to_json(),
         };
@@ -80,29 +123,9 @@ impl Tokenizer {
     }
 }
 
-/// Whether it gives every text CLIP's ids, whatever it calls start and end of text.
-fn is_clips_own(vocabulary: &Vocabulary) -> bool {
-    let clip = clip_vocabulary();
-    let words = |vocabulary: &Vocabulary| vocabulary.tokens.len().saturating_sub(2);
-    words(vocabulary) == words(&clip)
-        && vocabulary.tokens[..words(vocabulary)] == clip.tokens[..words(&clip)]
-        && vocabulary.merges == clip.merges
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn clips_own_vocabulary_is_known_by_every_word() {
-        let mut vocabulary = clip_vocabulary();
-        assert!(is_clips_own(&vocabulary));
-        // OpenAI's names.
-        vocabulary.tokens[49_406] = "<|startoftext|>".to_owned();
-        assert!(is_clips_own(&vocabulary));
-        vocabulary.tokens.swap(1929, 2368);
-        assert!(!is_clips_own(&vocabulary));
-    }
 
     #[test]
     fn a_saved_tokenizer_encodes_the_same() {

@@ -80,6 +80,16 @@ impl Tokenizer {
         Self::load_with(path, None)
     }
 
+    /// Whether an id means the same word to both, so that embeddings of the one serve the other. What start and end of text
+    /// are called doesn't matter.
+    pub fn has_same_words(&self, other: &Self) -> bool {
+        match (&self.kind, &other.kind) {
+            (Kind::Clip(a), Kind::Clip(b)) => a.vocabulary.has_same_words(&b.vocabulary),
+            (Kind::HuggingFace(a), Kind::HuggingFace(b)) => a.words() == b.words(),
+            _ => false,
+        }
+    }
+
     /// Tokens of the vocabulary, the special ones included: rows that the model's token embedding needs.
     pub fn vocab_size(&self) -> usize {
         match &self.kind {

@@ -114,6 +114,12 @@ impl Vocabulary {
         Ok(Self { tokens, merges })
     }
 
+    /// Whether texts become the same ids, whatever start and end of text are called.
+    pub(super) fn has_same_words(&self, other: &Self) -> bool {
+        let words = |vocabulary: &Self| vocabulary.tokens.len().saturating_sub(2);
+        self.tokens[..words(self)] == other.tokens[..words(other)] && self.merges == other.merges
+    }
+
     pub(super) fn sot(&self) -> u32 {
         self.eot() - 1
     }

@@ -1,4 +1,5 @@
 mod coca;
+mod differences;
 mod hugging_face_text;
 mod text;
 mod timm_vision;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::hugging_face_text::TextTower;
 pub use self::{
     coca::MultimodalConfig,
+    differences::Difference,
     hugging_face_text::{HfPooler, HfProjType},
     text::{ActKwargs, Approximate, NormKwargs, ProjType, TextConfig, TextPool},
     vision::{Layers, Tower, VisionConfig, VisionPool},

@@ -226,6 +226,11 @@ impl TextConfig {
         self.norm_kwargs.map_or(LAYER_NORM_EPSILON, |norm| norm.eps)
     }
 
+    /// Whether the vocabulary is CLIP's own where no tokenizer lies beside the weights: it is as large, and no other is named.
+    pub fn may_be_clips_vocabulary(&self) -> bool {
+        self.vocab_size == presets::CLIP_VOCAB_SIZE && self.hf_tokenizer_name.is_none()
+    }
+
     /// Where a caption is over for the text encoder.
     pub fn end(&self) -> TextEnd {
         match self.hf_model_name {

@@ -145,6 +145,15 @@ impl Checkpoint {
         })
     }
 
+    /// The first tensor of which a number is none, or infinite, by OpenCLIP's name, and that number.
+    pub fn not_finite(&self) -> Option<(&str, f32)> {
+        self.state.iter().find_map(|(name, tensor)| {
+            let numbers = tensor.to_f32()?;
+            let wrong = numbers.into_iter().find(|number| !number.is_finite())?;
+            Some((name.as_str(), wrong))
+        })
+    }
+
     /// The same of a matrix, turned over: PyTorch's linear layers keep `[to, from]`, others' `[from, to]`. Nothing if the
     /// tensor is no matrix of floats.
     pub fn transposed_bytes(&self, name: &str, dtype: FloatType) -> Option<Vec<u8>> {
