@@ -22,6 +22,39 @@ fn a_run_that_is_done_is_told_once_however_often_it_is_resumed() {
     assert!(fs::read(folder.path("run/metrics.jsonl")).unwrap() == told);
 }
 
+#[test]
+fn a_run_that_another_kind_of_device_began_is_told_to_stay_cut_as_it_is() {
+    let folder = folder();
+    // As on a GPU.
+    let cut = [
+        "--set",
+        "text_buckets=1",
+        "--set",
+        "threads=1",
+        "--set",
+        "chunk=8",
+    ];
+    let run = folder.clip(&pretrain("run", &[&cut[..], &["--steps", "2"]].concat()));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let told = "batches stay cut as the run began (chunk = 8, threads = 1, text_buckets = 1)";
+    assert!(!run.err.contains(told), "{run:?}");
+    let resume = ["pretrain", "--resume", "run", "--steps", "4"];
+    let resumed = folder.clip(&resume);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(resumed.err.contains(told), "{resumed:?}");
+    let anew = [
+        "--set",
+        "text_buckets=0",
+        "--set",
+        "threads=0",
+        "--set",
+        "chunk=0",
+    ];
+    let anew = folder.clip(&[&resume[..], &anew].concat());
+    assert_eq!(anew.code, Some(0), "{anew:?}");
+    assert!(!anew.err.contains("stay cut"), "{anew:?}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_peak_memory_of_a_run_is_that_of_the_start_that_took_most() {

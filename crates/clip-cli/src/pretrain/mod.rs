@@ -63,6 +63,9 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     adapters.map_err(wrong_settings)?;
     let teacher = RunTeacher::of(&config, &model, &devices.main.device)?;
     devices.divide(&mut config, &model, teacher.as_ref());
+    if resumed.is_some() {
+        devices.tell_of_other_kind(&config);
+    }
     // A checkpoint has all that a run goes on with.
     let done = prepare::done(resumed.as_ref(), &config)?;
     let initial = match done {
