@@ -204,9 +204,7 @@ impl PretrainArgs {
         if let Some(path) = &self.config {
             layers = layers.file(path).map_err(wrong_settings)?;
         }
-        for setting in &self.set {
-            layers = layers.set(setting).map_err(wrong_settings)?;
-        }
+        layers = layers.set_all(&self.set).map_err(wrong_settings)?;
         if self.epochs.is_some() {
             layers = layers.without("steps");
         }

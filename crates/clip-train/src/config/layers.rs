@@ -41,18 +41,30 @@ impl ConfigLayers {
     /// # Errors
     /// [`TrainError::Config`] for a setting without `=`, an unknown key, or a value of the wrong kind.
     pub fn set(self, setting: &str) -> Result<Self, TrainError> {
-        let origin = format!("--set {setting}");
-        let Some((key, value)) = setting.split_once('=') else {
-            return Err(TrainError::Config {
-                origin,
-                reason: "expected KEY=VALUE, such as optimizer.weight_decay=0.1".to_owned(),
-            });
+        self.set_all(&[setting])
+    }
+
+    /// Lays settings over what is there that need each other, in any order: `schedule.kind=constant-cooldown` and
+    /// `schedule.steps=100`.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set), of the first that is wrong by itself, or of the last.
+    pub fn set_all(self, settings: &[impl AsRef<str>]) -> Result<Self, TrainError> {
+        let mut together = Table::new();
+        for setting in settings {
+            merge(&mut together, parse(setting.as_ref())?);
+        }
+        let error = match self.clone().over(together) {
+            Ok(layers) => return Ok(layers),
+            Err(error) => error,
         };
-        let (key, value) = (key.trim(), value.trim());
-        let value = value
-            .parse::<Value>()
-            .unwrap_or_else(|_| Value::String(value.to_owned()));
-        self.value(key, value, &origin)
+        for setting in settings {
+            let setting = setting.as_ref();
+            let alone = self.clone().over(parse(setting)?);
+            alone.map_err(|error| error.of(&format!("--set {setting}")))?;
+        }
+        let last = settings.last().map_or("", AsRef::as_ref);
+        Err(error.of(&format!("--set {last}")))
     }
 
     /// Lays one value over what is there, under a key with dots.
@@ -60,25 +72,19 @@ impl ConfigLayers {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn value(
-        mut self,
+        self,
         key: &str,
         value: impl Into<Value>,
         origin: &str,
     ) -> Result<Self, TrainError> {
-        let table = key.rsplit('.').fold(value.into(), |inner, part| {
-            Value::Table(Table::from_iter([(part.to_owned(), inner)]))
-        });
-        let Value::Table(table) = table else {
-            return Ok(self);
-        };
+        let laid = self.over(nested(key, value.into()));
+        laid.map_err(|error| error.of(origin))
+    }
+
+    /// Lays a table over what is there, which must make a configuration.
+    fn over(mut self, table: Table) -> Result<Self, TrainError> {
         merge(&mut self.0, table);
-        self.resolve().map(|_| ()).map_err(|error| match error {
-            TrainError::Config { reason, .. } => TrainError::Config {
-                origin: origin.to_owned(),
-                reason,
-            },
-            other => other,
-        })?;
+        self.resolve()?;
         Ok(self)
     }
 
@@ -125,9 +131,54 @@ impl ConfigLayers {
     }
 }
 
+/// The key of the one table whose other keys are those of its `kind`.
+const SCHEDULE: &str = "schedule";
+
+/// `a.b` and a value as `{ a = { b = value } }`.
+fn nested(key: &str, value: Value) -> Table {
+    let (outermost, inner) = match key.split_once('.') {
+        Some((outermost, rest)) => (outermost, Value::Table(nested(rest, value))),
+        None => (key, value),
+    };
+    Table::from_iter([(outermost.to_owned(), inner)])
+}
+
+fn parse(setting: &str) -> Result<Table, TrainError> {
+    let Some((key, value)) = setting.split_once('=') else {
+        return Err(TrainError::Config {
+            origin: format!("--set {setting}"),
+            reason: "expected KEY=VALUE, such as optimizer.weight_decay=0.1".to_owned(),
+        });
+    };
+    let value = value.trim();
+    let value = value
+        .parse::<Value>()
+        .unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok(nested(key.trim(), value))
+}
+
+impl TrainError {
+    /// The same of settings that came from elsewhere.
+    fn of(self, place: &str) -> Self {
+        match self {
+            Self::Config { reason, .. } => Self::Config {
+                origin: place.to_owned(),
+                reason,
+            },
+            other => other,
+        }
+    }
+}
+
 fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
+            // What belongs to another kind is none of this one's.
+            (Some(Value::Table(under)), Value::Table(over))
+                if key == SCHEDULE && changes_kind(under, &over) =>
+            {
+                *under = over;
+            }
             (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
             (_, value) => {
                 under.insert(key, value);
@@ -136,9 +187,45 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
+fn changes_kind(under: &Table, over: &Table) -> bool {
+    let kinds = (under.get("kind"), over.get("kind"));
+    matches!(kinds, (Some(before), Some(now)) if before != now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schedule_is_set_in_any_order_and_changed_as_a_whole() {
+        let cooldown = ["schedule.kind=constant-cooldown", "schedule.steps=3"];
+        let schedule = |layers: &ConfigLayers| layers.resolve().unwrap().schedule;
+        let layers = ConfigLayers::default;
+        let set = layers().set_all(&cooldown).unwrap();
+        assert!(matches!(
+            schedule(&set),
+            crate::Decay::ConstantCooldown { steps: 3, .. }
+        ));
+        let cosine = layers().set("schedule.kind=cosine").unwrap();
+        for under in [layers(), cosine] {
+            let turned = under.set_all(&[cooldown[1], cooldown[0]]).unwrap();
+            assert_eq!(schedule(&turned), schedule(&set));
+        }
+        let power = set.clone().set("schedule.power=2").unwrap();
+        assert!(matches!(
+            schedule(&power),
+            crate::Decay::ConstantCooldown { steps: 3, .. }
+        ));
+        // What is left of the other kind is in nobody's way.
+        let back = power.set("schedule.kind=cosine").unwrap();
+        assert_eq!(schedule(&back), RunConfig::default().schedule);
+
+        let lone = layers().set_all(&["lr=1", "schedule.steps=3"]).unwrap_err();
+        assert!(
+            lone.to_string().starts_with("--set schedule.steps=3: "),
+            "{lone}"
+        );
+    }
 
     #[test]
     fn later_settings_lie_above_earlier_ones() {
