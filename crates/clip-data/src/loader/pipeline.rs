@@ -123,18 +123,19 @@ impl<B: Send + 'static> Pipeline<B> {
         W: FnMut(J) -> T + Clone + Send + 'static,
         A: FnOnce(&mut Ordered<T>, &mut dyn FnMut(B) -> bool) + Send + 'static,
     {
-        let in_flight = workers.max(1) * IN_FLIGHT_A_WORKER;
-        let (permit_sender, permits) = bounded(in_flight);
-        let (job_sender, jobs) = bounded::<(u64, Vec<J>)>(in_flight);
-        let (result_sender, results) = bounded::<Numbered<T>>(in_flight + workers + 1);
+        let watch = watched.watch.clone();
         // The batching thread holds one more batch while it waits to hand it over.
         let (batch_sender, batches) = bounded(prefetch.saturating_sub(1));
-        let watch = watched.watch.clone();
+        // Before the channels of its threads, which are gone when it is dropped on a failure and waits for them.
         let mut pipeline = Self {
             batches: Some(batches),
             threads: Vec::new(),
             watched,
         };
+        let in_flight = workers.max(1) * IN_FLIGHT_A_WORKER;
+        let (permit_sender, permits) = bounded(in_flight);
+        let (job_sender, jobs) = bounded::<(u64, Vec<J>)>(in_flight);
+        let (result_sender, results) = bounded::<Numbered<T>>(in_flight + workers + 1);
         let jobs = Arc::new(jobs);
         let to_batching = result_sender.clone();
         pipeline.spawn("clip-read", move || {

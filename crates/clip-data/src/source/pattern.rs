@@ -104,8 +104,12 @@ impl<'a> Pattern<'a> {
                         let path = error.path().to_owned();
                         DataError::io("read", path)(error.into())
                     })?;
-                    if path.is_file() {
+                    // A link into nowhere, or to a disk that isn't there, is a shard that is missing.
+                    let kind = std::fs::metadata(&path).map_err(DataError::io("read", &path))?;
+                    if kind.is_file() {
                         paths.push(path);
+                    } else {
+                        log::warn!("left out, for it is no file: {}", path.display());
                     }
                 }
                 if paths.len() == before {

@@ -408,6 +408,22 @@ mod tests {
         assert!(ShardSet::parse("a.tar::").is_err());
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_link_into_nowhere_is_no_shard_fewer() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("t-1.tar");
+        std::fs::write(dir.path().join("t-0.tar"), b"").unwrap();
+        std::os::unix::fs::symlink("/nowhere/t-1.tar", &gone).unwrap();
+        let pattern = format!("{}/t-*.tar", dir.path().display());
+        let error = ShardSet::parse(&pattern).unwrap_err().to_string();
+        assert!(error.contains("t-1.tar"), "{error}");
+        // A folder isn't meant by a shard's name.
+        std::fs::remove_file(&gone).unwrap();
+        std::fs::create_dir(&gone).unwrap();
+        assert_eq!(ShardSet::parse(&pattern).unwrap().len(), 1);
+    }
+
     #[test]
     fn sizes_that_make_no_sense_are_told_from_none() {
         let absent = Sizes::parse(Err(io::ErrorKind::NotFound.into()));
