@@ -22,15 +22,18 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     layers::run(&[])?;
     dependency_policy()?;
     lint("lints", &["--workspace", "--all-targets"])?;
-    // What no test here is built with: the code of GPUs, in a build as users have it.
+    // What no test here is built with: the code of GPUs without that of the CPU, and its tests, which want a GPU to run.
     lint(
         "lints of a GPU's build",
         &[
             "-p",
             "clip-cli",
+            "-p",
+            "clip-cube",
+            "--all-targets",
             "--no-default-features",
             "--features",
-            "wgpu,sources,remote",
+            "clip-cli/wgpu,clip-cli/sources,clip-cli/remote,clip-cube/gpu",
         ],
     )?;
     let mut doc = cargo::command(["doc", "--workspace", "--no-deps", "--release", "--locked"]);
