@@ -129,6 +129,18 @@ impl ImageEncoder {
         (features, statistics.of_batch())
     }
 
+    /// Whether features of an image in training depend on the others of its batch.
+    pub fn has_batch_norms(&self) -> bool {
+        match self {
+            Self::ModifiedResNet(_) | Self::FastVit(_) | Self::TimmVit(_) => true,
+            Self::VisionTransformer(_)
+            | Self::Siglip(_)
+            | Self::ConvNeXt(_)
+            | Self::Eva(_)
+            | Self::ViTamin(_) => false,
+        }
+    }
+
     /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
     /// are. A residual network is one group: as in the reference, it is locked whole.
     pub fn lock(self, unlocked_groups: usize) -> Self {

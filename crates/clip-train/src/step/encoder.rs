@@ -177,10 +177,11 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// A locked encoder's batch norms use their running statistics: training leaves it as it is.
+    /// Without graph. A locked encoder's batch norms use their running statistics: training leaves it as it is. One without
+    /// any leaves out what is drawn all the same, as the reference does.
     fn image_features(&self, chunk: &Chunk) -> (Tensor<2>, BatchStatistics) {
         let images = chunk.images.clone().inner();
-        if !self.image_trains {
+        if !self.image_trains && self.inference.visual.has_batch_norms() {
             return (
                 self.inference.encode_image(images),
                 BatchStatistics::default(),
@@ -248,7 +249,8 @@ impl<'a> Encoder<'a> {
             tokens
         } else {
             let visual = &self.inference.visual;
-            let (_, tokens) = visual.forward_with_tokens(images.inner(), None);
+            let patches = patches.map(Tensor::inner);
+            let (_, tokens) = visual.forward_with_tokens(images.inner(), patches);
             Tensor::from_inner(tokens)
         };
         let device = image_tokens.device();

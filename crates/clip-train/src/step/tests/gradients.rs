@@ -51,6 +51,7 @@ fn every_option_agrees_with_itself_in_chunks() {
         ] {
             let step = ContrastiveStep::new(loss, chunk)
                 .with_threads(threads)
+                .unwrap()
                 .with_text_buckets(2)
                 .with_recomputed_blocks(recompute);
             assert_same(&whole, &found(step, &model, &batch), ROUNDING);
@@ -107,6 +108,7 @@ fn blocks_that_go_back_by_themselves_find_what_autodiff_does() {
         ] {
             let step = step(chunk)
                 .with_threads(threads)
+                .unwrap()
                 .with_text_buckets(buckets)
                 .with_recomputed_blocks(recompute);
             assert_same(&want, &found(step, &model, &batch), ROUNDING);
@@ -159,6 +161,7 @@ fn a_teachers_part_is_that_of_the_plain_loss_in_any_chunks() {
     let taught = |chunk, threads| {
         step(chunk)
             .with_threads(threads)
+            .unwrap()
             .with_text_buckets(2)
             .with_teacher(Some(Teacher::new(clip.clone(), norm)))
     };
@@ -188,13 +191,12 @@ fn a_teachers_part_is_that_of_the_plain_loss_in_any_chunks() {
 #[test]
 fn dropped_patches_and_groups_make_a_difference() {
     let device = Device::flex().autodiff();
-    let model = model(&device);
-    let loss = |batch: &PairBatch| {
-        step(BATCH)
-            .gradients(&model, batch)
-            .loss
-            .into_scalar::<f32>()
+    let mut model = model(&device);
+    let loss_of = |model: &Clip, batch: &PairBatch| {
+        let found = step(BATCH).gradients(model, batch);
+        found.loss.into_scalar::<f32>()
     };
+    let loss = |batch: &PairBatch| loss_of(&model, batch);
     let plain = loss(&batch(BATCH));
     let dropped = loss(&batch_of_patches(BATCH, 12));
     assert!((plain - dropped).abs() > 1e-4, "{plain} {dropped}");
@@ -204,6 +206,11 @@ fn dropped_patches_and_groups_make_a_difference() {
         ..batch(BATCH)
     });
     assert!((plain - grouped).abs() > 1e-4, "{plain} {grouped}");
+
+    // An encoder that doesn't train leaves patches out all the same.
+    model.visual = model.visual.lock(0);
+    let locked = loss_of(&model, &batch_of_patches(BATCH, 12));
+    assert!((dropped - locked).abs() < 1e-5, "{dropped} {locked}");
 }
 
 #[test]
@@ -258,7 +265,7 @@ fn threads_give_the_same_bits_every_time_on_however_many_devices() {
     let batch = batch_of_patches(BATCH, 12);
     // All at the same time; one after the other.
     for chunk in [12, 2] {
-        let step = step(chunk).with_threads(3).with_text_buckets(2);
+        let step = step(chunk).with_threads(3).unwrap().with_text_buckets(2);
         let first = found(step.clone(), &model, &batch);
         for devices in [0, 1, 2, 3] {
             let step = step.clone().with_devices(vec![Device::flex(); devices]);
@@ -281,6 +288,7 @@ fn a_panic_tells_which_device_it_came_from() {
     for chunk in [BATCH, 2] {
         let step = step(chunk)
             .with_threads(3)
+            .unwrap()
             .with_devices(vec![Device::flex(); 3]);
         let panic = catch_unwind(AssertUnwindSafe(|| step.gradients(&model, &batch).loss));
         let panic = panic.unwrap_err();
