@@ -6,6 +6,8 @@ use std::{
 };
 
 use crate::runs::{checkpoint, checkpoints, folder, metrics, model_weights, pretrain, weights};
+#[cfg(unix)]
+use crate::support::{Folder, Ran, ran};
 
 #[test]
 fn a_killed_run_ends_with_the_weights_of_one_that_was_not() {
@@ -182,6 +184,32 @@ fn what_ends_a_run_but_not_its_model_costs_no_step() {
     assert!(weights(&folder, "run") == weights(&folder, "straight"));
 }
 
+/// Runs the program in a shell that has lowered its limits before.
+#[cfg(unix)]
+fn limited(folder: &Folder, limits: &str, args: &[&str]) -> Ran {
+    let command = folder.command(args);
+    let shell = format!("{limits}; exec \"$0\" \"$@\"");
+    ran(Command::new("sh")
+        .args(["-c", &shell])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(folder.path(".")))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_the_system_does_not_give_are_an_error() {
+    let folder = folder();
+    // The stacks of a thousand threads need more.
+    let args = pretrain("many", &["--set", "threads=1000"]);
+    let refused = limited(&folder, "ulimit -v 1500000", &args);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.err.contains("cannot start 1000 threads"),
+        "{refused:?}"
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_checkpoint_that_does_not_fit_leaves_the_one_before() {
@@ -195,22 +223,11 @@ fn a_checkpoint_that_does_not_fit_leaves_the_one_before() {
     let begun = folder.clip(&pretrain("full", &[&more[..], &["--steps", "2"]].concat()));
     assert_eq!(begun.code, Some(0), "{begun:?}");
     // A disk that is full for files above 200 KiB: the weights are 300, all else is smaller.
-    let limited = "trap '' XFSZ; ulimit -f 400; exec \"$0\" \"$@\"";
     let resume = ["pretrain", "--resume", "full", "--steps", "10"];
-    let command = folder.command(&resume);
-    let ran = Command::new("sh")
-        .args(["-c", limited])
-        .arg(command.get_program())
-        .args(command.get_args())
-        .current_dir(folder.path("."))
-        .output()
-        .unwrap();
-    let err = String::from_utf8(ran.stderr).unwrap();
-    assert_eq!(ran.status.code(), Some(1), "{err}");
-    assert!(
-        err.contains("cannot write full/checkpoints/step-00000004.partial/model.safetensors"),
-        "{err}"
-    );
+    let stopped = limited(&folder, "trap '' XFSZ; ulimit -f 400", &resume);
+    assert_eq!(stopped.code, Some(1), "{stopped:?}");
+    let unwritten = "cannot write full/checkpoints/step-00000004.partial/model.safetensors";
+    assert!(stopped.err.contains(unwritten), "{stopped:?}");
     let left = fs::read_dir(folder.path("full/checkpoints")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["step-00000002"]);

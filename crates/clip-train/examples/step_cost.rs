@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let chunk = number("chunk=", rows)?;
     let step = ContrastiveStep::new(clip_model::loss::ContrastiveLoss::default(), chunk)
-        .with_threads(number("threads=", 1)?)
+        .with_threads(number("threads=", 1)?)?
         .with_precision(precision)
         .with_recomputed_blocks(asked("recompute"));
 

@@ -25,6 +25,16 @@ pub enum TrainError {
         /// What is wrong.
         reason: String,
     },
+    /// The system gives a step fewer threads than it is to have.
+    #[error(
+        "cannot start {threads} threads for the step: set `threads` to fewer, or let this account have more (`ulimit -u`)"
+    )]
+    Threads {
+        /// As many were asked for.
+        threads: usize,
+        /// The operating system's reason.
+        source: rayon::ThreadPoolBuildError,
+    },
     /// A run can't be continued with settings that change what its state means.
     #[error(
         "{path} can't be resumed with other settings: {changes}; \

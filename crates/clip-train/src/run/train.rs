@@ -120,6 +120,22 @@ pub struct Trained {
     pub evaluation: Option<EvalOutput>,
 }
 
+/// The step of the settings, with the teacher.
+fn step_of(config: &RunConfig, teacher: Option<Teacher>) -> Result<ContrastiveStep, TrainError> {
+    let chunk = match config.chunk {
+        0 => config.batch,
+        chunk => chunk,
+    };
+    let step = ContrastiveStep::new(config.loss.into(), chunk)
+        .with_threads(config.threads.max(1))?
+        .with_text_buckets(config.text_buckets.max(1))
+        .with_precision(config.precision)
+        .with_recomputed_blocks(config.grad_checkpointing)
+        .with_coca_weights(config.coca_weights())
+        .with_teacher(teacher);
+    Ok(step)
+}
+
 impl Training<'_> {
     /// Trains to the end of the run, from its newest whole checkpoint if it has one.
     ///
@@ -149,6 +165,7 @@ impl Training<'_> {
             )
         };
         let loader = self.loader.starting_at(resumed.state.cursor)?;
+        let step = step_of(self.config, self.teacher.take())?;
         // From here to the release of its notes nothing fails: lines would wait for that.
         let (renderer, notes) = renderer_for_run(
             self.display,
@@ -159,28 +176,14 @@ impl Training<'_> {
         for note in &resumed.notes {
             notes.say(note);
         }
-        let chunk = match self.config.chunk {
-            0 => self.config.batch,
-            chunk => chunk,
-        };
-        let learner = ContrastiveLearner::new(
-            resumed.model,
-            ContrastiveStep::new(self.config.loss.into(), chunk)
-                .with_threads(self.config.threads.max(1))
-                .with_text_buckets(self.config.text_buckets.max(1))
-                .with_precision(self.config.precision)
-                .with_recomputed_blocks(self.config.grad_checkpointing)
-                .with_coca_weights(self.config.coca_weights())
-                .with_teacher(self.teacher.take()),
-            self.norm,
-        )
-        .with_patch_dropout(PatchDropout::new(&self.model.vision_cfg, self.config.seed))
-        .with_stochastic_depth(StochasticDepth::new(
-            &self.model.vision_cfg,
-            self.config.seed,
-        ))
-        .with_duplicates(self.config.duplicates)
-        .with_devices(std::mem::take(&mut self.devices));
+        let learner = ContrastiveLearner::new(resumed.model, step, self.norm)
+            .with_patch_dropout(PatchDropout::new(&self.model.vision_cfg, self.config.seed))
+            .with_stochastic_depth(StochasticDepth::new(
+                &self.model.vision_cfg,
+                self.config.seed,
+            ))
+            .with_duplicates(self.config.duplicates)
+            .with_devices(std::mem::take(&mut self.devices));
         let keys = self
             .evaluator
             .as_ref()

@@ -26,6 +26,8 @@ use clip_model::{
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::TrainError;
+
 pub use batch::{Images, PairBatch};
 pub use captioning::CocaWeights;
 pub use captions::Captions;
@@ -158,18 +160,19 @@ impl ContrastiveStep {
     /// Encodes as many chunks at the same time, each on one core of a CPU: so no core waits for another within an
     /// operation. A GPU is filled by one.
     ///
+    /// # Errors
+    /// [`TrainError::Threads`] if the system doesn't give so many.
+    ///
     /// # Panics
-    /// If `threads` is 0, or more than the system gives.
-    pub fn with_threads(mut self, threads: usize) -> Self {
+    /// If `threads` is 0.
+    pub fn with_threads(mut self, threads: usize) -> Result<Self, TrainError> {
         assert!(threads > 0, "a step needs at least one thread");
         self.threads = threads;
         let several = if threads > 1 { threads } else { 0 };
-        let pools = (0..several).map(|_| {
-            let pool = ThreadPoolBuilder::new().num_threads(1).build();
-            pool.unwrap_or_else(|error| panic!("can't start {threads} threads: {error}"))
-        });
-        self.pools = pools.collect();
-        self
+        let pools = (0..several).map(|_| ThreadPoolBuilder::new().num_threads(1).build());
+        let pools = pools.collect::<Result<_, _>>();
+        self.pools = pools.map_err(|source| TrainError::Threads { threads, source })?;
+        Ok(self)
     }
 
     /// Encodes a chunk's captions in so many groups of similar length, each as long as its longest: less padding for

@@ -15,7 +15,7 @@ fn trained(place: &Place, preset: &str) -> Result<(Clip, Optimizer)> {
     let side = dir.config.vision_cfg.image_size;
     let images = Images::new(noise(2 * side * side * 3), side, dir.preprocess.norm());
     let captions = Captions::new(vec![1, 3, 2, 1, 4, 2], 3);
-    let found = train::step(place, 2).gradients(&model, &PairBatch::new(images, captions));
+    let found = train::step(place, 2)?.gradients(&model, &PairBatch::new(images, captions));
     let (model, _) = optimizer.step(1e-6, model, found.grads);
     Ok((model, optimizer))
 }

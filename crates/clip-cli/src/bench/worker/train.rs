@@ -38,11 +38,11 @@ pub(super) fn load(place: &Place, preset: &str) -> Result<(Clip, ModelDir, Optim
 }
 
 /// The one place that knows how a step is configured.
-pub(super) fn step(place: &Place, batch: usize) -> ContrastiveStep {
-    ContrastiveStep::new(ContrastiveLoss::default(), batch)
+pub(super) fn step(place: &Place, batch: usize) -> Result<ContrastiveStep> {
+    Ok(ContrastiveStep::new(ContrastiveLoss::default(), batch)
         .with_precision(place.setup.precision)
-        .with_threads(place.threads())
-        .with_text_buckets(place.started.text_buckets())
+        .with_threads(place.threads())?
+        .with_text_buckets(place.started.text_buckets()))
 }
 
 impl Step {
@@ -58,7 +58,7 @@ impl Step {
         let size = dir.config.vision_cfg.image_size;
         let images = Images::new(noise(batch * size * size * 3), size, dir.preprocess.norm());
         Ok(Self {
-            chunks: step(&place, batch),
+            chunks: step(&place, batch)?,
             place,
             model: Some(model),
             optimizer,

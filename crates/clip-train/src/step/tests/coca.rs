@@ -117,6 +117,7 @@ fn both_losses_are_the_whole_batchs_in_any_chunks() {
         ] {
             let step = step(chunk)
                 .with_threads(threads)
+                .unwrap()
                 .with_text_buckets(buckets)
                 .with_recomputed_blocks(recompute);
             assert_plain(&model, step, 10.0 * ROUNDING);
@@ -147,6 +148,7 @@ fn devices_and_half_precision_have_the_decoder_too() {
     let model = coca(pooled(), &device);
     let elsewhere = step(2)
         .with_threads(3)
+        .unwrap()
         .with_devices(vec![Device::flex(); 3]);
     assert_plain(&model, elsewhere, 10.0 * ROUNDING);
     for (precision, tolerance) in [
@@ -170,7 +172,7 @@ fn chunks_of_patches_agree_too() {
     let all = found(step(BATCH), &model, &batch_of_captions());
     assert!((whole.0 - all.0).abs() > 1e-5, "{} {}", whole.0, all.0);
     for (chunk, threads) in [(5, 1), (2, 3)] {
-        let step = step(chunk).with_threads(threads);
+        let step = step(chunk).with_threads(threads).unwrap();
         assert_same(&whole, &found(step, &model, &pairs), 10.0 * ROUNDING);
     }
 }

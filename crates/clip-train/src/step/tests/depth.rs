@@ -38,7 +38,7 @@ fn a_convnexts_skipped_blocks_are_the_same_in_any_chunks() {
     };
     let whole = found(step(IMAGES), &model, &batch);
     for (chunk, threads) in [(2, 1), (4, 1), (3, 2)] {
-        let step = step(chunk).with_threads(threads);
+        let step = step(chunk).with_threads(threads).unwrap();
         assert_same(&whole, &found(step, &model, &batch), ROUNDING);
     }
     let other = PairBatch {

@@ -37,6 +37,7 @@ fn five_steps_of_adapters_give_the_same_weights_for_any_chunks_and_devices() {
     {
         let step = step(chunk)
             .with_threads(devices)
+            .unwrap()
             .with_devices(vec![Device::flex(); devices])
             .with_recomputed_blocks(recompute);
         let got = trained(step);

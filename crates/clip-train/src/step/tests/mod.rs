@@ -159,7 +159,10 @@ fn found(step: ContrastiveStep, model: &Clip, batch: &PairBatch) -> (f32, Named)
 
 fn gradients(chunk: usize, threads: usize, buckets: usize) -> (f32, Named) {
     let device = Device::flex().autodiff();
-    let step = step(chunk).with_threads(threads).with_text_buckets(buckets);
+    let step = step(chunk)
+        .with_threads(threads)
+        .unwrap()
+        .with_text_buckets(buckets);
     found(step, &model(&device), &batch(BATCH))
 }
 

@@ -35,6 +35,7 @@ fn what_is_locked_has_no_gradient_and_stays_as_it_is() {
         ] {
             let step = step(chunk)
                 .with_threads(threads)
+                .unwrap()
                 .with_recomputed_blocks(recompute);
             let got = found(step, &model, &batch);
             assert_same(&(whole.0, want.clone()), &got, ROUNDING);
@@ -75,6 +76,7 @@ fn five_steps_give_the_same_weights_for_any_chunks_and_devices() {
         let mut optimizer = Optimizer::new(&OptimizerConfig::default(), &model);
         let step = step(chunk)
             .with_threads(devices)
+            .unwrap()
             .with_devices(vec![Device::flex(); devices]);
         for at in 0..5 {
             let found = step.gradients(&model, &batch_of_patches(64, at));
@@ -153,7 +155,7 @@ fn a_resnet_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
     // One chunk; two at a time; one after the other, encoded twice; in f16, where steps may be tried again.
     let steps = [
         step(8),
-        step(8).with_threads(2),
+        step(8).with_threads(2).unwrap(),
         step(4),
         step(8).with_precision(Precision::F16),
     ];
@@ -166,7 +168,7 @@ fn a_fastvit_resumes_bit_by_bit_and_its_running_statistics_move_once_a_step() {
     let json = r#"{"embed_dim": 8, "vision_cfg": {"image_size": 32, "timm_model_name": "fastvit_mci0",
         "timm_pool": "avg", "timm_proj": null}, "text_cfg": {"context_length": 8, "vocab_size": 50,
         "width": 8, "heads": 2, "layers": 1}}"#;
-    resumes_with_batch_norms(json, &[step(4).with_threads(2)]);
+    resumes_with_batch_norms(json, &[step(4).with_threads(2).unwrap()]);
 }
 
 fn resumes_with_batch_norms(json: &str, steps: &[ContrastiveStep]) {
