@@ -19,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
         &["clip-alloc", "clip-cube", "clip-files", "clip-kernels"],
     ),
     ("clip-data", &["clip-files"]),
-    ("clip-onnx", &["clip-model"]),
+    ("clip-onnx", &["clip-files", "clip-model"]),
     (
         "clip-train",
         &[
@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "clip-model",
         ],
     ),
-    ("clip-zeroshot", &["clip-data", "clip-model"]),
+    ("clip-zeroshot", &["clip-data", "clip-files", "clip-model"]),
     (
         "clip-cli",
         &[

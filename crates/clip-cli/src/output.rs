@@ -2,11 +2,12 @@
 
 use std::{
     io::{self, ErrorKind, Write},
+    iter,
     path::Path,
 };
 
 use anyhow::Result;
-use clip_train::{TrainError, report::Evaluation};
+use clip_train::report::Evaluation;
 use unicode_width::UnicodeWidthStr;
 
 /// Prints a line of results.
@@ -65,19 +66,14 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     }
 }
 
-/// The lines of an error; a cause that its error has quoted already is not repeated.
+/// The lines of an error: one for itself, and one for each cause.
 pub(crate) fn told(error: &anyhow::Error) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut said = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if said.contains(&text) {
-            continue;
-        }
-        let lead = if said.is_empty() { "error" } else { "  cause" };
-        lines.push(format!("{lead}: {text}"));
-        said.push_str(&text);
-    }
+    let reasons = clip_files::reasons(error.as_ref());
+    let leads = iter::once("error").chain(iter::repeat("  cause"));
+    let lines = leads.zip(reasons);
+    let mut lines: Vec<String> = lines
+        .map(|(lead, text)| format!("{lead}: {text}"))
+        .collect();
     if error.chain().any(is_full_disk) {
         let remedy =
             "free some space on that disk, or let it be written to another (such as by `--out`)";
@@ -87,12 +83,7 @@ pub(crate) fn told(error: &anyhow::Error) -> Vec<String> {
 }
 
 fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let error = match cause.downcast_ref() {
-        // It stands for the system's error, which the chain hasn't besides.
-        Some(TrainError::Record(error)) => Some(error),
-        _ => cause.downcast_ref::<io::Error>(),
-    };
-    error.is_some_and(|error| {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| {
         matches!(
             error.kind(),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded
@@ -129,22 +120,23 @@ pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use clip_data::DataError;
+    use clip_files::io as refused;
+    use clip_train::TrainError;
 
     use super::*;
 
     #[test]
     fn a_full_disk_comes_with_its_remedy_whatever_was_written() {
         let failed = |kind| io::Error::new(kind, "the system's reason");
-        let shard = |kind| DataError::Io {
-            action: "write",
-            path: "out.tar".into(),
-            source: failed(kind),
-        };
+        let shard = |kind| DataError::from(refused("write", "out.tar")(failed(kind)));
         let full = ErrorKind::StorageFull;
         for error in [
             anyhow::Error::new(shard(full)),
             anyhow::Error::new(TrainError::Data(shard(ErrorKind::QuotaExceeded))),
-            anyhow::Error::new(TrainError::Record(failed(full))).context("the run's report"),
+            anyhow::Error::new(TrainError::Record(refused("write", "metrics.jsonl")(
+                failed(full),
+            )))
+            .context("step 3"),
         ] {
             let lines = told(&error);
             assert!(
@@ -153,6 +145,10 @@ mod tests {
             );
         }
         let lines = told(&shard(ErrorKind::PermissionDenied).into());
-        assert_eq!(lines, ["error: cannot write out.tar: the system's reason"]);
+        let told = [
+            "error: cannot write out.tar",
+            "  cause: the system's reason",
+        ];
+        assert_eq!(lines, told);
     }
 }

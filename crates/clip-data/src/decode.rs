@@ -39,7 +39,7 @@ pub struct RgbImage {
 /// # Errors
 /// [`DataError::Io`] if it can't be read, [`DataError::BadImage`] if it is no usable image.
 pub fn read_image(path: &Path) -> Result<RgbImage, DataError> {
-    let bytes = std::fs::read(path).map_err(DataError::io("read", path))?;
+    let bytes = std::fs::read(path).map_err(clip_files::io("read", path))?;
     decode_within(&bytes, MAX_NAMED_PIXELS).map_err(|kind| DataError::BadImage {
         path: path.to_owned(),
         kind,

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clip_files::FolderError;
+use clip_files::{FolderError, IoError};
 
 use crate::{
     FaultKind,
@@ -21,15 +21,8 @@ pub enum DataError {
         name: String,
     },
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// What was being done: `read`, `write`, `create`, `rename`, `remove`, `lock`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// A shard name can't be understood.
     #[error("shard name `{pattern}`: {reason}")]
     BadPattern {
@@ -243,18 +236,6 @@ impl DataError {
             name,
             value: value.to_string(),
             reason,
-        }
-    }
-
-    pub(crate) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
         }
     }
 }

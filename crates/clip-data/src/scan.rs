@@ -43,8 +43,8 @@ impl Chunks {
             }
         });
         let reader = reader.map_err(|error| {
-            let error = DataError::io("start the thread", "clip-scan")(error);
-            failed.send(Err(error)).ok();
+            let error = clip_files::io("start the thread", "clip-scan")(error);
+            failed.send(Err(error.into())).ok();
         });
         Self {
             chunks: Some(chunks),

@@ -281,7 +281,7 @@ impl Sequence {
             match self.plan.shards.open(shard) {
                 Ok(reader) => self.reader = Some(reader),
                 Err(error) => {
-                    log::warn!("{error}");
+                    log::warn!("{}", clip_files::one_line(&error));
                     self.lost = Some(FaultKind::UnreadableShard);
                 }
             }

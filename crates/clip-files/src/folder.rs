@@ -5,7 +5,7 @@ use std::{
 };
 
 use crate::{
-    LOCK, PARTIAL, beside,
+    IoError, LOCK, PARTIAL, beside,
     file::{sync_file, sync_folder},
     lock::PathLock,
     parent,
@@ -33,9 +33,7 @@ pub enum FolderError {
         path: PathBuf,
     },
     /// Something came in its place while it was written.
-    #[error(
-        "{written} is whole but can't be put in its place, {path}: {source}; move it where you want it"
-    )]
+    #[error("{written} is whole but can't be put in its place, {path}: move it where you want it")]
     NotPublished {
         /// Where it was to be.
         path: PathBuf,
@@ -45,26 +43,8 @@ pub enum FolderError {
         source: io::Error,
     },
     /// The operating system refused.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// What was being done: `read`, `write`, `create`, `replace`, `remove`, `lock`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-}
-
-impl FolderError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
+    #[error(transparent)]
+    Io(#[from] IoError),
 }
 
 /// A new folder, written beside its place under a hidden name and renamed when complete.
@@ -89,14 +69,14 @@ impl NewFolder {
         // Before anything is made.
         check_new(target)?;
         let path = lock_path(target)?;
-        let lock = PathLock::try_take(&path).map_err(FolderError::io("lock", &path))?;
+        let lock = PathLock::try_take(&path).map_err(crate::io("lock", &path))?;
         let lock = lock.ok_or_else(|| FolderError::Busy {
             path: target.to_owned(),
         })?;
         // Again, as another process may have put it there since; and what can't be replaced, such as a mount point, is
         // told now and not after hours of work.
         check_new(target)?;
-        absent(fs::remove_dir(target)).map_err(FolderError::io("replace", target))?;
+        absent(fs::remove_dir(target)).map_err(crate::io("replace", target))?;
         Self::begin(target, lock)
     }
 
@@ -110,7 +90,8 @@ impl NewFolder {
         is_there: impl FnOnce() -> Result<bool, E>,
     ) -> Result<Option<Self>, E> {
         let path = lock_path(target)?;
-        let lock = PathLock::wait(&path).map_err(FolderError::io("lock", &path))?;
+        let lock = PathLock::wait(&path).map_err(crate::io("lock", &path));
+        let lock = lock.map_err(FolderError::Io)?;
         if is_there()? {
             return Ok(None);
         }
@@ -119,8 +100,8 @@ impl NewFolder {
 
     fn begin(target: &Path, lock: PathLock) -> Result<Self, FolderError> {
         let partial = beside(target, PARTIAL);
-        remove(&partial).map_err(FolderError::io("remove", &partial))?;
-        fs::create_dir(&partial).map_err(FolderError::io("create", &partial))?;
+        remove(&partial).map_err(crate::io("remove", &partial))?;
+        fs::create_dir(&partial).map_err(crate::io("create", &partial))?;
         Ok(Self {
             target: target.to_owned(),
             unfinished: Unfinished::new(partial),
@@ -140,11 +121,11 @@ impl NewFolder {
     /// what was written stays.
     pub fn publish(mut self) -> Result<(), FolderError> {
         let partial = self.path().to_owned();
-        let entries = fs::read_dir(&partial).map_err(FolderError::io("read", &partial))?;
+        let entries = fs::read_dir(&partial).map_err(crate::io("read", &partial))?;
         for entry in entries {
-            let path = entry.map_err(FolderError::io("read", &partial))?.path();
+            let path = entry.map_err(crate::io("read", &partial))?.path();
             if path.is_file() {
-                sync_file(&path).map_err(FolderError::io("write", &path))?;
+                sync_file(&path).map_err(crate::io("write", &path))?;
             }
         }
         sync_folder(&partial);
@@ -183,14 +164,14 @@ pub fn check_new(target: &Path) -> Result<(), FolderError> {
             path: target.to_owned(),
             file,
         }),
-        Some(Err(error)) => Err(FolderError::io("read", target)(error)),
+        Some(Err(error)) => Err(crate::io("read", target)(error).into()),
     }
 }
 
 /// Where the lock is, in a folder that is made for it.
 fn lock_path(target: &Path) -> Result<PathBuf, FolderError> {
     let parent = parent(target);
-    fs::create_dir_all(parent).map_err(FolderError::io("create", parent))?;
+    fs::create_dir_all(parent).map_err(crate::io("create", parent))?;
     Ok(beside(target, LOCK))
 }
 

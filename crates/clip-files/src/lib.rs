@@ -3,10 +3,13 @@
 //! Each is written beside its place under a hidden name, `.NAME.partial`, made sure to be on the disk, and renamed; those
 //! that write the same file take turns. What a process that was killed has left under that name is replaced by the next
 //! one that writes there; of one that is asked to end, [`abandon`] removes it.
+//!
+//! What the system refuses is an [`IoError`], which all crates share.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod error;
 mod file;
 mod folder;
 mod lock;
@@ -14,6 +17,7 @@ mod unfinished;
 
 use std::path::{Path, PathBuf};
 
+pub use error::{IoError, io, one_line, reasons};
 pub use file::{replace, replace_with, sync_file, sync_folder, write_synced};
 pub use folder::{FolderError, NewFolder, check_new};
 pub use unfinished::{UnfinishedFolder, abandon, remove};

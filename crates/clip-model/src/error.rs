@@ -1,21 +1,14 @@
 use std::path::PathBuf;
 
-use clip_files::FolderError;
+use clip_files::{FolderError, IoError};
 
 /// What can go wrong between a configuration or a weight file and a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// What was being done: `read`, `write`, `create`, `rename`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// No preset has that name, and no file either.
     #[error(
         "unknown preset `{name}`: it is neither a file nor one of {}",
@@ -28,7 +21,7 @@ pub enum ModelError {
         known: Vec<String>,
     },
     /// A configuration is not JSON of OpenCLIP's form.
-    #[error("{origin} is not a model configuration: {source}")]
+    #[error("{origin} is not a model configuration")]
     ConfigSyntax {
         /// The file or preset.
         origin: String,
@@ -147,21 +140,6 @@ pub enum ModelError {
         /// Tensors with another shape: name, expected, got.
         misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
     },
-}
-
-impl ModelError {
-    /// Wraps an input/output error with what was being done to which path.
-    pub(crate) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
 }
 
 fn mismatch(

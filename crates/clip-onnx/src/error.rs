@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use clip_files::IoError;
 
 /// What can go wrong when a model is written as ONNX.
 #[derive(Debug, thiserror::Error)]
@@ -22,13 +22,8 @@ pub enum OnnxError {
         number: f32,
     },
     /// A file could not be written.
-    #[error("cannot write {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
 }
 
 impl OnnxError {
@@ -36,11 +31,5 @@ impl OnnxError {
         Self::NoForm {
             encoder: encoder.to_owned(),
         }
-    }
-
-    /// Wraps an input/output error with the file that was being written.
-    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
     }
 }

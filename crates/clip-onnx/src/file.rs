@@ -35,7 +35,9 @@ pub(crate) fn write(
     let inside = graph.message(&name, |_, weight| onnx::weight(weight, element_type));
     let inside = onnx::model(inside, ABOUT, metadata);
     if inside.len() <= limit {
-        return write_message(&inside, graph.weights, path).map_err(OnnxError::io(path));
+        return Ok(
+            write_message(&inside, graph.weights, path).map_err(clip_files::io("write", path))?
+        );
     }
     let data = path.with_added_extension("data");
     let data_name = data.file_name().unwrap_or_default().to_string_lossy();
@@ -44,8 +46,8 @@ pub(crate) fn write(
         onnx::external_weight(weight, element_type, &data_name, offsets[number])
     });
     let outside = onnx::model(outside, ABOUT, metadata);
-    write_data(graph, &offsets, &data).map_err(OnnxError::io(&data))?;
-    write_message(&outside, graph.weights, path).map_err(OnnxError::io(path))
+    write_data(graph, &offsets, &data).map_err(clip_files::io("write", &data))?;
+    Ok(write_message(&outside, graph.weights, path).map_err(clip_files::io("write", path))?)
 }
 
 fn write_message(message: &Message, weights: Weights<'_>, path: &Path) -> io::Result<()> {

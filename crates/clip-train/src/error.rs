@@ -1,22 +1,17 @@
 use std::path::PathBuf;
 
+use clip_files::IoError;
+
 /// What can go wrong in training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// What was being done: `read`, `write`, `create`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
-    /// A file of the run could not be written; the message names it.
     #[error(transparent)]
-    Record(#[from] std::io::Error),
+    Io(#[from] IoError),
+    /// The metrics or events of a run could not be read or written.
+    #[error(transparent)]
+    Record(IoError),
     /// A setting is unknown, of the wrong kind or out of range.
     #[error("{origin}: {reason}")]
     Config {
@@ -112,7 +107,7 @@ pub enum TrainError {
     },
     /// A checkpoint is there, and whether it is whole can't be told.
     #[error(
-        "checkpoint {path} can't be read: {source}; try again, or remove it, and the run goes on from the one before"
+        "checkpoint {path} can't be read: try again, or remove it, and the run goes on from the one before"
     )]
     UnreadableCheckpoint {
         /// The file.
@@ -204,7 +199,7 @@ pub enum TrainError {
     #[error(transparent)]
     Data(#[from] clip_data::DataError),
     /// The loader gave no batch.
-    #[error("{0}")]
+    #[error(transparent)]
     Batches(burn::data::dataset::DatasetError),
     /// An evaluation during the run failed.
     #[error("evaluation after step {step} failed")]
@@ -231,18 +226,6 @@ impl TrainError {
             | Self::Evaluation { .. }
             | Self::Learner(_) => true,
             _ => false,
-        }
-    }
-
-    pub(crate) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
         }
     }
 }

@@ -10,7 +10,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::progress::{EvalOutput, StepOutput, at};
+use clip_files::IoError;
+
+use crate::progress::{EvalOutput, StepOutput};
 
 /// Castagnoli's polynomial, reflected.
 const CRC32C: u32 = 0x82f6_3b78;
@@ -54,7 +56,7 @@ impl EventWriter {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn create(folder: &Path, resume_step: Option<u64>) -> io::Result<Self> {
+    pub fn create(folder: &Path, resume_step: Option<u64>) -> Result<Self, IoError> {
         let now = wall_time();
         let process = std::process::id();
         // The number says which start is the latest; two starts may share a second.
@@ -68,7 +70,7 @@ impl EventWriter {
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => break (path, file),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => start += 1,
-                Err(error) => return Err(at("write", &path, &error)),
+                Err(error) => return Err(clip_files::io("write", path)(error)),
             }
         };
         let mut writer = Self { path, file };
@@ -87,7 +89,7 @@ impl EventWriter {
         &mut self,
         step: u64,
         values: impl IntoIterator<Item = (&'a str, f64)>,
-    ) -> io::Result<()> {
+    ) -> Result<(), IoError> {
         self.write(&scalar_event(wall_time(), step, values))
     }
 
@@ -96,7 +98,7 @@ impl EventWriter {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn step(&mut self, step: u64, output: &StepOutput) -> io::Result<()> {
+    pub fn step(&mut self, step: u64, output: &StepOutput) -> Result<(), IoError> {
         let values = [
             ("train/loss", output.loss),
             ("train/logit_scale", output.logit_scale),
@@ -115,7 +117,7 @@ impl EventWriter {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn eval(&mut self, step: u64, output: &EvalOutput) -> io::Result<()> {
+    pub fn eval(&mut self, step: u64, output: &EvalOutput) -> Result<(), IoError> {
         let values: Vec<_> = output
             .named()
             .map(|(key, value)| (format!("eval/{key}"), value))
@@ -127,10 +129,10 @@ impl EventWriter {
     }
 
     /// One write a record, so that a reader of the growing file sees whole records or a short end.
-    fn write(&mut self, event: &[u8]) -> io::Result<()> {
+    fn write(&mut self, event: &[u8]) -> Result<(), IoError> {
         self.file
             .write_all(&record(event))
-            .map_err(|error| at("write", &self.path, &error))
+            .map_err(clip_files::io("write", &self.path))
     }
 }
 

@@ -39,7 +39,7 @@ impl ApproximateIndex {
         };
         let part =
             tensor_file::open::<About>(path, FORMAT, FEATURES).map_err(|fault| match fault {
-                Fault::Io(error) => ZeroShotError::io("read", path)(error),
+                Fault::Io(error) => clip_files::io("read", path)(error).into(),
                 Fault::Content(reason) => corrupt(reason),
             })?;
         let Some(Part { about, codes, rows }) = part else {
@@ -95,7 +95,7 @@ impl ApproximateIndex {
             .codes
             .nearest(&query, candidates.min(self.images().len()))?;
         let features = self.features.read(&candidates);
-        let features = features.map_err(ZeroShotError::io("read", &self.path))?;
+        let features = features.map_err(clip_files::io("read", &self.path))?;
         let mut found = Vec::with_capacity(candidates.len());
         for (position, feature) in candidates.into_iter().zip(features.chunks_exact(width)) {
             self.check(position, feature)?;

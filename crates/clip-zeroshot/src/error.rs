@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::TensorReadError;
+use clip_files::IoError;
 use clip_model::weights::CONFIG_FILE;
 
 /// What can go wrong between prompts and features on one side and an evaluation on the other.
@@ -11,15 +12,8 @@ pub enum ZeroShotError {
     #[error("the work was stopped")]
     Stopped,
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// What was being done: `read` or `write`.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// A line of a class-name or template file can't be used.
     #[error("{origin}, line {line}: {reason}")]
     BadLine {
@@ -47,7 +41,7 @@ pub enum ZeroShotError {
         what: &'static str,
     },
     /// The text encoder failed.
-    #[error("cannot encode texts, the first of which is `{text}`: {source}")]
+    #[error("cannot encode texts, the first of which is `{text}`")]
     Encoder {
         /// The first text of the batch.
         text: String,
@@ -77,7 +71,7 @@ pub enum ZeroShotError {
         what: String,
     },
     /// The device could not hand over a tensor's values.
-    #[error("cannot read a tensor from its device: {0}")]
+    #[error("cannot read a tensor from its device")]
     Read(#[from] TensorReadError),
     /// A head file is damaged, or is not one.
     #[error("{path} is not a usable classifier head: {reason}; delete it and build it again")]
@@ -342,19 +336,4 @@ pub enum ZeroShotError {
         /// Why, and the remedy.
         reason: String,
     },
-}
-
-impl ZeroShotError {
-    /// Wraps an input/output error with what was being done to which path.
-    pub(crate) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
 }

@@ -66,7 +66,7 @@ impl FeatureCache {
             return Ok((features, true));
         }
         let features = encoders.encode_shards_in(&encoders.loader(shards, needs, config)?, pass)?;
-        std::fs::create_dir_all(&self.folder).map_err(ZeroShotError::io("create", &self.folder))?;
+        std::fs::create_dir_all(&self.folder).map_err(clip_files::io("create", &self.folder))?;
         save(&path, &features)?;
         Ok((features, false))
     }
@@ -88,7 +88,7 @@ fn key(
         other => other.into(),
     })?;
     for path in tars {
-        let read = || ZeroShotError::io("read", path);
+        let read = || clip_files::io("read", path);
         let whole = path.canonicalize().map_err(read())?;
         let about = path.metadata().map_err(read())?;
         let changed = about.modified().map_err(read())?;

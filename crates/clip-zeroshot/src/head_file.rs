@@ -54,7 +54,7 @@ pub(crate) fn load(
     path: &Path,
     device: &Device,
 ) -> Result<(Tensor<2>, Vec<String>, HeadKey), ZeroShotError> {
-    let bytes = std::fs::read(path).map_err(ZeroShotError::io("read", path))?;
+    let bytes = std::fs::read(path).map_err(clip_files::io("read", path))?;
     parse(&bytes, device).map_err(|reason| ZeroShotError::CorruptHead {
         path: path.to_owned(),
         reason,

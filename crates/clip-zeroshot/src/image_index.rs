@@ -210,7 +210,7 @@ impl ImageIndex {
         };
         let loaded = tensor_file::load::<About>(path, FORMAT);
         let (matrices, about) = loaded.map_err(|fault| match fault {
-            Fault::Io(error) => ZeroShotError::io("read", path)(error),
+            Fault::Io(error) => clip_files::io("read", path)(error).into(),
             Fault::Content(reason) => corrupt(reason),
         })?;
         let shape = [about.images.len(), about.embed_dim];

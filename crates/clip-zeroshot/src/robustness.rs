@@ -55,7 +55,7 @@ impl ReferenceLine {
     /// # Errors
     /// [`ZeroShotError::Io`], or [`ZeroShotError::BadLine`].
     pub fn from_file(path: &Path) -> Result<Self, ZeroShotError> {
-        let text = std::fs::read_to_string(path).map_err(ZeroShotError::io("read", path))?;
+        let text = std::fs::read_to_string(path).map_err(clip_files::io("read", path))?;
         let bad = |line, reason| ZeroShotError::BadLine {
             origin: path.display().to_string(),
             line,

@@ -271,11 +271,9 @@ async fn computed<T: Send + 'static>(
         Ok(Err(Refusal::Request(reason))) => Err(refused(StatusCode::BAD_REQUEST, &reason)),
         Ok(Err(Refusal::NotFound(reason))) => Err(refused(StatusCode::NOT_FOUND, &reason)),
         Ok(Err(Refusal::Failure(error))) => {
-            log::error!("{error:#}");
-            Err(refused(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                &error.to_string(),
-            ))
+            let reason = clip_files::one_line(error.as_ref());
+            log::error!("{reason}");
+            Err(refused(StatusCode::INTERNAL_SERVER_ERROR, &reason))
         }
         Err(panicked) => {
             let reason = format!("the request has failed: {panicked}");

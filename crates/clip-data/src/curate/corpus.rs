@@ -75,7 +75,7 @@ impl Corpus {
 }
 
 fn read_lines(path: &Path, line: &mut impl FnMut(&str) -> bool) -> Result<bool, DataError> {
-    let file = File::open(path).map_err(DataError::io("read", path))?;
+    let file = File::open(path).map_err(clip_files::io("read", path))?;
     let is_gz = path.extension().is_some_and(|extension| extension == "gz");
     let source: Box<dyn Read> = if is_gz {
         Box::new(MultiGzDecoder::new(BufReader::new(file)))
@@ -88,7 +88,7 @@ fn read_lines(path: &Path, line: &mut impl FnMut(&str) -> bool) -> Result<bool, 
         bytes.clear();
         let mut limited = (&mut reader).take(MAX_LINE_BYTES + 1);
         let read = limited.read_until(b'\n', &mut bytes);
-        if read.map_err(DataError::io("read", path))? == 0 {
+        if read.map_err(clip_files::io("read", path))? == 0 {
             break;
         }
         if bytes.len() as u64 > MAX_LINE_BYTES {

@@ -20,7 +20,7 @@ impl Queries {
     /// # Errors
     /// [`DataError::Io`], [`DataError::Queries`].
     pub fn load(path: &Path) -> Result<Self, DataError> {
-        let text = fs::read_to_string(path).map_err(DataError::io("read", path))?;
+        let text = fs::read_to_string(path).map_err(clip_files::io("read", path))?;
         let origin = path.display().to_string();
         let named_json = path
             .extension()

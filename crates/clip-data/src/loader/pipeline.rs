@@ -167,7 +167,7 @@ impl<B: Send + 'static> Pipeline<B> {
         let thread = Builder::new().name(name.to_owned()).spawn(body);
         // On failure the threads already started end as this pipeline is dropped.
         self.threads
-            .push(thread.map_err(DataError::io("start the thread", name))?);
+            .push(thread.map_err(clip_files::io("start the thread", name))?);
         Ok(())
     }
 

@@ -117,7 +117,7 @@ impl ShardIndex {
     /// [`DataError::Io`], [`DataError::BadIndex`].
     pub fn read(folder: &Path) -> Result<Self, DataError> {
         let path = folder.join(INDEX_FILE);
-        let json = fs::read(&path).map_err(DataError::io("read", &path))?;
+        let json = fs::read(&path).map_err(clip_files::io("read", &path))?;
         serde_json::from_slice(&json).map_err(|error| DataError::BadIndex {
             path,
             reason: error.to_string(),
@@ -158,9 +158,9 @@ fn record(shards: &ShardSet, shard: usize, path: &Path) -> Result<ShardRecord, D
         samples: count.samples,
         faults: count.items - count.samples,
         bytes: fs::metadata(path)
-            .map_err(DataError::io("read", path))?
+            .map_err(clip_files::io("read", path))?
             .len(),
-        sha256: hash_file(path).map_err(DataError::io("read", path))?,
+        sha256: hash_file(path).map_err(clip_files::io("read", path))?,
     })
 }
 
@@ -175,7 +175,7 @@ fn read_json<T: Default + DeserializeOwned>(path: &Path) -> Result<T, DataError>
     let json = match fs::read(path) {
         Ok(json) => json,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(T::default()),
-        Err(error) => return Err(DataError::io("read", path)(error)),
+        Err(error) => return Err(clip_files::io("read", path)(error).into()),
     };
     let parsed = serde_json::from_slice(&json);
     Ok(parsed.unwrap_or_else(|error| {

@@ -17,5 +17,5 @@ use crate::DataError;
 
 /// [`clip_files::replace`], with the file in its error.
 pub(crate) fn write_atomically(path: &Path, text: &str) -> Result<(), DataError> {
-    clip_files::replace(path, text.as_bytes()).map_err(DataError::io("write", path))
+    Ok(clip_files::replace(path, text.as_bytes()).map_err(clip_files::io("write", path))?)
 }

@@ -133,7 +133,7 @@ impl SampleWriter {
         for (extension, body) in members {
             open.file
                 .append(&format!("{key}.{extension}"), &body)
-                .map_err(DataError::io("write", self.dir.join(&open.name)))?;
+                .map_err(clip_files::io("write", self.dir.join(&open.name)))?;
         }
         open.bytes += bytes;
         self.open = Some(open);
@@ -145,7 +145,7 @@ impl SampleWriter {
         let name = format!("{}-{:06}.tar", self.layout.name, self.index.shards.len());
         let path = self.dir.join(&name);
         Ok(OpenShard {
-            file: ShardFile::create(&path).map_err(DataError::io("create", path))?,
+            file: ShardFile::create(&path).map_err(clip_files::io("create", path))?,
             name,
             keys: HashSet::new(),
             bytes: 0,
@@ -160,7 +160,7 @@ impl SampleWriter {
             return Ok(());
         };
         let finished = file.finish();
-        let (bytes, sha256) = finished.map_err(DataError::io("write", self.dir.join(&name)))?;
+        let (bytes, sha256) = finished.map_err(clip_files::io("write", self.dir.join(&name)))?;
         self.index.shards.push(ShardRecord {
             name,
             samples: keys.len() as u64,

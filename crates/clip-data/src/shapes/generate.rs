@@ -71,7 +71,7 @@ fn write(config: &ShapesConfig, dir: &Path, threads: usize) -> Result<(), DataEr
         while let Some(&(split, shard)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let name = shard_file(split, shard);
             let digest = write_shard(dir, config, split, &pairs, shard)
-                .map_err(DataError::io("write", dir.join(&name)))?;
+                .map_err(clip_files::io("write", dir.join(&name)))?;
             written.push((name, digest));
         }
         Ok::<_, DataError>(written)
@@ -98,7 +98,7 @@ fn write(config: &ShapesConfig, dir: &Path, threads: usize) -> Result<(), DataEr
 
 fn write_text(dir: &Path, name: &str, text: &str) -> Result<(), DataError> {
     let path = dir.join(name);
-    std::fs::write(&path, text).map_err(DataError::io("write", path))
+    Ok(std::fs::write(&path, text).map_err(clip_files::io("write", path))?)
 }
 
 #[cfg(test)]

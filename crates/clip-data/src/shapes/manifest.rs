@@ -60,7 +60,7 @@ pub(super) fn inspect(dir: &Path, config: &ShapesConfig) -> Result<Found, DataEr
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Found::Replaceable);
         }
-        Err(error) => return Err(DataError::io("read", dir)(error)),
+        Err(error) => return Err(clip_files::io("read", dir)(error).into()),
     };
     let has_manifest = names.iter().any(|name| name == MANIFEST_FILE);
     // Without a manifest, even names like ours may be somebody's own shards.
@@ -95,16 +95,16 @@ pub(super) fn remove(dir: &Path) -> Result<(), DataError> {
     let names = match list(dir) {
         Ok(names) => names,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(DataError::io("read", dir)(error)),
+        Err(error) => return Err(clip_files::io("read", dir)(error).into()),
     };
     // The manifest last: a folder that is half removed is still known to be ours.
     let (manifest, files): (Vec<String>, Vec<String>) =
         names.into_iter().partition(|name| name == MANIFEST_FILE);
     for name in files.iter().chain(&manifest).filter(|name| is_ours(name)) {
         let path = dir.join(name);
-        std::fs::remove_file(&path).map_err(DataError::io("remove", path))?;
+        std::fs::remove_file(&path).map_err(clip_files::io("remove", path))?;
     }
-    std::fs::remove_dir(dir).map_err(DataError::io("remove", dir))
+    Ok(std::fs::remove_dir(dir).map_err(clip_files::io("remove", dir))?)
 }
 
 pub(super) fn hash(bytes: &[u8]) -> String {

@@ -27,7 +27,7 @@ impl Folder {
     /// Lists the folder.
     pub(super) fn open(root: &Path) -> Result<Self, DataError> {
         let mut files = Vec::new();
-        list(root, "", &mut files).map_err(DataError::io("read", root))?;
+        list(root, "", &mut files).map_err(clip_files::io("read", root))?;
         files.sort_by(|a, b| key_and_extension(a).cmp(&key_and_extension(b)));
         let key = |place: usize| key_and_extension(&files[place]).0;
         let begins = |place: &usize| *place == 0 || key(*place) != key(*place - 1);

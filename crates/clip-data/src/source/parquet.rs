@@ -75,7 +75,7 @@ impl ParquetFile {
             path: name.clone().into(),
             reason,
         };
-        let io = |error| DataError::io("read", name.clone())(error);
+        let io = |error| clip_files::io("read", name.clone())(error);
         let parsed = match &location {
             Location::Local(path) => footer(&File::open(path).map_err(io)?),
             #[cfg(feature = "object-store")]

@@ -102,10 +102,10 @@ impl<'a> Pattern<'a> {
                 for path in found {
                     let path = path.map_err(|error| {
                         let path = error.path().to_owned();
-                        DataError::io("read", path)(error.into())
+                        clip_files::io("read", path)(error.into())
                     })?;
                     // A link into nowhere, or to a disk that isn't there, is a shard that is missing.
-                    let kind = std::fs::metadata(&path).map_err(DataError::io("read", &path))?;
+                    let kind = std::fs::metadata(&path).map_err(clip_files::io("read", &path))?;
                     if kind.is_file() {
                         paths.push(path);
                     } else {

@@ -240,7 +240,7 @@ impl ShardSet {
     /// [`DataError::Io`] if it can't be opened.
     pub fn open(&self, shard: usize) -> Result<ShardReader, DataError> {
         let opened = self.shards[shard].open(shard, 0);
-        opened.map_err(DataError::io("read", self.name(shard)))
+        Ok(opened.map_err(clip_files::io("read", self.name(shard)))?)
     }
 
     /// Whether [`read_at`](Self::read_at) costs no more than the sample.
@@ -296,7 +296,7 @@ impl ShardSet {
     /// [`DataError::Io`] if it can't be opened, or read to its end.
     pub(crate) fn count_one(&self, shard: usize) -> Result<ShardCount, DataError> {
         let count = self.shards[shard].count();
-        count.map_err(DataError::io("read", self.name(shard)))
+        Ok(count.map_err(clip_files::io("read", self.name(shard)))?)
     }
 
     /// Copies a tar on a server into a folder, so that what is counted first and read then comes once; `None` of other
@@ -311,7 +311,7 @@ impl ShardSet {
         {
             let (_, file) = Location::Remote(object.clone()).folder_and_file();
             let path = folder.join(file);
-            std::fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
+            std::fs::create_dir_all(folder).map_err(clip_files::io("create", folder))?;
             object.copy_to(&path)?;
             return Ok(Some(Self::from_paths(vec![path])));
         }

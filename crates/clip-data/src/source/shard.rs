@@ -153,7 +153,7 @@ impl ShardReader {
     /// [`DataError::Io`] if it can't be opened.
     pub fn open(path: &Path, shard: usize) -> Result<Self, DataError> {
         let location = Location::Local(path.to_owned());
-        let archive = Archive::open(&location, shard, 0).map_err(DataError::io("read", path))?;
+        let archive = Archive::open(&location, shard, 0).map_err(clip_files::io("read", path))?;
         Ok(Self {
             items: Box::new(archive),
         })

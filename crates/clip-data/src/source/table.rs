@@ -36,7 +36,7 @@ impl Table {
             path: name.clone().into(),
             reason,
         };
-        let io = |error| DataError::io("read", name.clone())(error);
+        let io = |error| clip_files::io("read", name.clone())(error);
         let mut input = Input::open(&location, 0).map_err(io)?;
         let mut head = Vec::new();
         // The header alone says what separates the columns.

@@ -260,7 +260,7 @@ fn object(path: &Path) -> Result<Map<String, Value>, DataError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
-        Err(error) => return Err(DataError::io("read", path)(error)),
+        Err(error) => return Err(clip_files::io("read", path)(error).into()),
     };
     serde_json::from_slice(&bytes).map_err(|error| DataError::Tokenizer {
         origin: path.display().to_string(),

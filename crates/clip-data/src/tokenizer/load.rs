@@ -42,13 +42,13 @@ impl Tokenizer {
             }
             from_vocab_and_merges(path, &origin)?
         } else {
-            let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+            let bytes = fs::read(path).map_err(clip_files::io("read", path))?;
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("gz") => {
                     let mut text = String::new();
                     GzDecoder::new(&bytes[..])
                         .read_to_string(&mut text)
-                        .map_err(DataError::io("read", path))?;
+                        .map_err(clip_files::io("read", path))?;
                     from_merges(&text, &origin)?
                 }
                 Some("txt") => from_merges(&String::from_utf8_lossy(&bytes), &origin)?,
@@ -177,7 +177,7 @@ fn from_json(bytes: &[u8], origin: &str) -> Result<Vocabulary, DataError> {
 
 fn from_vocab_and_merges(dir: &Path, origin: &str) -> Result<Vocabulary, DataError> {
     let path = dir.join(VOCAB_FILE);
-    let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
+    let bytes = fs::read(&path).map_err(clip_files::io("read", &path))?;
     let ids = serde_json::from_slice(&bytes).map_err(|error| {
         wrong(
             origin,
@@ -185,7 +185,7 @@ fn from_vocab_and_merges(dir: &Path, origin: &str) -> Result<Vocabulary, DataErr
         )
     })?;
     let path = dir.join(MERGES_FILE);
-    let merges = fs::read_to_string(&path).map_err(DataError::io("read", &path))?;
+    let merges = fs::read_to_string(&path).map_err(clip_files::io("read", &path))?;
     Vocabulary::new(
         by_id(ids, origin)?,
         read_merges(&merges, usize::MAX, origin)?,

@@ -40,7 +40,7 @@ impl Tokenizer {
     /// # Errors
     /// [`DataError::Io`].
     pub fn save_dir(&self, dir: &Path) -> Result<(), DataError> {
-        fs::create_dir_all(dir).map_err(DataError::io("create", dir))?;
+        fs::create_dir_all(dir).map_err(clip_files::io("create", dir))?;
         self.save(&dir.join(TOKENIZER_FILE))?;
         let config = self.config();
         write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))

@@ -108,7 +108,7 @@ impl ClipConfig {
                 directory of them";
             return Err(invalid(reason.to_owned(), name));
         }
-        let json = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
+        let json = std::fs::read_to_string(path).map_err(clip_files::io("read", path))?;
         Self::from_json(&json, name)
     }
 

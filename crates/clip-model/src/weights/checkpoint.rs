@@ -176,7 +176,7 @@ impl Checkpoint {
     pub fn save_config(&self, folder: &Path) -> Result<(), ModelError> {
         let path = folder.join(CONFIG_FILE);
         let json = config_json(&self.config, self.preprocess, &path)?;
-        std::fs::write(&path, json).map_err(ModelError::io("write", path))
+        Ok(std::fs::write(&path, json).map_err(clip_files::io("write", path))?)
     }
 
     /// Writes `preprocessor_config.json` alone, which transformers' `CLIPImageProcessor` loads.
@@ -221,7 +221,7 @@ impl Checkpoint {
 }
 
 fn write_json(json: &Value, path: &Path) -> Result<(), ModelError> {
-    std::fs::write(path, format!("{json:#}\n")).map_err(ModelError::io("write", path))
+    Ok(std::fs::write(path, format!("{json:#}\n")).map_err(clip_files::io("write", path))?)
 }
 
 /// Architecture and preprocessing from the files beside the weights, of the layout that their names have, and `otherwise`
@@ -232,12 +232,12 @@ fn beside(
     otherwise: Option<Preprocess>,
 ) -> Result<(Option<ClipConfig>, Preprocess), ModelError> {
     let otherwise = otherwise.unwrap_or_default();
-    let read = |name: &str| {
+    let read = |name: &str| -> Result<_, ModelError> {
         let file = path.with_file_name(name);
         if !file.is_file() {
             return Ok(None);
         }
-        let json = std::fs::read_to_string(&file).map_err(ModelError::io("read", &file))?;
+        let json = std::fs::read_to_string(&file).map_err(clip_files::io("read", &file))?;
         Ok(Some((json, file.display().to_string())))
     };
     if !is_hugging_face {

@@ -65,7 +65,7 @@ impl ModelDir {
     pub(super) fn open_with(path: &Path, preprocess: Preprocess) -> Result<Self, ModelError> {
         let file = path.join(CONFIG_FILE);
         let origin = file.display().to_string();
-        let json = std::fs::read_to_string(&file).map_err(ModelError::io("read", &file))?;
+        let json = std::fs::read_to_string(&file).map_err(clip_files::io("read", &file))?;
         let hub: HubConfig<PartOfPreprocess> =
             serde_json::from_str(&json).map_err(|source| ModelError::ConfigSyntax {
                 origin: origin.clone(),
@@ -100,7 +100,7 @@ impl ModelDir {
         preprocess: Preprocess,
         model: &Clip,
     ) -> Result<(), ModelError> {
-        std::fs::create_dir_all(path).map_err(ModelError::io("create", path))?;
+        std::fs::create_dir_all(path).map_err(clip_files::io("create", path))?;
         let config_file = path.join(CONFIG_FILE);
         let json = config_json(config, preprocess, &config_file)?;
         let weights = HostWeights::of(model);

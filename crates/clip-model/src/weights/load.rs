@@ -56,12 +56,12 @@ pub fn load_weights(model: Clip, path: &Path) -> Result<Clip, ModelError> {
         });
     }
 
-    let mut file = File::open(path).map_err(ModelError::io("read", path))?;
+    let mut file = File::open(path).map_err(clip_files::io("read", path))?;
     put(model, params, |name| {
         // invariant: presence was checked above.
         let stored = tensors.get(name).expect("invariant: checked above");
         let numbers = stored.read_f32(&mut file);
-        let numbers = numbers.map_err(ModelError::io("read", path))?;
+        let numbers = numbers.map_err(clip_files::io("read", path))?;
         numbers.ok_or_else(|| ModelError::NoFloats {
             path: path.to_owned(),
             tensor: name.to_owned(),

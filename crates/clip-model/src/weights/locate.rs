@@ -40,7 +40,7 @@ pub(super) fn weights_in(folder: &Path) -> Result<PathBuf, ModelError> {
         path: folder.to_owned(),
         reason,
     };
-    let entries = std::fs::read_dir(folder).map_err(ModelError::io("read", folder))?;
+    let entries = std::fs::read_dir(folder).map_err(clip_files::io("read", folder))?;
     let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
     // A hidden file is another's, such as the index that `clip search` keeps.
     let is_hidden = |path: &PathBuf| {

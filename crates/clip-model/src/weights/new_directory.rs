@@ -63,7 +63,9 @@ mod tests {
         let out = dir.path().join("model");
         let write = |text: &str| {
             create_directory(&out, |partial| {
-                fs::write(partial.join("a"), text).map_err(ModelError::io("write", partial))
+                fs::write(partial.join("a"), text)
+                    .map_err(clip_files::io("write", partial))
+                    .map_err(ModelError::Io)
             })
         };
         fs::create_dir(&out).unwrap();

@@ -9,7 +9,7 @@ use crate::ModelError;
 /// # Errors
 /// [`ModelError::Io`] when the folder can't be written or the disk is full.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    clip_files::replace(path, bytes).map_err(ModelError::io("write", path))
+    Ok(clip_files::replace(path, bytes).map_err(clip_files::io("write", path))?)
 }
 
 /// As [`write_atomically`], for a file that is too large to be built in memory first: `write` is given the path to write to.
@@ -20,7 +20,7 @@ pub fn replace_atomically(
     path: &Path,
     write: impl FnOnce(&Path) -> std::io::Result<()>,
 ) -> Result<(), ModelError> {
-    clip_files::replace_with(path, write).map_err(ModelError::io("write", path))
+    Ok(clip_files::replace_with(path, write).map_err(clip_files::io("write", path))?)
 }
 
 /// Writes a safetensors file, one tensor after the other: it is never in memory as a whole.

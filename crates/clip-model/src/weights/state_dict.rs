@@ -183,7 +183,7 @@ pub(super) fn write_state(
         .map(|(name, tensor)| (name, Written::new(tensor, dtype)));
     // OpenCLIP's and transformers' loaders ask for the framework's name.
     let metadata = [("format".to_owned(), "pt".to_owned())];
-    write_safetensors(path, views, metadata).map_err(ModelError::io("write", path))
+    Ok(write_safetensors(path, views, metadata).map_err(clip_files::io("write", path))?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     mirror::{CHECKPOINTS, checkpoint_name, is_hidden, whole_steps},
     unit::{Progress, STATE, progress_of, read},
 };
-use crate::{RunDir, TrainError, progress::replace_file, run::CONFIG};
+use crate::{RunDir, TrainError, run::CONFIG};
 
 impl Mirror {
     /// Refuses to go on from `checkpoints`, those of the run's directory, where the run has come further in here: as on
@@ -116,10 +116,10 @@ impl Mirror {
     ) -> Result<RunState, TrainError> {
         let path = checkpoints.join(folder::name(step));
         let partial = path.with_extension(folder::PARTIAL);
-        fs::create_dir_all(checkpoints).map_err(TrainError::io("create", checkpoints))?;
+        fs::create_dir_all(checkpoints).map_err(clip_files::io("create", checkpoints))?;
         // Removed if anything fails.
         let unfinished =
-            UnfinishedFolder::create(&partial).map_err(TrainError::io("create", &partial))?;
+            UnfinishedFolder::create(&partial).map_err(clip_files::io("create", &partial))?;
         let prefix = format!("{}/", checkpoint_name(step));
         for name in names {
             if let Some(file) = name.strip_prefix(&prefix) {
@@ -133,9 +133,9 @@ impl Mirror {
             },
             error => error,
         })?;
-        unfinished.finish(|| {
+        unfinished.finish(|| -> Result<(), TrainError> {
             folder::remove(&path)?;
-            fs::rename(&partial, &path).map_err(TrainError::io("write", &path))
+            Ok(fs::rename(&partial, &path).map_err(clip_files::io("write", &path))?)
         })?;
         sync_folder(checkpoints);
         Ok(found.state)
@@ -151,7 +151,8 @@ impl Mirror {
         }
         let mut config = Vec::new();
         self.get(CONFIG, &mut config)?;
-        Ok(replace_file(&run.join(CONFIG), &config)?)
+        let path = run.join(CONFIG);
+        Ok(clip_files::replace(&path, &config).map_err(clip_files::io("write", path))?)
     }
 }
 

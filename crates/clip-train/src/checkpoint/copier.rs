@@ -72,7 +72,10 @@ impl Shared {
     }
 
     fn fail(&self, mirror: &Mirror, step: u64, error: TrainError) {
-        log::warn!("the checkpoint of step {step} isn't in {mirror}: {error}");
+        log::warn!(
+            "the checkpoint of step {step} isn't in {mirror}: {}",
+            clip_files::one_line(&error)
+        );
         self.due().failed = Some(error);
     }
 

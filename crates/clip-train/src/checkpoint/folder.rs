@@ -36,18 +36,18 @@ impl Checkpoints {
     /// # Errors
     /// [`TrainError::Io`], for example when the disk is full; nothing half-written is left then.
     pub fn save(&self, state: &RunState, contents: Contents) -> Result<PathBuf, TrainError> {
-        fs::create_dir_all(&self.folder).map_err(TrainError::io("create", &self.folder))?;
+        fs::create_dir_all(&self.folder).map_err(clip_files::io("create", &self.folder))?;
         self.sweep()?;
         let path = self.path(state.step);
         let partial = path.with_extension(PARTIAL);
         // Removed if anything fails.
         let unfinished =
-            UnfinishedFolder::create(&partial).map_err(TrainError::io("create", &partial))?;
+            UnfinishedFolder::create(&partial).map_err(clip_files::io("create", &partial))?;
         write(&partial, state, contents)?;
         let replaced = unfinished.finish(|| -> Result<_, TrainError> {
             // The same step again: it was damaged, or is about to be replaced by what equals it.
             let replaced = set_aside(&path)?;
-            fs::rename(&partial, &path).map_err(TrainError::io("write", &path))?;
+            fs::rename(&partial, &path).map_err(clip_files::io("write", &path))?;
             Ok(replaced)
         })?;
         if let Some(replaced) = replaced {
@@ -144,11 +144,11 @@ impl Checkpoints {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(TrainError::io("read", &self.folder)(error)),
+            Err(error) => return Err(clip_files::io("read", &self.folder)(error).into()),
         };
         let mut names = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(TrainError::io("read", &self.folder))?;
+            let entry = entry.map_err(clip_files::io("read", &self.folder))?;
             names.extend(entry.file_name().into_string());
         }
         Ok(names)
@@ -175,13 +175,13 @@ fn set_aside(checkpoint: &Path) -> Result<Option<PathBuf>, TrainError> {
     let discarded = checkpoint.with_extension(DISCARDED);
     match fs::rename(checkpoint, &discarded) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(TrainError::io("remove", checkpoint)(error)),
+        Err(error) => Err(clip_files::io("remove", checkpoint)(error).into()),
         Ok(()) => Ok(Some(discarded)),
     }
 }
 
 pub(super) fn remove(folder: &Path) -> Result<(), TrainError> {
-    clip_files::remove(folder).map_err(TrainError::io("remove", folder))
+    Ok(clip_files::remove(folder).map_err(clip_files::io("remove", folder))?)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn of(checkpoint: &Path, step: u64, best: Option<u64>) -> Result<Self, TrainError> {
         let files = files_in(checkpoint)?.into_iter().map(|(name, path)| {
-            let file = File::open(&path).map_err(TrainError::io("read", path))?;
+            let file = File::open(&path).map_err(clip_files::io("read", path))?;
             Ok((name, file))
         });
         Ok(Self {
@@ -103,10 +103,10 @@ impl Mirror {
         match &self.place {
             Place::Remote(folder) => Ok(folder.check_writable()?),
             Place::Folder(folder) => {
-                fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
+                fs::create_dir_all(folder).map_err(clip_files::io("create", folder))?;
                 let path = folder.join(".writable");
-                fs::write(&path, "").map_err(TrainError::io("write", &path))?;
-                fs::remove_file(&path).map_err(TrainError::io("remove", path))
+                fs::write(&path, "").map_err(clip_files::io("write", &path))?;
+                Ok(fs::remove_file(&path).map_err(clip_files::io("remove", path))?)
             }
         }
     }
@@ -116,8 +116,8 @@ impl Mirror {
         let Place::Folder(folder) = &self.place else {
             return Ok(());
         };
-        fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
-        let real = |path: &Path| fs::canonicalize(path).map_err(TrainError::io("read", path));
+        fs::create_dir_all(folder).map_err(clip_files::io("create", folder))?;
+        let real = |path: &Path| fs::canonicalize(path).map_err(clip_files::io("read", path));
         if real(folder)?.starts_with(real(run)?) {
             return Err(TrainError::Config {
                 origin: "checkpoint.mirror".to_owned(),
@@ -151,7 +151,7 @@ impl Mirror {
             let mut file = match File::open(&path) {
                 // Written anew at this moment under another name, which isn't wanted.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                file => file.map_err(TrainError::io("read", &path))?,
+                file => file.map_err(clip_files::io("read", &path))?,
             };
             self.put(&format!("{prefix}{name}"), &mut file)?;
         }
@@ -161,7 +161,7 @@ impl Mirror {
     /// Refuses to go on where the settings in it are no longer those of the run in `run`: two began at the same moment.
     pub(super) fn check_is_of(&self, run: &Path) -> Result<(), TrainError> {
         let own = run.join(CONFIG);
-        let own = fs::read(&own).map_err(TrainError::io("read", own))?;
+        let own = fs::read(&own).map_err(clip_files::io("read", own))?;
         let mut there = Vec::new();
         if self.names()?.iter().any(|name| name == CONFIG) {
             self.get(CONFIG, &mut there)?;
@@ -210,9 +210,9 @@ impl Mirror {
     }
 
     pub(super) fn get_file(&self, name: &str, to: &Path) -> Result<(), TrainError> {
-        let mut file = File::create(to).map_err(TrainError::io("write", to))?;
+        let mut file = File::create(to).map_err(clip_files::io("write", to))?;
         self.get(name, &mut file)?;
-        file.sync_all().map_err(TrainError::io("write", to))
+        Ok(file.sync_all().map_err(clip_files::io("write", to))?)
     }
 
     pub(super) fn get(&self, name: &str, to: &mut impl io::Write) -> Result<(), TrainError> {
@@ -221,7 +221,7 @@ impl Mirror {
             Place::Folder(folder) => {
                 let path = folder.join(name);
                 let copied = File::open(&path).and_then(|mut file| io::copy(&mut file, to));
-                copied.map(drop).map_err(TrainError::io("read", path))
+                Ok(copied.map(drop).map_err(clip_files::io("read", path))?)
             }
         }
     }
@@ -231,7 +231,7 @@ impl Mirror {
             Place::Remote(folder) => Ok(folder.put(name, file)?),
             Place::Folder(folder) => {
                 let path = folder.join(name);
-                copy_synced(file, &path).map_err(TrainError::io("write", path))
+                Ok(copy_synced(file, &path).map_err(clip_files::io("write", path))?)
             }
         }
     }
@@ -243,7 +243,7 @@ impl Mirror {
                 let path = folder.join(name);
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(TrainError::io("remove", path)(error));
+                        return Err(clip_files::io("remove", path)(error).into());
                     }
                     _ => {}
                 }
@@ -307,9 +307,9 @@ pub(super) fn is_hidden(file: &str) -> bool {
 /// The files of a folder by name, but for hidden ones, as those are that are being written.
 fn files_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
     let mut files = Vec::new();
-    let entries = fs::read_dir(folder).map_err(TrainError::io("read", folder))?;
+    let entries = fs::read_dir(folder).map_err(clip_files::io("read", folder))?;
     for entry in entries {
-        let path = entry.map_err(TrainError::io("read", folder))?.path();
+        let path = entry.map_err(clip_files::io("read", folder))?.path();
         let name = path
             .file_name()
             .unwrap_or_default()
@@ -326,10 +326,10 @@ fn files_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
 fn names_in(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), TrainError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(TrainError::io("read", folder))?,
+        entries => entries.map_err(clip_files::io("read", folder))?,
     };
     for entry in entries {
-        let path = entry.map_err(TrainError::io("read", folder))?.path();
+        let path = entry.map_err(clip_files::io("read", folder))?.path();
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{prefix}{file}");
         if path.is_dir() {

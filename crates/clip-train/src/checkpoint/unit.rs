@@ -118,7 +118,7 @@ type Write = dyn FnOnce(&Path) -> Result<(), TrainError> + Send;
 impl From<HostWeights> for Part {
     fn from(weights: HostWeights) -> Self {
         Self(Box::new(move |path| {
-            weights.write(path).map_err(TrainError::io("write", path))
+            Ok(weights.write(path).map_err(clip_files::io("write", path))?)
         }))
     }
 }
@@ -140,7 +140,7 @@ impl Part {
     /// Whatever `write` writes.
     pub(super) fn of(write: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> Self {
         Self(Box::new(move |path| {
-            write(path).map_err(TrainError::io("write", path))
+            Ok(write(path).map_err(clip_files::io("write", path))?)
         }))
     }
 }
@@ -249,7 +249,7 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
         }
         let files = written.into_iter().map(|(name, path, synced, sum)| {
             let sum = joined(synced).and(joined(sum));
-            let sum = sum.map_err(TrainError::io("write", path))?;
+            let sum = sum.map_err(clip_files::io("write", path))?;
             Ok((name.to_owned(), sum))
         });
         files.collect::<Result<BTreeMap<_, _>, TrainError>>()
@@ -263,7 +263,7 @@ pub(super) fn write(folder: &Path, state: &RunState, contents: Contents) -> Resu
     // invariant: plain values under string keys.
     let json = serde_json::to_vec_pretty(&state).expect("invariant: plain values");
     let path = folder.join(STATE);
-    write_synced(&path, &json).map_err(TrainError::io("write", &path))?;
+    write_synced(&path, &json).map_err(clip_files::io("write", &path))?;
     sync_folder(folder);
     Ok(())
 }

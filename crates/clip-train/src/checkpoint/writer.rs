@@ -1,4 +1,6 @@
-use std::{fs::File, path::PathBuf, sync::Arc, thread};
+use std::{path::PathBuf, sync::Arc, thread};
+
+use clip_files::IoError;
 
 use super::{Checkpoints, Contents, Copier, RunState};
 use crate::TrainError;
@@ -20,8 +22,8 @@ impl Writer {
         }
     }
 
-    /// Begins to write a checkpoint, when the one before is on the disk. `metrics`, which tells of the same steps, is
-    /// on the disk before it.
+    /// Begins to write a checkpoint, when the one before is on the disk. Before it come the metrics, which tell of the
+    /// same steps: `sync_metrics` waits until they are on the disk.
     ///
     /// # Errors
     /// What the one before failed with.
@@ -29,12 +31,12 @@ impl Writer {
         &mut self,
         state: RunState,
         contents: Contents,
-        metrics: File,
+        sync_metrics: impl FnOnce() -> Result<(), IoError> + Send + 'static,
     ) -> Result<(), TrainError> {
         self.finish()?;
         let (checkpoints, copier) = (self.checkpoints.clone(), self.copier.clone());
         self.writing = Some(thread::spawn(move || {
-            metrics.sync_data()?;
+            sync_metrics().map_err(TrainError::Record)?;
             let path = checkpoints.save(&state, contents)?;
             if let Some(copier) = copier {
                 copier.offer(&path, &state);
@@ -83,7 +85,7 @@ impl Drop for Writer {
     /// A run that fails must not lose the checkpoint it was writing.
     fn drop(&mut self) {
         if let Err(error) = self.finish() {
-            log::error!("{error}");
+            log::error!("{}", clip_files::one_line(&error));
         }
     }
 }
@@ -102,8 +104,8 @@ mod tests {
         }
     }
 
-    fn metrics(dir: &tempfile::TempDir) -> File {
-        File::create(dir.path().join("metrics.jsonl")).unwrap()
+    fn no_metrics() -> Result<(), IoError> {
+        Ok(())
     }
 
     #[test]
@@ -112,9 +114,7 @@ mod tests {
         let checkpoints = Checkpoints::new(dir.path().join("checkpoints"), 9);
         let mut writer = Writer::new(checkpoints.clone(), None);
         for step in 1..5 {
-            writer
-                .begin(state(step), contents(), metrics(&dir))
-                .unwrap();
+            writer.begin(state(step), contents(), no_metrics).unwrap();
         }
         drop(writer);
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 4);
@@ -125,13 +125,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("checkpoints");
         let mut writer = Writer::new(Checkpoints::new(folder.clone(), 2), None);
-        writer.begin(state(1), contents(), metrics(&dir)).unwrap();
+        writer.begin(state(1), contents(), no_metrics).unwrap();
         writer.finish().unwrap();
         let full = Contents {
             optimizer: Part::of(|_| Err(ErrorKind::StorageFull.into())),
             ..contents()
         };
-        writer.begin(state(2), full, metrics(&dir)).unwrap();
+        writer.begin(state(2), full, no_metrics).unwrap();
         let error = writer.finish().unwrap_err().to_string();
         assert!(error.contains("step-00000002"), "{error}");
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);

@@ -32,7 +32,7 @@ impl ConfigLayers {
     /// # Errors
     /// As [`text`](Self::text), and [`TrainError::Io`].
     pub fn file(self, path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io("read", path))?;
+        let text = std::fs::read_to_string(path).map_err(clip_files::io("read", path))?;
         self.text(&text, &path.display().to_string())
     }
 

@@ -51,7 +51,7 @@ impl OptimizerState {
     /// [`TrainError::Io`] when the folder can't be written or the disk is full.
     pub fn write(self, path: &Path) -> Result<(), TrainError> {
         let written = self.record.save(path);
-        written.map_err(|error| TrainError::io("write", path)(io::Error::other(error)))
+        Ok(written.map_err(|error| clip_files::io("write", path)(io::Error::other(error)))?)
     }
 
     /// Reads what [`write`](Self::write) wrote of an optimizer, which [`of`](Self::of) told, and what
@@ -61,7 +61,7 @@ impl OptimizerState {
     /// [`TrainError::OptimizerState`] if it is no such file or cut off, [`TrainError::Io`] if it can't be read.
     pub fn read(path: &Path, adapters: Option<&Path>, of: String) -> Result<Self, TrainError> {
         // Not left to be read when it is needed: the checkpoint may be gone by then.
-        let bytes = aligned(path).map_err(TrainError::io("read", path))?;
+        let bytes = aligned(path).map_err(clip_files::io("read", path))?;
         let record = OptimizerRecord::from_bytes(bytes).map_err(refused)?;
         Ok(Self {
             of,

@@ -4,12 +4,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clip_files::IoError;
 use serde_json::{Map, Value};
 
-use super::{
-    EvalOutput, StepOutput,
-    replace::{at, replace_file},
-};
+use super::{EvalOutput, StepOutput};
 
 /// `metrics.jsonl`: one JSON object a line, each on disk's side of a crash of the program as soon
 /// as it is appended.
@@ -41,12 +39,12 @@ impl MetricsLog {
     /// # Errors
     ///
     /// The file can't be read, rewritten or opened; the message names it.
-    pub fn open(path: &Path, resume_step: Option<u64>) -> io::Result<(Self, Resumed)> {
+    pub fn open(path: &Path, resume_step: Option<u64>) -> Result<(Self, Resumed), IoError> {
         let mut resumed = Resumed::default();
         let old = match (resume_step, fs::read(path)) {
             (Some(_), Ok(old)) => old,
             (Some(_), Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(at("read", path, &error));
+                return Err(clip_files::io("read", path)(error));
             }
             _ => Vec::new(),
         };
@@ -65,13 +63,13 @@ impl MetricsLog {
             }
         }
         if kept != old || resume_step.is_none() {
-            replace_file(path, &kept)?;
+            clip_files::replace(path, &kept).map_err(clip_files::io("write", path))?;
         }
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(path)
-            .map_err(|error| at("open", path, &error))?;
+            .map_err(clip_files::io("open", path))?;
         let log = Self {
             path: path.to_path_buf(),
             file,
@@ -84,14 +82,15 @@ impl MetricsLog {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn append(&mut self, object: &Map<String, Value>) -> io::Result<()> {
+    pub fn append(&mut self, object: &Map<String, Value>) -> Result<(), IoError> {
         // One write for line and line feed: whatever tears it, a reader sees an unfinished line.
-        let mut line = serde_json::to_vec(object)?;
+        // invariant: values under string keys always have a JSON form.
+        let mut line = serde_json::to_vec(object).expect("invariant: it has a JSON form");
         line.push(b'\n');
         self.file
             .write_all(&line)
             .and_then(|()| self.file.flush())
-            .map_err(|error| at("append to", &self.path, &error))
+            .map_err(clip_files::io("append to", &self.path))
     }
 
     /// Appends a training step: `step` and `samples` so far, `epoch` with its fraction, then the
@@ -106,9 +105,11 @@ impl MetricsLog {
         samples: u64,
         epoch: f64,
         output: &StepOutput,
-    ) -> io::Result<()> {
+    ) -> Result<(), IoError> {
         let mut line = position(step, samples, epoch);
-        if let Value::Object(fields) = serde_json::to_value(output)? {
+        // invariant: numbers always have a JSON form.
+        let output = serde_json::to_value(output).expect("invariant: it has a JSON form");
+        if let Value::Object(fields) = output {
             line.extend(fields);
         }
         self.append(&line)
@@ -125,21 +126,24 @@ impl MetricsLog {
         samples: u64,
         epoch: f64,
         output: &EvalOutput,
-    ) -> io::Result<()> {
+    ) -> Result<(), IoError> {
         let mut line = position(step, samples, epoch);
         line.extend(output.named().map(|(key, value)| (key, Value::from(value))));
         self.append(&line)
     }
 
-    /// The file, for a thread that waits until everything appended is on the disk, as a checkpoint wants it.
+    /// What waits until everything appended is on the disk, on whatever thread: a checkpoint wants it there before it.
     ///
     /// # Errors
     ///
-    /// The system refuses another handle; the message names the file.
-    pub fn handle(&self) -> io::Result<File> {
-        self.file
+    /// The system refuses another handle, or later to write; the message names the file.
+    pub fn sync(&self) -> Result<impl FnOnce() -> Result<(), IoError> + Send + use<>, IoError> {
+        let path = self.path.clone();
+        let file = self
+            .file
             .try_clone()
-            .map_err(|error| at("open", &self.path, &error))
+            .map_err(clip_files::io("open", &path))?;
+        Ok(move || file.sync_data().map_err(clip_files::io("write", path)))
     }
 }
 
@@ -173,10 +177,10 @@ fn read(line: &[u8]) -> Option<Line> {
 ///
 /// # Errors
 /// The file is there and can't be read; the message names it.
-pub(crate) fn last_step(path: &Path) -> io::Result<u64> {
+pub(crate) fn last_step(path: &Path) -> Result<u64, IoError> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        text => text.map_err(|error| at("read", path, &error))?,
+        text => text.map_err(clip_files::io("read", path))?,
     };
     let steps = text.split_inclusive(|byte| *byte == b'\n').filter_map(read);
     Ok(steps.map(|line| line.step).max().unwrap_or(0))

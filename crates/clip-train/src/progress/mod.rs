@@ -7,7 +7,6 @@ mod metrics;
 mod metrics_log;
 mod output;
 mod plain;
-mod replace;
 mod terminal;
 
 pub use display::{Display, Notes, RunPlan, renderer_for_run};
@@ -23,5 +22,4 @@ pub(crate) use metrics_log::last_step;
 pub use metrics_log::{MetricsLog, Resumed};
 pub use output::{EvalOutput, StepOutput};
 pub use plain::PlainRenderer;
-pub(crate) use replace::{at, replace_file};
 pub use terminal::{end_dashboard, say_on_stderr};

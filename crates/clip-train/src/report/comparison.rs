@@ -1,4 +1,6 @@
-use std::{io, path::Path};
+use std::path::Path;
+
+use clip_files::IoError;
 
 use super::{
     Curves,
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::{
     Standing,
-    progress::{human_count, label_of, replace_file, significant},
+    progress::{human_count, label_of, significant},
 };
 
 /// Numbers that each run has a curve of, whatever it is evaluated on.
@@ -75,8 +77,8 @@ impl Comparison {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        replace_file(path, self.to_html().as_bytes())
+    pub fn write(&self, path: &Path) -> Result<(), IoError> {
+        clip_files::replace(path, self.to_html().as_bytes()).map_err(clip_files::io("write", path))
     }
 
     /// The page.

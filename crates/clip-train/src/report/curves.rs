@@ -1,9 +1,8 @@
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
+use clip_files::IoError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::progress::at;
 
 /// The keys that say where a line stands in the run, and so are no curves.
 const POSITION: [&str; 3] = ["step", "samples", "epoch"];
@@ -34,8 +33,8 @@ impl Curves {
     /// # Errors
     ///
     /// The file can't be read; the message names it.
-    pub fn from_jsonl(path: &Path) -> io::Result<Self> {
-        let bytes = fs::read(path).map_err(|error| at("read", path, &error))?;
+    pub fn from_jsonl(path: &Path) -> Result<Self, IoError> {
+        let bytes = fs::read(path).map_err(clip_files::io("read", path))?;
         Ok(Self::parse(&String::from_utf8_lossy(&bytes)))
     }
 

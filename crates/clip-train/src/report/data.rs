@@ -1,9 +1,10 @@
-use std::{io, path::Path};
+use std::path::Path;
 
+use clip_files::IoError;
 use serde::{Deserialize, Serialize};
 
 use super::{Curves, Picture, page};
-use crate::{config::Loss, progress::replace_file};
+use crate::config::Loss;
 
 /// Everything on the page. What a run doesn't have stays empty, and its section is left out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -182,7 +183,7 @@ impl Report {
     /// # Errors
     ///
     /// The file can't be read; the message names it.
-    pub fn from_metrics_jsonl(path: &Path) -> io::Result<Self> {
+    pub fn from_metrics_jsonl(path: &Path) -> Result<Self, IoError> {
         let curves = Curves::from_jsonl(path)?;
         let facts = Facts {
             steps: curves.last("step").map(|steps| steps as u64),
@@ -209,8 +210,8 @@ impl Report {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        replace_file(path, self.to_html().as_bytes())
+    pub fn write(&self, path: &Path) -> Result<(), IoError> {
+        clip_files::replace(path, self.to_html().as_bytes()).map_err(clip_files::io("write", path))
     }
 }
 

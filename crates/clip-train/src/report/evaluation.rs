@@ -1,4 +1,6 @@
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
+
+use clip_files::IoError;
 
 use super::{
     Prediction, ZeroShot,
@@ -8,7 +10,6 @@ use super::{
     page::document,
     results,
 };
-use crate::progress::{at, replace_file};
 
 /// Confusions listed where the matrix is not drawn.
 const CONFUSIONS_SHOWN: usize = 20;
@@ -104,8 +105,8 @@ impl Evaluation {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        replace_file(path, self.to_html().as_bytes())
+    pub fn write(&self, path: &Path) -> Result<(), IoError> {
+        clip_files::replace(path, self.to_html().as_bytes()).map_err(clip_files::io("write", path))
     }
 
     /// The page's drawings, each as an SVG file that needs nothing else, with the file's name.
@@ -142,11 +143,13 @@ impl Evaluation {
     /// # Errors
     ///
     /// The folder or a file can't be written; the message names it.
-    pub fn write_drawings(&self, folder: &Path) -> io::Result<usize> {
-        fs::create_dir_all(folder).map_err(|error| at("create", folder, &error))?;
+    pub fn write_drawings(&self, folder: &Path) -> Result<usize, IoError> {
+        fs::create_dir_all(folder).map_err(clip_files::io("create", folder))?;
         let drawings = self.drawings();
         for (name, drawing) in &drawings {
-            replace_file(&folder.join(name), drawing.as_bytes())?;
+            let path = folder.join(name);
+            clip_files::replace(&path, drawing.as_bytes())
+                .map_err(clip_files::io("write", path))?;
         }
         Ok(drawings.len())
     }

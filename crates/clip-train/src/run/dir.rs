@@ -11,7 +11,7 @@ use crate::{
     TrainError,
     checkpoint::{CHECKPOINTS, Checkpoints},
     config::{Changes, ConfigLayers, RunConfig, differences},
-    progress::{last_step, replace_file},
+    progress::last_step,
 };
 
 /// The settings, by which a directory is a run's.
@@ -42,7 +42,7 @@ impl RunDir {
                 path: path.to_owned(),
             });
         }
-        fs::create_dir_all(path).map_err(TrainError::io("create", path))?;
+        fs::create_dir_all(path).map_err(clip_files::io("create", path))?;
         Self::lock(path)
     }
 
@@ -81,7 +81,7 @@ impl RunDir {
 
     fn lock(path: &Path) -> Result<Self, TrainError> {
         let file = path.join(LOCK);
-        let lock = File::create(&file).map_err(TrainError::io("write", &file))?;
+        let lock = File::create(&file).map_err(clip_files::io("write", &file))?;
         let mut locked = lock.try_lock();
         if matches!(locked, Err(TryLockError::WouldBlock)) {
             // Who only looks whether a run goes on has it for less than that.
@@ -96,7 +96,7 @@ impl RunDir {
             Err(TryLockError::WouldBlock) => Err(TrainError::RunLocked {
                 path: path.to_owned(),
             }),
-            Err(TryLockError::Error(error)) => Err(TrainError::io("lock", &file)(error)),
+            Err(TryLockError::Error(error)) => Err(clip_files::io("lock", &file)(error).into()),
         }
     }
 
@@ -112,7 +112,7 @@ impl RunDir {
         if !file.exists() {
             return Ok(named?);
         }
-        let json = fs::read_to_string(&file).map_err(TrainError::io("read", &file))?;
+        let json = fs::read_to_string(&file).map_err(clip_files::io("read", &file))?;
         let began = ClipConfig::from_json(&json, &file.display().to_string())?;
         let Ok(named) = named else {
             return Ok(began);
@@ -135,21 +135,20 @@ impl RunDir {
     /// Writes the architecture that [`preset`](Self::preset) gives back.
     ///
     /// # Errors
-    /// [`TrainError::Record`] where the file can't be written.
+    /// [`TrainError::Io`] where the file can't be written.
     pub fn save_preset(&self, preset: &ClipConfig) -> Result<(), TrainError> {
         // invariant: a configuration is a tree of plain values under string keys.
         let json = serde_json::to_string_pretty(preset).expect("invariant: plain values");
-        Ok(replace_file(
-            &self.path.join(PRESET),
-            format!("{json}\n").as_bytes(),
-        )?)
+        let file = self.path.join(PRESET);
+        let written = clip_files::replace(&file, format!("{json}\n").as_bytes());
+        Ok(written.map_err(clip_files::io("write", file))?)
     }
 
     /// Writes the resolved settings. Of a run that began earlier, only settings may differ that leave its state's
     /// meaning; they are returned.
     ///
     /// # Errors
-    /// [`TrainError::ChangedConfig`], or [`TrainError::Record`] where the file can't be written.
+    /// [`TrainError::ChangedConfig`], or [`TrainError::Io`] where the file can't be written.
     pub fn save_config(&self, config: &RunConfig) -> Result<Changes, TrainError> {
         let mut changes = Changes::default();
         if Self::holds_run(&self.path) {
@@ -162,14 +161,16 @@ impl RunDir {
                 });
             }
         }
-        replace_file(&self.path.join(CONFIG), config.to_toml()?.as_bytes())?;
+        let file = self.path.join(CONFIG);
+        let written = clip_files::replace(&file, config.to_toml()?.as_bytes());
+        written.map_err(clip_files::io("write", file))?;
         Ok(changes)
     }
 
     /// Refuses to begin again what went on beyond its first checkpoint, `interval` steps after its beginning, and has none.
     ///
     /// # Errors
-    /// [`TrainError::LostCheckpoints`], [`TrainError::Record`] if the metrics can't be read.
+    /// [`TrainError::LostCheckpoints`], [`TrainError::Io`] if the metrics can't be read.
     pub fn refuse_lost_checkpoints(&self, interval: u64) -> Result<(), TrainError> {
         let steps = last_step(&self.metrics())?;
         if steps > interval {

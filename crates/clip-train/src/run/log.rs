@@ -28,13 +28,13 @@ impl RunLog {
         let failure = path.join(FAILURE);
         match fs::remove_file(&failure) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(TrainError::io("remove", failure)(error));
+                return Err(clip_files::io("remove", failure)(error).into());
             }
             _ => {}
         }
         let path = path.join(LOG);
         let file = File::options().create(true).append(true).open(&path);
-        let file = file.map_err(TrainError::io("write", path))?;
+        let file = file.map_err(clip_files::io("write", path))?;
         Ok(Self {
             file: Arc::new(Mutex::new(file)),
             failure,

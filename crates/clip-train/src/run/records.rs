@@ -20,8 +20,9 @@ impl Records {
         path: PathBuf,
         resume_step: Option<u64>,
     ) -> Result<Self, TrainError> {
-        let (metrics, resumed) = MetricsLog::open(&path, resume_step)?;
-        let events = EventWriter::create(&folder, resume_step)?;
+        let (metrics, resumed) =
+            MetricsLog::open(&path, resume_step).map_err(TrainError::Record)?;
+        let events = EventWriter::create(&folder, resume_step).map_err(TrainError::Record)?;
         Ok(Self {
             folder,
             path,

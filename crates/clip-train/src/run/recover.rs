@@ -98,7 +98,7 @@ impl Steps<'_> {
             work.ema.as_ref().map(|ema| HostWeights::of(ema.model())),
         );
         // Lines of steps that the checkpoint has must not be lost with the machine.
-        let metrics = work.records.metrics.handle()?;
+        let metrics = work.records.metrics.sync().map_err(TrainError::Record)?;
         work.writer.begin(work.state.clone(), contents, metrics)
     }
 

@@ -1,5 +1,5 @@
 use std::{
-    io, mem,
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -79,8 +79,10 @@ impl Steps<'_> {
             && let Err(error) = self.keep(model)
         {
             // The error that ended the run matters more.
-            self.notes
-                .say(format!("no checkpoint was written then: {error}"));
+            self.notes.say(format!(
+                "no checkpoint was written then: {}",
+                clip_files::one_line(&error)
+            ));
         }
         ended
     }
@@ -91,10 +93,10 @@ impl Steps<'_> {
         loader: &Arc<dyn DataLoader<ImageTextBatch>>,
     ) -> Result<bool, TrainError> {
         let batches = model.batches(loader, self.plan.batch as usize);
-        let no_thread = |error: io::Error| TrainError::Learner(error.to_string());
-        let mut batches = batches.map_err(no_thread)?;
+        let no_thread = |name| clip_files::io("start the thread", name);
+        let mut batches = batches.map_err(no_thread("batches"))?;
         let reader = batches.are_ahead().then(|| Aside::new("numbers"));
-        self.reader = reader.transpose().map_err(no_thread)?;
+        self.reader = reader.transpose().map_err(no_thread("numbers"))?;
         self.start_split();
         self.evaluate_what_is_owed(model)?;
         self.ready = Instant::now();
@@ -347,8 +349,9 @@ impl Steps<'_> {
         if found.named().next().is_some() {
             let epochs = self.epochs();
             let records = &mut self.work.records;
-            records.metrics.append_eval(step, samples, epochs, &found)?;
-            records.events.eval(step, &found)?;
+            let written = records.metrics.append_eval(step, samples, epochs, &found);
+            let written = written.and_then(|()| records.events.eval(step, &found));
+            written.map_err(TrainError::Record)?;
             records.evaluated = Some(step);
             self.show(step, &found);
         }

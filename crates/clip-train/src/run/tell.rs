@@ -22,10 +22,9 @@ impl Steps<'_> {
         } = self.work.state;
         let epochs = self.epochs();
         let records = &mut self.work.records;
-        records
-            .metrics
-            .append_step(step, samples, epochs, &output)?;
-        records.events.step(step, &output)?;
+        let written = records.metrics.append_step(step, samples, epochs, &output);
+        let written = written.and_then(|()| records.events.step(step, &output));
+        written.map_err(TrainError::Record)?;
         if let Some(sign) = self.work.guards.observe(step, &output) {
             self.notes.say(sign);
         }

@@ -56,7 +56,7 @@ pub(super) fn load(path: &Path) -> Result<(Vec<f32>, About), ZeroShotError> {
     };
     let (matrices, about) = match tensor_file::load::<About>(path, FORMAT) {
         Ok(loaded) => loaded,
-        Err(Fault::Io(error)) => return Err(ZeroShotError::io("read", path)(error)),
+        Err(Fault::Io(error)) => return Err(clip_files::io("read", path)(error).into()),
         Err(Fault::Content(reason)) => return Err(corrupt(reason)),
     };
     let scores = matrices.into_iter().find(|matrix| matrix.name == SCORES);

@@ -60,7 +60,7 @@ impl ScoreFolder {
             folder: path.to_owned(),
             how,
         };
-        std::fs::create_dir_all(path).map_err(ZeroShotError::io("create", path))?;
+        std::fs::create_dir_all(path).map_err(clip_files::io("create", path))?;
         // Before anything is made in somebody's data.
         if read(path)?.is_none() && holds_files(path)? {
             return Err(ZeroShotError::NoScoreFolder {
@@ -154,13 +154,13 @@ fn read(folder: &Path) -> Result<Option<Index>, ZeroShotError> {
             }),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ZeroShotError::io("read", &path)(error)),
+        Err(error) => Err(clip_files::io("read", &path)(error).into()),
     }
 }
 
 /// Whether there is anything but what a pass begins with.
 fn holds_files(folder: &Path) -> Result<bool, ZeroShotError> {
-    let entries = std::fs::read_dir(folder).map_err(ZeroShotError::io("read", folder))?;
+    let entries = std::fs::read_dir(folder).map_err(clip_files::io("read", folder))?;
     let mut names = entries
         .filter_map(Result::ok)
         .map(|entry| entry.file_name());
@@ -169,12 +169,12 @@ fn holds_files(folder: &Path) -> Result<bool, ZeroShotError> {
 
 fn lock(folder: &Path) -> Result<File, ZeroShotError> {
     let path = folder.join(LOCK);
-    let file = File::create(&path).map_err(ZeroShotError::io("create", &path))?;
+    let file = File::create(&path).map_err(clip_files::io("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ZeroShotError::ScoresBusy {
             folder: folder.to_owned(),
         }),
-        Err(TryLockError::Error(error)) => Err(ZeroShotError::io("lock", &path)(error)),
+        Err(TryLockError::Error(error)) => Err(clip_files::io("lock", &path)(error).into()),
     }
 }

@@ -111,8 +111,8 @@ fn state(set: &ShardSet) -> Result<Option<String>, ZeroShotError> {
     let mut hash = Sha256Hex::default();
     if let Ok(tars) = set.local_tars() {
         for path in tars {
-            let about = path.metadata().map_err(ZeroShotError::io("read", path))?;
-            let changed = about.modified().map_err(ZeroShotError::io("read", path))?;
+            let about = path.metadata().map_err(clip_files::io("read", path))?;
+            let changed = about.modified().map_err(clip_files::io("read", path))?;
             let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
             hash = hash
                 .part(&about.len().to_le_bytes())
@@ -155,7 +155,7 @@ fn known(folder: &ScoreFolder, shard: usize, state: Option<&str>) -> Option<Scor
             None
         }
         Err(error) => {
-            log::warn!("{error}; scoring it again");
+            log::warn!("{}; scoring it again", clip_files::one_line(&error));
             None
         }
     }

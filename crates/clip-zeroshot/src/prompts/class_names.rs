@@ -25,7 +25,7 @@ impl ClassNames {
     /// # Errors
     /// [`ZeroShotError::Io`], or [`ZeroShotError::BadLine`] for an empty or repeated name.
     pub fn from_file(path: &Path, duplicates: Duplicates) -> Result<Self, ZeroShotError> {
-        let text = std::fs::read_to_string(path).map_err(ZeroShotError::io("read", path))?;
+        let text = std::fs::read_to_string(path).map_err(clip_files::io("read", path))?;
         Self::from_text(&text, &path.display().to_string(), duplicates)
     }
 

@@ -93,7 +93,7 @@ impl Templates {
     /// # Errors
     /// [`ZeroShotError::Io`], or [`ZeroShotError::BadLine`] for an empty line or one without `{}`.
     pub fn from_file(path: &Path) -> Result<Self, ZeroShotError> {
-        let text = std::fs::read_to_string(path).map_err(ZeroShotError::io("read", path))?;
+        let text = std::fs::read_to_string(path).map_err(clip_files::io("read", path))?;
         Self::from_text(&text, &path.display().to_string())
     }
 

@@ -51,7 +51,7 @@ impl RemoteFolder {
     pub fn open(url: &str) -> Result<Self, DataError> {
         let url = url.trim_end_matches('/');
         Self::try_open(url).map_err(|reason| {
-            DataError::io("use", url)(Error::new(ErrorKind::InvalidInput, reason))
+            clip_files::io("use", url)(Error::new(ErrorKind::InvalidInput, reason)).into()
         })
     }
 
@@ -86,7 +86,7 @@ impl RemoteFolder {
             let put = async || self.store.put(&path, Bytes::new().into()).await;
             self.wait(self.ask(&url, put))
         });
-        written.map_err(DataError::io("write", url))?;
+        written.map_err(clip_files::io("write", url))?;
         self.remove(name)
     }
 
@@ -98,7 +98,7 @@ impl RemoteFolder {
         let sent = self
             .path(name)
             .and_then(|path| self.wait(self.send(name, &path, file)));
-        sent.map_err(DataError::io("write", self.url(name)))
+        Ok(sent.map_err(clip_files::io("write", self.url(name)))?)
     }
 
     /// Reads a file.
@@ -110,7 +110,7 @@ impl RemoteFolder {
         let copied = self
             .object(name)
             .and_then(|object| io::copy(&mut object.open(0)?, to));
-        copied.map(drop).map_err(DataError::io("read", url))
+        Ok(copied.map(drop).map_err(clip_files::io("read", url))?)
     }
 
     /// The files in the folder and in those within it, by their paths from here; sorted.
@@ -120,7 +120,7 @@ impl RemoteFolder {
     pub fn names(&self) -> Result<Vec<String>, DataError> {
         let found = self.wait(store::list(&*self.store, &self.url, &self.path, false));
         let mut sizes = BTreeMap::new();
-        for object in found.map_err(DataError::io("list", &*self.url))? {
+        for object in found.map_err(clip_files::io("list", &*self.url))? {
             let Some(parts) = object.location.prefix_match(&self.path) else {
                 continue;
             };
@@ -150,7 +150,7 @@ impl RemoteFolder {
             .and_then(|path| self.wait(self.ask(&url, async || self.store.delete(&path).await)));
         match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(DataError::io("remove", url)(error))
+                Err(clip_files::io("remove", url)(error).into())
             }
             _ => Ok(()),
         }

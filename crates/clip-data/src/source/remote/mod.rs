@@ -216,18 +216,18 @@ impl RemoteObject {
         &self,
         path: &std::path::Path,
     ) -> std::result::Result<(), DataError> {
-        let mut from = self.open(0).map_err(DataError::io("read", &*self.url))?;
-        let mut to = File::create(path).map_err(DataError::io("write", path))?;
+        let mut from = self.open(0).map_err(clip_files::io("read", &*self.url))?;
+        let mut to = File::create(path).map_err(clip_files::io("write", path))?;
         let mut buffer = vec![0; COPIED];
         loop {
             let read = from
                 .read(&mut buffer)
-                .map_err(DataError::io("read", &*self.url))?;
+                .map_err(clip_files::io("read", &*self.url))?;
             if read == 0 {
                 return Ok(());
             }
             to.write_all(&buffer[..read])
-                .map_err(DataError::io("write", path))?;
+                .map_err(clip_files::io("write", path))?;
         }
     }
 

@@ -115,13 +115,13 @@ impl WeightsFile {
         for (name, stored) in self.tensors.iter().filter(|(name, _)| wanted(name)) {
             if open.as_ref().is_none_or(|(path, _)| *path != stored.file) {
                 let file =
-                    File::open(&stored.file).map_err(ModelError::io("read", &stored.file))?;
+                    File::open(&stored.file).map_err(clip_files::io("read", &stored.file))?;
                 open = Some((&stored.file, file));
             }
             // invariant: opened just above.
             let (_, file) = open.as_mut().expect("invariant: the file is open");
             let tensor = stored.read(file);
-            let tensor = tensor.map_err(ModelError::io("read", &stored.file))?;
+            let tensor = tensor.map_err(clip_files::io("read", &stored.file))?;
             state.insert(name.clone(), tensor);
         }
         Ok(state)
@@ -206,10 +206,10 @@ fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<
 /// The first bytes, by which a file is recognised.
 fn start(path: &Path) -> Result<Vec<u8>, ModelError> {
     let mut start = Vec::new();
-    let file = File::open(path).map_err(ModelError::io("read", path))?;
+    let file = File::open(path).map_err(clip_files::io("read", path))?;
     file.take(9)
         .read_to_end(&mut start)
-        .map_err(ModelError::io("read", path))?;
+        .map_err(clip_files::io("read", path))?;
     Ok(start)
 }
 
@@ -232,7 +232,7 @@ fn open_index(path: &Path) -> Result<(FileKind, BTreeMap<String, Stored>), Model
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let json = std::fs::read_to_string(path).map_err(ModelError::io("read", path))?;
+    let json = std::fs::read_to_string(path).map_err(clip_files::io("read", path))?;
     let index: Index = serde_json::from_str(&json).map_err(|_| ModelError::UnknownWeights {
         path: path.to_owned(),
     })?;

@@ -17,7 +17,7 @@ pub(super) fn open(path: &Path) -> Result<BTreeMap<String, Stored>, ModelError> 
         path: path.to_owned(),
         reason,
     };
-    let io = || ModelError::io("read", path);
+    let io = || clip_files::io("read", path);
     let mut file = File::open(path).map_err(io())?;
     let size = file.metadata().map_err(io())?.len();
     if size < LENGTH {

@@ -80,7 +80,7 @@ pub(super) fn refuse_bare_pickle(path: &Path) -> ModelError {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_PICKLE).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return ModelError::io("read", path)(error);
+        return clip_files::io("read", path)(error).into();
     }
     if bytes.get(2..6) == Some(&BEFORE_ARCHIVES) {
         let reason = "it was written by PyTorch before 1.6 or without its zip format: save it again by \
@@ -118,8 +118,8 @@ struct TorchArchive<'a> {
 
 impl<'a> TorchArchive<'a> {
     fn open(path: &'a Path) -> Result<Self, ModelError> {
-        let file = File::open(path).map_err(ModelError::io("read", path))?;
-        let length = file.metadata().map_err(ModelError::io("read", path))?.len();
+        let file = File::open(path).map_err(clip_files::io("read", path))?;
+        let length = file.metadata().map_err(clip_files::io("read", path))?.len();
         let zip = Archive::open(file)
             .map_err(|error| malformed(path, format!("as a zip archive: {error}")))?;
         let roots = zip.names().filter_map(|name| name.strip_suffix("data.pkl"));

@@ -21,12 +21,12 @@ impl AdapterState {
             // invariant: bytes fit their shape.
             (name.as_str(), view.expect("invariant: a whole tensor"))
         });
-        write_safetensors(path, views, []).map_err(TrainError::io("write", path))
+        Ok(write_safetensors(path, views, []).map_err(clip_files::io("write", path))?)
     }
 
     /// Reads what [`write`](Self::write) wrote.
     pub(in super::super) fn read(path: &Path) -> Result<Self, TrainError> {
-        let bytes = fs::read(path).map_err(TrainError::io("read", path))?;
+        let bytes = fs::read(path).map_err(clip_files::io("read", path))?;
         let file = SafeTensors::deserialize(&bytes).map_err(refused)?;
         let tensors = file.iter().map(|(name, view)| {
             let (values, _) = view.data().as_chunks::<4>();
