@@ -163,7 +163,7 @@ fn an_existing_folder_is_kept() {
     let source = fixture("state_dict.pt");
     let ran = folder.clip(&import(source.to_str().unwrap(), "model"));
     assert_eq!(ran.code, Some(1));
-    assert!(ran.err.contains("model exists and is not empty"), "{ran:?}");
+    assert!(ran.err.contains("nothing is overwritten"), "{ran:?}");
     assert_eq!(
         std::fs::read(folder.path("model/open_clip_model.safetensors")).unwrap(),
         before
@@ -450,7 +450,7 @@ fn a_model_goes_out_as_onnx() {
     }
     let again = export("f32", "onnx");
     assert_eq!(again.code, Some(1));
-    assert!(again.err.contains("exists and is not empty"), "{again:?}");
+    assert!(again.err.contains("nothing is overwritten"), "{again:?}");
 }
 
 #[test]

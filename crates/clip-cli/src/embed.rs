@@ -8,10 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Tensor;
-use clip_model::{
-    l2_normalize,
-    weights::{replace_atomically, write_safetensors},
-};
+use clip_model::{l2_normalize, weights::write_safetensors};
 use clip_zeroshot::{ClipEncoders, PROMPT_BATCH, encode_all};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::json;
@@ -149,7 +146,7 @@ fn write(out: &Path, tensors: &[Features], images: &[String]) -> Result<()> {
         // invariant: the shape was just made from the bytes.
         (name, view.expect("invariant: bytes fit their shape"))
     });
-    replace_atomically(out, |partial| write_safetensors(partial, views, []))?;
+    clip_files::replace_with(out, |partial| write_safetensors(partial, views, []))?;
     Ok(())
 }
 

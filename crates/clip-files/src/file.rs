@@ -1,16 +1,16 @@
 use std::{
     fs::{self, File},
-    io::{Result, Write},
+    io::{self, Write},
     path::Path,
 };
 
-use crate::{LOCK, PARTIAL, beside, lock::PathLock, parent, unfinished::Unfinished};
+use crate::{IoError, LOCK, PARTIAL, beside, lock::PathLock, parent, unfinished::Unfinished};
 
 /// Puts `bytes` at `path` so that a reader, or a crash, sees the old file or the whole new one.
 ///
 /// # Errors
 /// When the folder can't be written or the disk is full.
-pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     replace_with(path, |partial| fs::write(partial, bytes))
 }
 
@@ -18,7 +18,14 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// When `write` fails, the folder can't be written or the disk is full.
-pub fn replace_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), IoError> {
+    replaced(path, write).map_err(crate::io("write", path))
+}
+
+fn replaced(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let partial = beside(path, PARTIAL);
     // One after the other: half of one's file must not get its name by another. Where a file system has no locks, whoever
     // writes the same file at the same moment isn't waited for.
@@ -40,7 +47,7 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
 ///
 /// # Errors
 /// When the folder can't be written or the disk is full.
-pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
@@ -50,7 +57,7 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// When it can't be opened for writing, or the disk is full.
-pub fn sync_file(path: &Path) -> Result<()> {
+pub fn sync_file(path: &Path) -> io::Result<()> {
     File::options().write(true).open(path)?.sync_all()
 }
 
@@ -67,6 +74,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::one_line;
 
     /// As processes do, by locks of their own.
     #[test]
@@ -104,7 +112,7 @@ mod tests {
             fs::write(partial, "half")?;
             Err(std::io::Error::other("no more"))
         });
-        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        assert!(one_line(&failed.unwrap_err()).ends_with("a.json: no more"));
         assert_eq!(fs::read(&path).unwrap(), b"new");
         // A folder can't be replaced by a file.
         let folder = dir.path().join("b.json");

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clip_files::{FolderError, IoError};
+use clip_files::IoError;
 
 /// What can go wrong between a configuration or a weight file and a model.
 #[derive(Debug, thiserror::Error)]
@@ -115,15 +115,6 @@ pub enum ModelError {
     NotHuggingFace {
         /// What is in the way.
         reason: String,
-    },
-    /// A folder can't be written.
-    #[error(transparent)]
-    Folder(FolderError),
-    /// A folder that would be written has something in it.
-    #[error("{path} exists and is not empty: give another folder, or remove it")]
-    Exists {
-        /// The folder.
-        path: PathBuf,
     },
     /// A weight file doesn't fit the model. Nothing was changed.
     #[error(

@@ -149,7 +149,7 @@ pub enum ZeroShotError {
         /// The image's position, from 0.
         image: usize,
     },
-    /// A file could not be written as a whole.
+    /// A model can't be read, or written as a whole.
     #[error(transparent)]
     Model(#[from] clip_model::ModelError),
     /// Shards, captions or a tokenizer can't be read.

@@ -50,7 +50,7 @@ impl FeatureCache {
     ///
     /// # Errors
     /// [`ZeroShotError::NotKept`] of shards that aren't tars on this machine, those of [`ClipEncoders::loader`] and
-    /// [`ClipEncoders::encode_shards`], and [`ZeroShotError::Io`] or [`ZeroShotError::Model`] when the folder can't be
+    /// [`ClipEncoders::encode_shards`], and [`ZeroShotError::Io`] when the folder can't be
     /// written.
     pub fn encode_shards(
         &self,

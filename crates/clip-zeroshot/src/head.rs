@@ -148,7 +148,7 @@ impl ClassifierHead {
     /// part of a head because the model's hash costs a pass over its weights.
     ///
     /// # Errors
-    /// [`ZeroShotError::Model`] when the folder can't be written.
+    /// [`ZeroShotError::Io`] when the folder can't be written.
     pub fn save(&self, path: &Path, key: &HeadKey) -> Result<(), ZeroShotError> {
         head_file::save(path, self.weights.clone(), &self.names, key)
     }

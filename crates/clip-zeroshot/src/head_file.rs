@@ -3,7 +3,6 @@
 use std::{collections::HashMap, path::Path};
 
 use burn::tensor::{Device, Tensor};
-use clip_model::weights::write_atomically;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{
@@ -47,7 +46,7 @@ pub(crate) fn save(
             reason: error.to_string(),
         }
     })?;
-    Ok(write_atomically(path, &file)?)
+    Ok(clip_files::replace(path, &file)?)
 }
 
 pub(crate) fn load(

@@ -186,7 +186,7 @@ impl ImageIndex {
     /// Writes the index, whole or not at all, with codes if it [is approximate](Self::is_approximate).
     ///
     /// # Errors
-    /// [`ZeroShotError::Model`] when the folder can't be written, [`ZeroShotError::Codes`] when features can't be coded.
+    /// [`ZeroShotError::Io`] when the folder can't be written, [`ZeroShotError::Codes`] when features can't be coded.
     pub fn save(&self, path: &Path) -> Result<(), ZeroShotError> {
         let codes = self.about.approximate;
         let codes = codes.then(|| Codes::new(&self.features, self.about.embed_dim));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
-use clip_model::{Precision, weights::write_atomically};
+use clip_model::Precision;
 use serde_json::{Value, json};
 
 use super::{
@@ -201,7 +201,7 @@ impl Report {
         });
         report["benchmarks"] = benchmarks.collect();
         let text = format!("{report:#}\n");
-        Ok(write_atomically(path, text.as_bytes())?)
+        Ok(clip_files::replace(path, text.as_bytes())?)
     }
 }
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clip_data::{QueryConfig, build_queries};
-use clip_model::weights::write_atomically;
 use serde_json::json;
 
 use super::{corpus::CorpusArgs, layout};
@@ -38,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let list = build_queries(&args.corpus.open()?, args.titles.as_deref(), config)?;
     let mut text = list.queries.join("\n");
     text.push('\n');
-    write_atomically(&args.out, text.as_bytes())?;
+    clip_files::replace(&args.out, text.as_bytes())?;
     let out = args.out.display().to_string();
     let row = |name: &str, value: usize| [name.to_owned(), value.to_string()];
     layout::print(

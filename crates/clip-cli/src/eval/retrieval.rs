@@ -9,7 +9,6 @@ use std::{
 use anyhow::Result;
 use burn::tensor::DType;
 use clip_data::EvalNeeds;
-use clip_model::weights::replace_atomically;
 use clip_zeroshot::{ImagePass, Retrieval, RetrievalReport, ShardFeatures, evaluate_retrieval_in};
 use serde::Serialize;
 use serde_json::json;
@@ -54,7 +53,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let precision = if args.half { DType::F16 } else { DType::F32 };
     let retrieval = evaluate_retrieval_in(&encoders, &features, precision)?;
     if let Some(path) = &args.per_query {
-        replace_atomically(path, |path| write_queries(path, &features, &retrieval))?;
+        clip_files::replace_with(path, |path| write_queries(path, &features, &retrieval))?;
     }
     let report = retrieval.report;
     if args.json {

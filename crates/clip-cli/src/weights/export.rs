@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clip_data::Tokenizer;
+use clip_files::NewFolder;
 use clip_model::{
     presets,
-    weights::{Checkpoint, FloatType, ReadOptions, TextTokens, create_directory, refuse_existing},
+    weights::{Checkpoint, FloatType, ReadOptions, TextTokens},
 };
 
 use super::{tell, tokenizer};
@@ -62,7 +63,7 @@ impl From<Dtype> for FloatType {
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
-    refuse_existing(&args.out)?;
+    clip_files::check_new(&args.out)?;
     let name = args.model.display().to_string();
     ensure!(
         args.model.exists() || presets::json(&name).is_none(),
@@ -81,7 +82,9 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
             "{tensor} of {name} has {number}, more than the `--dtype` can hold: `f32` and `bf16` do"
         );
     }
-    create_directory(&args.out, |folder| match (args.format, &tokenizer) {
+    let out = NewFolder::create(&args.out)?;
+    let folder = out.path();
+    match (args.format, &tokenizer) {
         (Format::OpenClip, tokenizer) => {
             checkpoint.save_open_clip(folder, args.dtype.into())?;
             save_tokenizer(tokenizer.as_ref(), folder)
@@ -99,7 +102,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
             "transformers needs the model's tokenizer: put its tokenizer.json beside {}",
             checkpoint.path.display()
         ),
-    })?;
+    }?;
+    out.publish()?;
     if args.json {
         return tell(&args.out, checkpoint.config.num_params());
     }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clip_files::NewFolder;
 use clip_model::{
     ClipConfig,
-    weights::{Checkpoint, FloatType, ReadOptions, create_directory, refuse_existing},
+    weights::{Checkpoint, FloatType, ReadOptions},
 };
 
 use super::{config_of_tag, locate, preprocess_of_tag, tell, tokenizer};
@@ -38,7 +39,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
-    refuse_existing(&args.out)?;
+    clip_files::check_new(&args.out)?;
     let preset = args.preset.as_deref().map(ClipConfig::load);
     let mut options = ReadOptions {
         config: preset.transpose()?,
@@ -57,13 +58,12 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         log::info!("{note}");
     }
     tokenizer::name_it(&mut checkpoint.config, tokenizer.as_ref());
-    create_directory(&args.out, |folder| {
-        checkpoint.save_open_clip(folder, FloatType::F32)?;
-        if let Some(tokenizer) = &tokenizer {
-            tokenizer.save_dir(folder)?;
-        }
-        anyhow::Ok(())
-    })?;
+    let out = NewFolder::create(&args.out)?;
+    checkpoint.save_open_clip(out.path(), FloatType::F32)?;
+    if let Some(tokenizer) = &tokenizer {
+        tokenizer.save_dir(out.path())?;
+    }
+    out.publish()?;
     let (out, params) = (args.out.display(), checkpoint.config.num_params());
     if args.json {
         return tell(&args.out, params);

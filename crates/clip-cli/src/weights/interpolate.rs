@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, bail};
+use clip_files::NewFolder;
+use clip_model::weights::{Checkpoint, ModelDir, ReadOptions};
+
 use super::{tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     numbers, output,
 };
-use anyhow::{Result, bail};
-use clip_model::weights::{Checkpoint, ModelDir, ReadOptions, create_directory, refuse_existing};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,7 +33,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
-    refuse_existing(&args.out)?;
+    clip_files::check_new(&args.out)?;
     let device = device::open(device)?.device;
     let read = |path: &Path| Checkpoint::read(path, &ReadOptions::default(), &device);
     let (from, to) = (read(&args.from)?, read(&args.to)?);
@@ -63,13 +65,12 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         );
     }
     let between = clip_model::interpolate(&from.model(&device), to.model(&device), args.share);
-    create_directory(&args.out, |folder| {
-        ModelDir::save(folder, &to.config, to.preprocess, &between)?;
-        if let Some(tokenizer) = &tokenizer {
-            tokenizer.save_dir(folder)?;
-        }
-        anyhow::Ok(())
-    })?;
+    let out = NewFolder::create(&args.out)?;
+    ModelDir::save(out.path(), &to.config, to.preprocess, &between)?;
+    if let Some(tokenizer) = &tokenizer {
+        tokenizer.save_dir(out.path())?;
+    }
+    out.publish()?;
     if args.json {
         return tell(&args.out, to.config.num_params());
     }

@@ -5,10 +5,8 @@ use rayon::prelude::*;
 
 use super::{balance::Balance, matcher::Queries};
 use crate::{
-    DataError, FaultReport, ShardIndex, ShardItem, ShardLayout, ShardSet,
-    faults::FaultLog,
-    output::{SampleWriter, write_atomically},
-    scan::Chunks,
+    DataError, FaultReport, ShardIndex, ShardItem, ShardLayout, ShardSet, faults::FaultLog,
+    output::SampleWriter, scan::Chunks,
 };
 
 /// The table of queries in the folder of curated shards: how many pairs hold each before and after, tab-separated.
@@ -214,7 +212,10 @@ fn write_table(dir: &Path, queries: &Queries, columns: [&[u64]; 3]) -> Result<()
         )
         .expect("invariant: a string takes any text");
     }
-    write_atomically(&dir.join(TABLE_FILE), &table)
+    Ok(clip_files::replace(
+        &dir.join(TABLE_FILE),
+        table.as_bytes(),
+    )?)
 }
 
 #[cfg(test)]

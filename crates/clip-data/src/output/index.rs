@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::{hash_file, write_atomically};
+use super::hash_file;
 use crate::{DataError, SIZES_FILE, ShardSet};
 
 /// What [`ShardIndex`] knows.
@@ -188,7 +188,7 @@ fn read_json<T: Default + DeserializeOwned>(path: &Path) -> Result<T, DataError>
 }
 
 fn write_json(path: &Path, json: &serde_json::Value) -> Result<(), DataError> {
-    write_atomically(path, &format!("{json:#}\n"))
+    Ok(clip_files::replace(path, format!("{json:#}\n").as_bytes())?)
 }
 
 #[cfg(test)]

@@ -14,10 +14,7 @@ impl RemoteFolder {
     /// Refuses any address.
     pub fn open(url: &str) -> Result<Self, DataError> {
         let reason = "this program was built without the feature `object-store`; build it with `cargo xtask clip`";
-        Err(clip_files::io("use", url)(Error::new(
-            ErrorKind::Unsupported,
-            reason,
-        )))
+        Err(clip_files::io("use", url)(Error::new(ErrorKind::Unsupported, reason)).into())
     }
 
     /// Never called.

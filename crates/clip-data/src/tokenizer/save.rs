@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::load::{MERGES_FILE, VOCAB_FILE};
 use super::openai::clip_vocabulary;
 use super::text::{Kind, Tokenizer};
-use crate::{DataError, output::write_atomically};
+use crate::DataError;
 
 /// The tokenizer in Hugging Face's format.
 pub(super) const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -20,7 +20,7 @@ impl Tokenizer {
     /// # Errors
     /// [`DataError::Io`].
     pub fn save(&self, path: &Path) -> Result<(), DataError> {
-        write_atomically(path, &self.to_json())
+        write(path, &self.to_json())
     }
 
     /// What [`Tokenizer::save`] writes: all that decides the ids of a text.
@@ -43,7 +43,7 @@ impl Tokenizer {
         fs::create_dir_all(dir).map_err(clip_files::io("create", dir))?;
         self.save(&dir.join(TOKENIZER_FILE))?;
         let config = self.config();
-        write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
+        write(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
     }
 
     /// Writes the files from which transformers' `CLIPProcessor` makes this tokenizer for a model that reads
@@ -72,14 +72,14 @@ impl Tokenizer {
                 .zip(0..)
                 .map(|(token, id)| (token.clone(), json!(id)))
                 .collect();
-            write_atomically(&dir.join(VOCAB_FILE), &Value::Object(ids).to_string())?;
+            write(&dir.join(VOCAB_FILE), &Value::Object(ids).to_string())?;
             let mut merges = "#version: 0.2\n".to_owned();
             for (first, second) in &vocabulary.merges {
                 merges.extend([first, " ", second, "\n"]);
             }
-            write_atomically(&dir.join(MERGES_FILE), &merges)?;
+            write(&dir.join(MERGES_FILE), &merges)?;
         }
-        write_atomically(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
+        write(&dir.join(TOKENIZER_CONFIG_FILE), &format!("{config:#}\n"))
     }
 
     /// What transformers' `tokenizer_config.json` says of it.
@@ -121,6 +121,10 @@ impl Tokenizer {
         }
         keys
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), DataError> {
+    Ok(clip_files::replace(path, text.as_bytes())?)
 }
 
 #[cfg(test)]

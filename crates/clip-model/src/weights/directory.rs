@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{HostWeights, load_weights, replace_atomically, write_atomically};
+use super::{HostWeights, load_weights};
 use crate::{Clip, ClipConfig, Interpolation, ModelError, Preprocess, ResizeMode};
 
 /// Architecture and preprocessing, in OpenCLIP's hub layout.
@@ -104,8 +104,8 @@ impl ModelDir {
         let config_file = path.join(CONFIG_FILE);
         let json = config_json(config, preprocess, &config_file)?;
         let weights = HostWeights::of(model);
-        replace_atomically(&path.join(WEIGHTS_FILE), |path| weights.write(path))?;
-        write_atomically(&config_file, json.as_bytes())
+        clip_files::replace_with(&path.join(WEIGHTS_FILE), |path| weights.write(path))?;
+        Ok(clip_files::replace(&config_file, json.as_bytes())?)
     }
 }
 

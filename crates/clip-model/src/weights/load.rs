@@ -143,10 +143,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::{
-        ClipConfig,
-        weights::{weights_bytes, write_atomically},
-    };
+    use crate::{ClipConfig, weights::weights_bytes};
 
     fn model(seed: u64, width: usize) -> Clip {
         let json = format!(
@@ -164,7 +161,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.safetensors");
         let saved = weights_bytes(&model(1, 32));
-        write_atomically(&path, &saved).unwrap();
+        clip_files::replace(&path, &saved).unwrap();
         let loaded = load_weights(model(2, 32), &path).unwrap();
         assert_eq!(weights_bytes(&loaded), saved);
     }
@@ -173,7 +170,7 @@ mod tests {
     fn a_file_of_another_model_is_refused_with_every_difference() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.safetensors");
-        write_atomically(&path, &weights_bytes(&model(1, 24))).unwrap();
+        clip_files::replace(&path, &weights_bytes(&model(1, 24))).unwrap();
         let error = load_weights(model(2, 32), &path).unwrap_err();
         let ModelError::WeightsMismatch { misshapen, .. } = &error else {
             panic!("{error}");

@@ -10,7 +10,6 @@ mod hugging_face;
 mod load;
 mod locate;
 mod names;
-mod new_directory;
 mod reparameterise;
 mod resize;
 mod safetensors;
@@ -31,7 +30,6 @@ pub use self::{
     load::load_weights,
     locate::LAYOUTS,
     names::{is_buffer, parameter_names, parameter_shapes},
-    new_directory::{create_directory, refuse_existing},
-    safetensors::{replace_atomically, write_atomically, write_safetensors},
+    safetensors::write_safetensors,
     state_dict::FloatType,
 };

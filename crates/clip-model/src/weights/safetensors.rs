@@ -2,27 +2,6 @@ use std::{fmt::Display, fs::File, path::Path};
 
 use safetensors::{SafeTensorError, View};
 
-use crate::ModelError;
-
-/// Writes a file so that a crash leaves the old one or the new one, never half of either.
-///
-/// # Errors
-/// [`ModelError::Io`] when the folder can't be written or the disk is full.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
-    Ok(clip_files::replace(path, bytes).map_err(clip_files::io("write", path))?)
-}
-
-/// As [`write_atomically`], for a file that is too large to be built in memory first: `write` is given the path to write to.
-///
-/// # Errors
-/// [`ModelError::Io`] when `write` fails, the folder can't be written or the disk is full.
-pub fn replace_atomically(
-    path: &Path,
-    write: impl FnOnce(&Path) -> std::io::Result<()>,
-) -> Result<(), ModelError> {
-    Ok(clip_files::replace_with(path, write).map_err(clip_files::io("write", path))?)
-}
-
 /// Writes a safetensors file, one tensor after the other: it is never in memory as a whole.
 ///
 /// # Errors

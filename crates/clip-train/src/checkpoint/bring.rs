@@ -151,8 +151,7 @@ impl Mirror {
         }
         let mut config = Vec::new();
         self.get(CONFIG, &mut config)?;
-        let path = run.join(CONFIG);
-        Ok(clip_files::replace(&path, &config).map_err(clip_files::io("write", path))?)
+        Ok(clip_files::replace(&run.join(CONFIG), &config)?)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clip_data::RemoteFolder;
-use clip_files::replace_with;
+use clip_files::IoError;
 
 use super::{
     folder::{self, step_of},
@@ -229,10 +229,7 @@ impl Mirror {
     fn put(&self, name: &str, file: &mut File) -> Result<(), TrainError> {
         match &self.place {
             Place::Remote(folder) => Ok(folder.put(name, file)?),
-            Place::Folder(folder) => {
-                let path = folder.join(name);
-                Ok(copy_synced(file, &path).map_err(clip_files::io("write", path))?)
-            }
+            Place::Folder(folder) => Ok(copy_synced(file, &folder.join(name))?),
         }
     }
 
@@ -342,11 +339,11 @@ fn names_in(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), 
 }
 
 /// Writes a file that is there as a whole or as it was.
-fn copy_synced(from: &mut File, to: &Path) -> io::Result<()> {
+fn copy_synced(from: &mut File, to: &Path) -> Result<(), IoError> {
     if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder).map_err(clip_files::io("create", folder))?;
     }
-    replace_with(to, |partial| {
+    clip_files::replace_with(to, |partial| {
         io::copy(from, &mut File::create(partial)?).map(drop)
     })
 }

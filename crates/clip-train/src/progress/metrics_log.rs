@@ -63,7 +63,7 @@ impl MetricsLog {
             }
         }
         if kept != old || resume_step.is_none() {
-            clip_files::replace(path, &kept).map_err(clip_files::io("write", path))?;
+            clip_files::replace(path, &kept)?;
         }
         let file = OpenOptions::new()
             .create(true)

@@ -211,7 +211,7 @@ impl Report {
     ///
     /// The file can't be written; the message names it.
     pub fn write(&self, path: &Path) -> Result<(), IoError> {
-        clip_files::replace(path, self.to_html().as_bytes()).map_err(clip_files::io("write", path))
+        clip_files::replace(path, self.to_html().as_bytes())
     }
 }
 

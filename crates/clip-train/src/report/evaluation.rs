@@ -106,7 +106,7 @@ impl Evaluation {
     ///
     /// The file can't be written; the message names it.
     pub fn write(&self, path: &Path) -> Result<(), IoError> {
-        clip_files::replace(path, self.to_html().as_bytes()).map_err(clip_files::io("write", path))
+        clip_files::replace(path, self.to_html().as_bytes())
     }
 
     /// The page's drawings, each as an SVG file that needs nothing else, with the file's name.
@@ -147,9 +147,7 @@ impl Evaluation {
         fs::create_dir_all(folder).map_err(clip_files::io("create", folder))?;
         let drawings = self.drawings();
         for (name, drawing) in &drawings {
-            let path = folder.join(name);
-            clip_files::replace(&path, drawing.as_bytes())
-                .map_err(clip_files::io("write", path))?;
+            clip_files::replace(&folder.join(name), drawing.as_bytes())?;
         }
         Ok(drawings.len())
     }

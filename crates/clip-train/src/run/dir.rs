@@ -139,9 +139,11 @@ impl RunDir {
     pub fn save_preset(&self, preset: &ClipConfig) -> Result<(), TrainError> {
         // invariant: a configuration is a tree of plain values under string keys.
         let json = serde_json::to_string_pretty(preset).expect("invariant: plain values");
-        let file = self.path.join(PRESET);
-        let written = clip_files::replace(&file, format!("{json}\n").as_bytes());
-        Ok(written.map_err(clip_files::io("write", file))?)
+        let json = format!("{json}\n");
+        Ok(clip_files::replace(
+            &self.path.join(PRESET),
+            json.as_bytes(),
+        )?)
     }
 
     /// Writes the resolved settings. Of a run that began earlier, only settings may differ that leave its state's
@@ -161,9 +163,7 @@ impl RunDir {
                 });
             }
         }
-        let file = self.path.join(CONFIG);
-        let written = clip_files::replace(&file, config.to_toml()?.as_bytes());
-        written.map_err(clip_files::io("write", file))?;
+        clip_files::replace(&self.path.join(CONFIG), config.to_toml()?.as_bytes())?;
         Ok(changes)
     }
 

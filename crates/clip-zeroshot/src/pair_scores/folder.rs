@@ -4,7 +4,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clip_model::weights::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use super::file::{self, About};
@@ -54,7 +53,7 @@ impl ScoreFolder {
     ///
     /// # Errors
     /// [`ZeroShotError::OtherScores`] if it has others, or anything else; [`ZeroShotError::ScoresBusy`],
-    /// [`ZeroShotError::Io`], [`ZeroShotError::Model`] and [`ZeroShotError::CorruptScores`].
+    /// [`ZeroShotError::Io`] and [`ZeroShotError::CorruptScores`].
     pub(super) fn take(path: &Path, index: Index) -> Result<Self, ZeroShotError> {
         let other = |how| ZeroShotError::OtherScores {
             folder: path.to_owned(),
@@ -98,7 +97,7 @@ impl ScoreFolder {
         if known != Some(&index) {
             // invariant: strings always have a JSON form.
             let text = serde_json::to_vec_pretty(&index).expect("invariant: it has a JSON form");
-            write_atomically(&path.join(INDEX), &text)?;
+            clip_files::replace(&path.join(INDEX), &text)?;
         }
         Ok(Self {
             path: path.to_owned(),

@@ -51,7 +51,7 @@ pub struct ScoredShard {
 /// # Errors
 /// [`ZeroShotError::OtherScores`] and [`ZeroShotError::NoScoreFolder`] if the folder's are by another model or of other shards,
 /// or it has something else; [`ZeroShotError::ScoresBusy`]; [`ZeroShotError::Unread`] at the end, if shards could not be read to
-/// theirs; those of the encoders; and [`ZeroShotError::Io`] and [`ZeroShotError::Model`] where the folder can't be written.
+/// theirs; those of the encoders; and [`ZeroShotError::Io`] where the folder can't be written.
 pub fn score_shards(
     encoders: &ClipEncoders,
     shards: &ShardSet,

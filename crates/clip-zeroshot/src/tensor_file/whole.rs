@@ -1,6 +1,6 @@
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
-use clip_model::weights::{replace_atomically, write_safetensors};
+use clip_model::weights::write_safetensors;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -62,8 +62,8 @@ pub(crate) fn save(
             (name, view)
         })
         .collect();
-    let written = replace_atomically(path, |partial| write_safetensors(partial, views, metadata));
-    Ok(written?)
+    let write = |partial: &Path| write_safetensors(partial, views, metadata);
+    Ok(clip_files::replace_with(path, write)?)
 }
 
 /// Numbers as the format has them. Those of a million images are gigabytes: they are copied only where a processor keeps
