@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clip_files::sha256::Parts;
 use clip_zeroshot::{
-    ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, HeadKey, Sha256Hex, Templates,
+    ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, HeadKey, Templates,
 };
 
 use crate::usage::WrongUsage;
@@ -68,11 +69,6 @@ pub(crate) fn classifier(
 
 /// Heads of other models, names or templates have other names, so that one folder holds them all.
 fn file_name(key: &HeadKey) -> String {
-    let hash = [&key.model, &key.names, &key.templates]
-        .into_iter()
-        .fold(Sha256Hex::default(), |hash, part| {
-            hash.part(part.as_bytes())
-        })
-        .finish();
+    let hash = Parts::of([&key.model, &key.names, &key.templates]).finish();
     format!("head-{}.safetensors", &hash[..16])
 }

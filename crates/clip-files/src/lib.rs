@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod folder;
 mod lock;
+pub mod sha256;
 mod unfinished;
 
 use std::path::{Path, PathBuf};

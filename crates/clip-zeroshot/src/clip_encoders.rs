@@ -8,12 +8,13 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 use clip_data::{EvalLoader, EvalNeeds, ImageResizer, LoaderConfig, Resize, ShardSet, Tokenizer};
+use clip_files::sha256::Parts;
 use clip_model::{
     Captioner, Captioning, Clip, ClipConfig, Interpolation, Precision, Preprocess, ResizeMode,
     TextConfig, encoder::TextEnd, weights::weights_bytes,
 };
 
-use crate::{Sha256Hex, TextEncoder, ZeroShotError};
+use crate::{TextEncoder, ZeroShotError};
 
 /// A model ready for use: both encoders with all that must precede them, tokens and normalised pixels.
 ///
@@ -320,7 +321,7 @@ impl TextEncoder for ClipEncoders {
             let config = (&self.config, &self.preprocess);
             let config = serde_json::to_vec(&config).unwrap_or_default();
             let tokenizer = self.tokenizer.to_json();
-            let hash = Sha256Hex::default()
+            let hash = Parts::default()
                 .part(&weights_bytes(&self.model))
                 .part(&config)
                 .part(tokenizer.as_bytes());

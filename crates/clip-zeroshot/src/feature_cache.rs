@@ -7,10 +7,11 @@ use std::{
 
 use burn::tensor::Device;
 use clip_data::{DataError, EvalNeeds, FaultReport, LoaderConfig, ShardSet};
+use clip_files::sha256::Parts;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClipEncoders, ImagePass, Sha256Hex, ShardFeatures, TextEncoder, ZeroShotError,
+    ClipEncoders, ImagePass, ShardFeatures, TextEncoder, ZeroShotError,
     features::{finite_rows, from_host},
     tensor_file::{self, Fault, Matrix},
 };
@@ -79,7 +80,7 @@ fn key(
     max_bad_share: f64,
     pass: ImagePass,
 ) -> Result<String, ZeroShotError> {
-    let mut hash = Sha256Hex::default()
+    let mut hash = Parts::default()
         .part(FORMAT.as_bytes())
         .part(encoders.model_hash().as_bytes())
         .part(format!("{needs:?} {max_bad_share} {pass:?}").as_bytes());

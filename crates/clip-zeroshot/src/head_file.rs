@@ -3,12 +3,12 @@
 use std::{collections::HashMap, path::Path};
 
 use burn::tensor::{Device, Tensor};
+use clip_files::sha256::Parts;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{
     HeadKey, ZeroShotError,
     features::{finite_rows, from_host},
-    hash::{Sha256Hex, hash_texts},
 };
 
 /// Tells a head from other safetensors files, and this layout from later ones.
@@ -32,7 +32,7 @@ pub(crate) fn save(
             ("model_sha256", key.model.clone()),
             ("names_sha256", key.names.clone()),
             ("templates_sha256", key.templates.clone()),
-            ("weights_sha256", Sha256Hex::default().part(&bytes).finish()),
+            ("weights_sha256", Parts::default().part(&bytes).finish()),
             ("names", serde_json::Value::from(names).to_string()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),
@@ -76,7 +76,7 @@ fn parse(bytes: &[u8], device: &Device) -> Result<(Tensor<2>, Vec<String>, HeadK
         return Err(format!("its format is `{format}`, expected `{FORMAT}`"));
     }
     let weights = file.tensor(WEIGHTS).map_err(|error| error.to_string())?;
-    if Sha256Hex::default().part(weights.data()).finish() != entry("weights_sha256")? {
+    if Parts::default().part(weights.data()).finish() != entry("weights_sha256")? {
         return Err("its weights do not match their sha256".to_owned());
     }
     let names: Vec<String> = serde_json::from_str(&entry("names")?)
@@ -86,7 +86,7 @@ fn parse(bytes: &[u8], device: &Device) -> Result<(Tensor<2>, Vec<String>, HeadK
         names: entry("names_sha256")?,
         templates: entry("templates_sha256")?,
     };
-    if hash_texts(&names) != key.names {
+    if Parts::of(&names).finish() != key.names {
         return Err("its class names do not match their sha256".to_owned());
     }
     let (&[embed_dim, classes], Dtype::F32) = (weights.shape(), weights.dtype()) else {

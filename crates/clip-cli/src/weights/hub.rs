@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clip_data::TOKENIZER_CONFIG_FILE;
+use clip_files::sha256;
 use clip_model::{
     published::Published,
     weights::{CONFIG_FILE, LAYOUTS, TOKENIZER_FILE},
@@ -16,7 +17,6 @@ use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
 };
-use sha2::{Digest, Sha256};
 
 use super::source::HubModel;
 
@@ -316,10 +316,7 @@ fn verify(path: &Path) -> Result<()> {
     if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(()); // a small file, which git numbers otherwise
     }
-    let mut hasher = Sha256::new();
-    let mut file = fs::File::open(&copy).with_context(read)?;
-    io::copy(&mut file, &mut hasher).with_context(read)?;
-    let found = format!("{:x}", hasher.finalize());
+    let found = sha256::of_file(&copy).with_context(read)?.sha256;
     if found == digest {
         return Ok(());
     }

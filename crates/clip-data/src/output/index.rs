@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clip_files::sha256::{self, FileHash};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::hash_file;
 use crate::{DataError, SIZES_FILE, ShardSet};
 
 /// What [`ShardIndex`] knows.
@@ -153,14 +153,14 @@ impl ShardIndex {
 fn record(shards: &ShardSet, shard: usize, path: &Path) -> Result<ShardRecord, DataError> {
     let count = shards.count_one(shard)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let hash = sha256::of_file(path).map_err(clip_files::io("read", path))?;
+    let FileHash { bytes, sha256 } = hash;
     Ok(ShardRecord {
         name: name.into_owned(),
         samples: count.samples,
         faults: count.items - count.samples,
-        bytes: fs::metadata(path)
-            .map_err(clip_files::io("read", path))?
-            .len(),
-        sha256: hash_file(path).map_err(clip_files::io("read", path))?,
+        bytes,
+        sha256,
     })
 }
 

@@ -4,9 +4,8 @@ use std::{
     path::Path,
 };
 
+use clip_files::sha256;
 use sha2::{Digest, Sha256};
-
-use super::hex;
 
 /// A tar as it is written. Its bytes depend on its members alone: no time and no owner is in it.
 pub(crate) struct ShardFile {
@@ -41,7 +40,8 @@ impl ShardFile {
             .into_inner()
             .map_err(std::io::IntoInnerError::into_error)?;
         hashing.file.sync_all()?;
-        Ok((hashing.written, hex(hashing.hasher.finalize().as_slice())))
+        let sha256 = sha256::hex(&hashing.hasher.finalize());
+        Ok((hashing.written, sha256))
     }
 }
 

@@ -4,10 +4,10 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use clip_files::NewFolder;
+use clip_files::{NewFolder, sha256};
 
 use super::dataset::{CLASSES, CLASSES_FILE, Split, TEMPLATES, TEMPLATES_FILE, shard_file};
-use super::manifest::{Found, MANIFEST_FILE, Manifest, hash, inspect, remove};
+use super::manifest::{Found, MANIFEST_FILE, Manifest, inspect, remove};
 use super::shard::write_shard;
 use super::split::PairSplit;
 use super::{ShapesConfig, ShapesDataset};
@@ -91,7 +91,7 @@ fn write(config: &ShapesConfig, dir: &Path, threads: usize) -> Result<(), DataEr
     })?;
     for (name, text) in [(CLASSES_FILE, CLASSES), (TEMPLATES_FILE, TEMPLATES)] {
         write_text(dir, name, text)?;
-        files.insert(name.to_owned(), hash(text.as_bytes()));
+        files.insert(name.to_owned(), sha256::of_bytes(text.as_bytes()));
     }
     write_text(dir, MANIFEST_FILE, &Manifest::new(config, files).to_json())
 }

@@ -1,14 +1,11 @@
 use std::{collections::BTreeMap, path::Path};
 
+use clip_files::sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::ShapesConfig;
 use super::dataset::{CLASSES_FILE, Split, TEMPLATES_FILE};
-use crate::{
-    DataError,
-    output::{hash_file, hex},
-};
+use crate::DataError;
 
 /// The file that says what a folder holds; it is written last.
 pub(super) const MANIFEST_FILE: &str = "shapes.json";
@@ -78,10 +75,10 @@ pub(super) fn inspect(dir: &Path, config: &ShapesConfig) -> Result<Found, DataEr
         manifest.version == VERSION
             && manifest.config == *config
             && manifest.files.len() + 1 == names.len()
-            && manifest
-                .files
-                .iter()
-                .all(|(name, hash)| hash_file(&dir.join(name)).is_ok_and(|found| found == *hash))
+            && manifest.files.iter().all(|(name, hash)| {
+                let found = sha256::of_file(&dir.join(name));
+                found.is_ok_and(|found| found.sha256 == *hash)
+            })
     });
     Ok(if whole {
         Found::Whole
@@ -105,10 +102,6 @@ pub(super) fn remove(dir: &Path) -> Result<(), DataError> {
         std::fs::remove_file(&path).map_err(clip_files::io("remove", path))?;
     }
     Ok(std::fs::remove_dir(dir).map_err(clip_files::io("remove", dir))?)
-}
-
-pub(super) fn hash(bytes: &[u8]) -> String {
-    hex(Sha256::digest(bytes).as_slice())
 }
 
 fn list(dir: &Path) -> std::io::Result<Vec<String>> {

@@ -1,4 +1,4 @@
-use sha2::{Digest, Sha256};
+use clip_files::sha256::Parts;
 
 use crate::FaultKind;
 
@@ -26,12 +26,7 @@ impl RawSample {
     /// A number for the image's file and its captions together, whatever their key and shard: 64 bits of a SHA-256.
     pub fn pair_id(&self) -> u64 {
         let captions = self.captions.iter().map(String::as_bytes);
-        let mut hash = Sha256::new();
-        for part in std::iter::once(self.image.as_slice()).chain(captions) {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        let hash: [u8; 32] = hash.finalize().into();
+        let hash = Parts::of(std::iter::once(self.image.as_slice()).chain(captions)).digest();
         u64::from_le_bytes(std::array::from_fn(|byte| hash[byte]))
     }
 

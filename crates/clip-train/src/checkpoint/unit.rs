@@ -1,17 +1,18 @@
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read},
+    fs, io,
     panic::resume_unwind,
     path::{Path, PathBuf},
     thread::{self, ScopedJoinHandle},
 };
 
 use clip_data::{Cursor, FaultReport};
-use clip_files::{sync_file, sync_folder, write_synced};
+use clip_files::{
+    sha256::{self, FileHash},
+    sync_file, sync_folder, write_synced,
+};
 use clip_model::weights::HostWeights;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::{HostAdapters, OptimizerState, TrainError};
 
@@ -22,8 +23,6 @@ const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.bpk";
 const EMA: &str = "ema.safetensors";
 const ADAPTERS: &str = "adapters.safetensors";
-/// Bytes that are read at a time to be summed.
-const BUFFER: usize = 1 << 18;
 
 /// Where a run stands, beside its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -204,25 +203,8 @@ struct FileSum {
 
 impl FileSum {
     fn of(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let mut buffer = vec![0; BUFFER];
-        let mut hasher = Sha256::new();
-        let mut bytes = 0;
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => {
-                    hasher.update(&buffer[..read]);
-                    bytes += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Self {
-            bytes,
-            sha256: format!("{:x}", hasher.finalize()),
-        })
+        let FileHash { bytes, sha256 } = sha256::of_file(path)?;
+        Ok(Self { bytes, sha256 })
     }
 }
 

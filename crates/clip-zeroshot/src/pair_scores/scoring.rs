@@ -10,6 +10,7 @@ use burn::{
     tensor::{DType, Int, Tensor, TensorData},
 };
 use clip_data::{DataError, EvalBatch, EvalNeeds, FaultKind, LoaderConfig, ShardItem, ShardSet};
+use clip_files::sha256::Parts;
 use clip_model::l2_normalize;
 
 use super::{
@@ -17,8 +18,8 @@ use super::{
     folder::{Index, ScoreFolder},
 };
 use crate::{
-    ClipEncoders, PROMPT_BATCH, Sha256Hex, TextEncoder, ZeroShotError, encode_all,
-    features::finite_rows, tensor_file::Matrix,
+    ClipEncoders, PROMPT_BATCH, TextEncoder, ZeroShotError, encode_all, features::finite_rows,
+    tensor_file::Matrix,
 };
 
 /// Parts of a table or folder whose scores are one file: they have a hundred samples each.
@@ -108,7 +109,7 @@ fn state(set: &ShardSet) -> Result<Option<String>, ZeroShotError> {
     if (0..set.len()).any(|shard| set.name(shard).contains("://")) {
         return Ok(None);
     }
-    let mut hash = Sha256Hex::default();
+    let mut hash = Parts::default();
     if let Ok(tars) = set.local_tars() {
         for path in tars {
             let about = path.metadata().map_err(clip_files::io("read", path))?;

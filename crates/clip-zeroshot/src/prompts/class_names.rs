@@ -1,7 +1,9 @@
 use std::{collections::HashMap, path::Path};
 
+use clip_files::sha256::Parts;
+
 use super::entries::{Entry, read_entries};
-use crate::{ZeroShotError, hash::hash_texts};
+use crate::ZeroShotError;
 
 /// What to do with a class name that occurs twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +108,7 @@ impl ClassNames {
 
     /// SHA-256 of the names and their order.
     pub fn hash(&self) -> String {
-        hash_texts(&self.names)
+        Parts::of(&self.names).finish()
     }
 }
 

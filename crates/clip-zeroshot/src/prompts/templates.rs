@@ -1,7 +1,9 @@
 use std::path::Path;
 
+use clip_files::sha256::Parts;
+
 use super::entries::read_entries;
-use crate::{ZeroShotError, hash::hash_texts};
+use crate::ZeroShotError;
 
 /// A sentence with a gap for a class name: `a photo of a {}, a type of pet.`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +180,7 @@ impl Templates {
 
     /// SHA-256 of the templates and their order.
     pub fn hash(&self) -> String {
-        hash_texts(self.templates.iter().map(Template::as_str))
+        Parts::of(self.templates.iter().map(Template::as_str)).finish()
     }
 }
 

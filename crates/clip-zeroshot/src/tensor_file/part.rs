@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use clip_files::sha256::Parts;
 use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 
@@ -12,7 +13,6 @@ use super::{
     ABOUT, CODES, CODES_CHECKSUM,
     header::{Fault, Opened},
 };
-use crate::Sha256Hex;
 
 /// What a file says about a matrix, the codes of its rows, and the rows on disk.
 pub(crate) struct Part<About> {
@@ -66,7 +66,7 @@ pub(crate) fn open<About: DeserializeOwned>(
         return Ok(None);
     }
     let (about, codes) = (opened.bytes(ABOUT)?, opened.bytes(CODES)?);
-    let hash = Sha256Hex::default().part(&codes).part(&about).finish();
+    let hash = Parts::default().part(&codes).part(&about).finish();
     if opened.entry(CODES_CHECKSUM) != Some(&hash) {
         return Err("its codes do not match their sha256".to_owned().into());
     }

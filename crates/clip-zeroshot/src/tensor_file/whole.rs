@@ -1,5 +1,6 @@
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
+use clip_files::sha256::Parts;
 use clip_model::weights::write_safetensors;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,7 +9,7 @@ use super::{
     ABOUT, CHECKSUM, CODES, CODES_CHECKSUM, FORMAT,
     header::{Fault, Opened},
 };
-use crate::{Sha256Hex, ZeroShotError};
+use crate::ZeroShotError;
 
 /// A named matrix, row by row.
 pub(crate) struct Matrix<'a> {
@@ -32,17 +33,13 @@ pub(crate) fn save(
         .iter()
         .map(|matrix| little_endian(&matrix.values))
         .collect();
-    let hash = bytes
-        .iter()
-        .fold(Sha256Hex::default(), |hash, bytes| hash.part(bytes))
-        .part(&about)
-        .finish();
+    let hash = Parts::of(&bytes).part(&about).finish();
     let mut metadata = HashMap::from([
         (CHECKSUM.to_owned(), hash),
         (FORMAT.to_owned(), format.to_owned()),
     ]);
     if let Some(codes) = codes {
-        let hash = Sha256Hex::default().part(codes).part(&about).finish();
+        let hash = Parts::default().part(codes).part(&about).finish();
         metadata.insert(CODES_CHECKSUM.to_owned(), hash);
     }
     let matrices = matrices.iter().zip(&bytes).map(|(matrix, bytes)| {
@@ -91,7 +88,7 @@ pub(crate) fn load<About: DeserializeOwned>(
     let mut names = opened.header.offset_keys();
     names.retain(|name| ![ABOUT, CODES].contains(&name.as_str()));
     names.sort_unstable();
-    let mut hash = Sha256Hex::default();
+    let mut hash = Parts::default();
     let mut matrices = Vec::new();
     for name in names {
         let info = opened.info(&name)?;
