@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::LOCK;
+use crate::{LOCK, lock};
 
 /// Under its hidden name, each file and folder that this process is writing.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -14,17 +14,19 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what this process has written of new files and folders, for it to end at once: whoever writes one waits for
-/// that end from here on.
+/// Removes what this process has written of new files and folders, and its locks, for it to end at once: whoever writes
+/// one waits for that end from here on.
 pub fn abandon() {
     let unfinished = unfinished();
+    let mut kept = Vec::new();
     for partial in &*unfinished {
         // A file that is begun meanwhile keeps its folder at the first try.
         let gone = (0..3).any(|_| remove(partial).is_ok());
-        if gone && cfg!(unix) {
-            fs::remove_file(partial.with_extension(LOCK)).ok();
+        if !gone {
+            kept.push(partial.with_extension(LOCK));
         }
     }
+    lock::abandon(&kept);
     std::mem::forget(unfinished);
 }
 

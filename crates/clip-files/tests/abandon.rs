@@ -3,7 +3,7 @@
 
 use std::{fs, sync::mpsc, thread};
 
-use clip_files::{NewFolder, UnfinishedFolder, abandon, replace, replace_with};
+use clip_files::{NewFolder, PathLock, UnfinishedFolder, abandon, replace, replace_with};
 
 #[test]
 fn what_was_begun_is_gone_and_what_was_whole_stays() {
@@ -14,6 +14,7 @@ fn what_was_begun_is_gone_and_what_was_whole_stays() {
     fs::write(folder.path().join("a"), b"half").unwrap();
     let other = UnfinishedFolder::create(&path("other.partial")).unwrap();
     fs::write(other.path().join("a"), b"half").unwrap();
+    let lock = PathLock::try_take(&path("lock")).unwrap();
 
     let (tell, told) = mpsc::channel();
     let file = path("whole");
@@ -28,12 +29,12 @@ fn what_was_begun_is_gone_and_what_was_whole_stays() {
         })
     });
     told.recv().unwrap();
-    // What is whole, and of the others what is begun, of two with its lock.
-    let begun = if cfg!(unix) { 6 } else { 5 };
+    // What is whole, and of the others what is begun, of two with its lock; and a lock of its own.
+    let begun = if cfg!(unix) { 7 } else { 6 };
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), begun);
     abandon();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     assert_eq!(fs::read(path("whole")).unwrap(), b"whole");
     // Dropping it would wait for the end.
-    std::mem::forget((folder, other));
+    std::mem::forget((folder, other, lock));
 }

@@ -2,14 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{File, Metadata, TryLockError},
+    fs::Metadata,
     io::ErrorKind,
     mem,
     path::{Component, Path, PathBuf},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clip_files::PathLock;
 use clip_zeroshot::{Changes, ClipEncoders, Found, ImageIndex, IndexedImage, TextEncoder};
 
 use crate::{
@@ -27,28 +28,18 @@ pub(crate) fn index_file(dir: &Path, named: Option<&Path>) -> PathBuf {
 /// While images are encoded, so often is what there is saved: an interrupted run goes on from there.
 const SAVE_EVERY: Duration = Duration::from_mins(2);
 
-/// Held for as long as an index is brought up to date.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
-}
-
-/// Two that write one index would lose one's work.
-pub(super) fn lock(index: &Path) -> Result<Lock> {
+/// Held for as long as an index is brought up to date: two that write one would lose one's work.
+pub(super) fn lock(index: &Path) -> Result<PathLock> {
     let mut name = index.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
     let path = index.with_file_name(name);
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(TryLockError::WouldBlock) => bail!(
+    let lock = PathLock::try_take(&path).map_err(clip_files::io("lock", path))?;
+    lock.with_context(|| {
+        format!(
             "another process is bringing {} up to date: wait until it has ended",
             index.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
-        }
-    }
+        )
+    })
 }
 
 /// The index of a file if it is this model's, else a new one. A damaged file is an error: it may be no index at all.

@@ -1,9 +1,10 @@
 use std::{
-    fs::{self, File, TryLockError},
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use clip_files::PathLock;
 use clip_model::ClipConfig;
 
 use super::RunLog;
@@ -28,7 +29,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 pub struct RunDir {
     path: PathBuf,
     /// The system lets go of it when the process ends, however it ends.
-    _lock: File,
+    _lock: PathLock,
 }
 
 impl RunDir {
@@ -81,23 +82,20 @@ impl RunDir {
 
     fn lock(path: &Path) -> Result<Self, TrainError> {
         let file = path.join(LOCK);
-        let lock = File::create(&file).map_err(clip_files::io("write", &file))?;
-        let mut locked = lock.try_lock();
-        if matches!(locked, Err(TryLockError::WouldBlock)) {
+        let take = || PathLock::try_take(&file).map_err(clip_files::io("lock", &file));
+        let mut lock = take()?;
+        if lock.is_none() {
             // Who only looks whether a run goes on has it for less than that.
             std::thread::sleep(GLANCE);
-            locked = lock.try_lock();
+            lock = take()?;
         }
-        match locked {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(TrainError::RunLocked {
-                path: path.to_owned(),
-            }),
-            Err(TryLockError::Error(error)) => Err(clip_files::io("lock", &file)(error).into()),
-        }
+        let lock = lock.ok_or_else(|| TrainError::RunLocked {
+            path: path.to_owned(),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock.leave_file(),
+        })
     }
 
     /// The architecture that the run began with, which its settings name: a file that they name may be gone by now. What

@@ -1,9 +1,9 @@
 use std::{
-    fs::{File, TryLockError},
     io::ErrorKind,
     path::{Path, PathBuf},
 };
 
+use clip_files::PathLock;
 use serde::{Deserialize, Serialize};
 
 use super::file::{self, About};
@@ -30,7 +30,7 @@ pub(super) struct ScoreFolder {
     path: PathBuf,
     pub(super) index: Index,
     /// Held while scores are made.
-    _lock: Option<File>,
+    _lock: Option<PathLock>,
 }
 
 impl ScoreFolder {
@@ -166,14 +166,37 @@ fn holds_files(folder: &Path) -> Result<bool, ZeroShotError> {
     Ok(names.any(|name| name != LOCK && !name.to_string_lossy().starts_with(INDEX)))
 }
 
-fn lock(folder: &Path) -> Result<File, ZeroShotError> {
+fn lock(folder: &Path) -> Result<PathLock, ZeroShotError> {
     let path = folder.join(LOCK);
-    let file = File::create(&path).map_err(clip_files::io("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ZeroShotError::ScoresBusy {
-            folder: folder.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(clip_files::io("lock", &path)(error).into()),
+    let lock = PathLock::try_take(&path).map_err(clip_files::io("lock", path))?;
+    lock.ok_or_else(|| ZeroShotError::ScoresBusy {
+        folder: folder.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time_scores_into_a_folder_and_leaves_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scores");
+        let take = || {
+            let index = Index {
+                model: "a hash".to_owned(),
+                features: false,
+                shards: vec!["a.tar".to_owned()],
+            };
+            ScoreFolder::take(&path, index)
+        };
+        let held = take().unwrap();
+        let busy = take().unwrap_err();
+        assert!(matches!(busy, ZeroShotError::ScoresBusy { .. }), "{busy}");
+        drop(held);
+        if cfg!(unix) {
+            assert!(!path.join(LOCK).exists());
+        }
+        assert!(take().is_ok());
     }
 }
