@@ -9,11 +9,12 @@ use serde_json::Value;
 use crate::cargo::{self, Usage};
 
 /// The workspace's crates and those of them that each may depend on, for tests too.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("clip-alloc", &[]),
     ("clip-cube", &[]),
     ("clip-kernels", &[]),
     ("clip-files", &[]),
+    ("clip-metrics", &[]),
     (
         "clip-model",
         &["clip-alloc", "clip-cube", "clip-files", "clip-kernels"],
@@ -28,6 +29,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "clip-data",
             "clip-files",
             "clip-kernels",
+            "clip-metrics",
             "clip-model",
         ],
     ),
@@ -39,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "clip-data",
             "clip-files",
             "clip-kernels",
+            "clip-metrics",
             "clip-model",
             "clip-onnx",
             "clip-train",

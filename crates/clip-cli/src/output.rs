@@ -18,11 +18,6 @@ pub(crate) fn line(text: &str) -> Result<()> {
         .map_err(Closed::or_error)
 }
 
-/// A share in percent, with one digit.
-pub(crate) fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
-}
-
 /// Prints rows with their columns aligned.
 pub(crate) fn table<Row: AsRef<[String]>>(rows: &[Row]) -> Result<()> {
     let columns = rows.iter().map(|row| row.as_ref().len()).max();

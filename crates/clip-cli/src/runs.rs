@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use clip_metrics::percent;
 use clip_train::{
     RunDir, Standing,
     report::{ComparedRun, Comparison, Curves},
@@ -156,7 +157,7 @@ fn table(comparison: &Comparison) -> Result<()> {
         ];
         row.extend(keys.iter().map(|key| {
             let value = run.curves.last(key);
-            value.map_or("-".to_owned(), |value| format!("{:.1}%", 100.0 * value))
+            value.map_or("-".to_owned(), percent)
         }));
         rows.push(row);
     }

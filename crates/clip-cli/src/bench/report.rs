@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
+use clip_metrics::gibibytes;
 use clip_model::Precision;
 use serde_json::{Value, json};
 
@@ -30,7 +31,8 @@ pub(super) struct SideResult {
 impl SideResult {
     /// Where the work is done.
     fn memory(&self) -> String {
-        gibibytes(self.gpu_bytes.or(self.peak_bytes))
+        let bytes = self.gpu_bytes.or(self.peak_bytes);
+        bytes.map_or_else(String::new, gibibytes)
     }
 }
 
@@ -251,12 +253,6 @@ impl Row<'_> {
             |(kind, most, share)| json!({ "name": kind.benchmark(), "rate": most, "share": share }),
         );
     }
-}
-
-fn gibibytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(String::new, |bytes| {
-        format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0)
-    })
 }
 
 /// A rate in a unit that people read, to three digits.

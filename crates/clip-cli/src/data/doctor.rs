@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clip_data::{Diagnosis, DoctorConfig, ShardSet, Summary, Tokenizer, examine};
+use clip_metrics::percent;
 
 use crate::{numbers, output};
 
@@ -123,10 +124,6 @@ fn print(found: &Diagnosis) -> Result<()> {
         ))?;
     }
     Ok(())
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
 }
 
 fn summary(summary: Option<Summary>) -> String {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Tensor;
 use clip_data::ShardSet;
+use clip_metrics::percent;
 use clip_train::report::{Evaluation, FewShotCurve};
 use clip_zeroshot::{
     Bootstrap, ClassNames, ClipEncoders, ImagePass, ShardFeatures, ZeroShotEvaluator,
@@ -20,7 +21,7 @@ use crate::{
     classes::{self, TemplateArgs},
     device::DeviceName,
     model::{EncoderArgs, LabelsFrom, ReadingArgs},
-    output::{self, percent},
+    output,
     usage::WrongUsage,
 };
 

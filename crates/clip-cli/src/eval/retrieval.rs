@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use burn::tensor::DType;
 use clip_data::EvalNeeds;
+use clip_metrics::percent;
 use clip_zeroshot::{ImagePass, Retrieval, RetrievalReport, ShardFeatures, evaluate_retrieval_in};
 use serde::Serialize;
 use serde_json::json;
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::{
     device::DeviceName,
     model::{EncoderArgs, ShardArgs},
-    output::{self, percent},
+    output,
 };
 
 #[derive(clap::Args)]

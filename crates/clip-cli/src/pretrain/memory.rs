@@ -1,5 +1,6 @@
+use clip_metrics::{gibibytes, human_count};
 use clip_model::{ClipConfig, Precision};
-use clip_train::{KeptByBlocks, StepMemory, config::RunConfig, progress::human_count};
+use clip_train::{KeptByBlocks, StepMemory, config::RunConfig};
 
 use super::{devices::Devices, free_memory::free_bytes, teacher::RunTeacher};
 
@@ -41,9 +42,8 @@ pub(super) fn choose_chunk(
     };
     let plan = memory.plan(config.batch, config.threads, together, limit);
     config.chunk = plan.chunk;
-    let gibibytes = |bytes: u64| bytes as f64 / 1_073_741_824.0;
     let said = format!(
-        "batch {} in chunks of {}: predicted {:.2} GiB of {:.2} GiB {}",
+        "batch {} in chunks of {}: predicted {} of {} {}",
         human_count(config.batch as u64),
         human_count(plan.chunk as u64),
         gibibytes(plan.predicted),

@@ -6,6 +6,7 @@ use clip_data::{
     Corpus, ShardSet, Tokenizer,
     shapes::{ShapesConfig, generate},
 };
+use clip_metrics::human_count;
 use clip_model::{
     ClipConfig,
     presets::CLIP_VOCAB_SIZE,
@@ -14,7 +15,6 @@ use clip_model::{
 use clip_train::{
     RunDir, RunLog,
     config::{LabelledSet, RunConfig},
-    progress::human_count,
 };
 use clip_zeroshot::check_tokenizer;
 

@@ -1,12 +1,8 @@
 use anyhow::Result;
 use clip_data::TrainLoader;
+use clip_metrics::{gibibytes, human_count, human_duration, is_share, percent};
 use clip_model::ClipConfig;
-use clip_train::{
-    RunDir,
-    config::RunConfig,
-    peak_memory,
-    progress::{human_count, human_duration, is_share},
-};
+use clip_train::{RunDir, config::RunConfig, peak_memory};
 use serde_json::{Map, Value, json};
 
 use super::{Ended, devices::Devices, validation::Found};
@@ -75,11 +71,10 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
         state.step,
         human_duration(state.seconds),
         peak.map_or(String::new(), |bytes| format!(
-            ", peak memory {:.2} GiB",
-            bytes as f64 / 1_073_741_824.0
+            ", peak memory {}",
+            gibibytes(bytes)
         ))
     ))?;
-    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
     if let Some(retrieval) = &found.retrieval {
         let report = &retrieval.report;
         let row = |name: &str, values: [f64; 3]| {

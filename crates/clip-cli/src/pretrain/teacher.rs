@@ -3,12 +3,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use burn::{module::Module, tensor::Device};
 use clip_data::Tokenizer;
+use clip_metrics::human_count;
 use clip_model::{
     ClipConfig,
     encoder::TextEnd,
     weights::{Checkpoint, ReadOptions},
 };
-use clip_train::{Teacher, config::RunConfig, progress::human_count};
+use clip_train::{Teacher, config::RunConfig};
 
 use crate::weights;
 

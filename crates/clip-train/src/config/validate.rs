@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use clip_metrics::is_share;
+
 use super::{LabelledSet, Loss, RunConfig};
-use crate::{Decay, LoraConfig, OptimizerKind, TrainError, progress::is_share};
+use crate::{Decay, LoraConfig, OptimizerKind, TrainError};
 
 /// Beyond what any machine has cores for.
 const MOST_THREADS: usize = 1024;

@@ -2,7 +2,6 @@
 //! `metrics.jsonl` for programs.
 
 mod display;
-mod format;
 mod metrics;
 mod metrics_log;
 mod output;
@@ -10,13 +9,10 @@ mod plain;
 mod terminal;
 
 pub use display::{Display, Notes, RunPlan, renderer_for_run};
-pub(crate) use format::significant;
-pub use format::{human_count, human_duration};
-pub(crate) use metrics::label_of;
 pub use metrics::{
     BatchLossMetric, CaptionLossMetric, DataWaitMetric, DistillLossMetric, GradNormMetric,
     ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric, NamedValues,
-    Quantity, QuantityMetric, Reading, is_share, quantity,
+    Quantity, QuantityMetric, Reading, quantity,
 };
 pub(crate) use metrics_log::last_step;
 pub use metrics_log::{MetricsLog, Resumed};

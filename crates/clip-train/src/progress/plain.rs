@@ -12,10 +12,10 @@ use burn::train::{
         MetricsRendererTraining,
     },
 };
+use clip_metrics::{human_duration, significant};
 
 use super::{
     Notes, RunPlan,
-    format::{human_duration, significant},
     metrics::{Quantity, quantity},
 };
 

@@ -1,8 +1,9 @@
+use clip_metrics::{human_count, significant};
+
 use super::{
     html::{escape, push, table},
     numbers::{range, smoothed, thinned, tick_label, ticks},
 };
-use crate::progress::{human_count, significant};
 
 /// The drawing's size in its own units; small, so that its text stays readable when a phone
 /// scales it down.

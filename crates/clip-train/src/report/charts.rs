@@ -1,9 +1,10 @@
+use clip_metrics::{is_share, label_of};
+
 use super::{
     Curves,
     chart::{Chart, Line},
     html::{push, section},
 };
-use crate::progress::{is_share, label_of};
 
 /// Where `logit_scale` is clamped, CLIP section 2.5.
 const LARGEST_SCALE: f64 = 100.0;

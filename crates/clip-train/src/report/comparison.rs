@@ -2,6 +2,8 @@ use std::path::Path;
 
 use clip_files::IoError;
 
+use clip_metrics::{human_count, label_of, significant};
+
 use super::{
     Curves,
     chart::{Chart, Line},
@@ -9,10 +11,7 @@ use super::{
     html::{escape, percent, section, table},
     page::{document, final_loss},
 };
-use crate::{
-    Standing,
-    progress::{human_count, label_of, significant},
-};
+use crate::Standing;
 
 /// Numbers that each run has a curve of, whatever it is evaluated on.
 const ALWAYS: [&str; 3] = ["loss", "logit_scale", "images_per_s"];

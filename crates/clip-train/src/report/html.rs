@@ -25,7 +25,7 @@ pub(crate) fn caption(text: &str) -> String {
     format!("<bdi>{}</bdi>", escape(text))
 }
 
-/// A share as percent.
+/// A share as percent; small ones with a digit more.
 pub(crate) fn percent(share: f64) -> String {
     if !share.is_finite() {
         return "–".to_string();
@@ -35,7 +35,7 @@ pub(crate) fn percent(share: f64) -> String {
     if value > 0.0 && value < 0.1 {
         format!("{value:.2}%")
     } else {
-        format!("{value:.1}%")
+        clip_metrics::percent(share)
     }
 }
 

@@ -1,3 +1,4 @@
+use clip_metrics::{gibibytes, human_count, human_duration, label_of, significant};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -7,7 +8,6 @@ use super::{
     picture::base64,
     results,
 };
-use crate::progress::{human_count, human_duration, label_of, significant};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("hover.js");
@@ -120,9 +120,7 @@ fn fact_list(facts: &Facts) -> String {
     let rate = facts
         .images_per_s
         .map(|rate| format!("{} images/s", significant(rate, 3)));
-    let memory = facts
-        .peak_memory
-        .map(|bytes| format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0));
+    let memory = facts.peak_memory.map(gibibytes);
     let truncated = facts.truncated_captions.map(|captions| {
         let read = facts.samples_read.unwrap_or_default().max(1);
         let share = percent(captions as f64 / read as f64);

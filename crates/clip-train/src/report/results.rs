@@ -1,9 +1,10 @@
+use clip_metrics::human_count;
+
 use super::{
     BadShard, Prediction, Retrieval, ZeroShot,
     data::ClassAccuracy,
     html::{caption, escape, percent, push, section, table},
 };
-use crate::progress::human_count;
 
 /// Classes shown at each end of a set's list.
 const CLASSES_SHOWN: usize = 5;

@@ -1,9 +1,10 @@
 //! The figures as tables.
 
 use anyhow::Result;
+use clip_metrics::percent;
 
 use super::measure::{Found, Robustness};
-use crate::output::{self, percent};
+use crate::output;
 
 /// Confusions that the table shows.
 const CONFUSIONS: usize = 5;

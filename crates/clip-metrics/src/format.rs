@@ -28,7 +28,7 @@ pub fn human_count(count: u64) -> String {
 }
 
 /// A value in `digits` significant digits, with an exponent where zeros would only fill space.
-pub(crate) fn significant(value: f64, digits: usize) -> String {
+pub fn significant(value: f64, digits: usize) -> String {
     if !value.is_finite() {
         return "not finite".to_string();
     }
@@ -41,6 +41,16 @@ pub(crate) fn significant(value: f64, digits: usize) -> String {
     }
     let decimals = (digits as i32 - 1 - exponent).max(0) as usize;
     format!("{value:.decimals$}")
+}
+
+/// A share from 0 to 1 in percent, with one digit: `8.8%`.
+pub fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
+}
+
+/// An amount of memory in GiB, with two digits: `2.60 GiB`.
+pub fn gibibytes(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0)
 }
 
 #[cfg(test)]
@@ -83,5 +93,13 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(significant(value, 4), text);
         }
+    }
+
+    #[test]
+    fn shares_and_memory_keep_the_same_digits_at_any_size() {
+        assert_eq!(percent(0.088), "8.8%");
+        assert_eq!(percent(1.0), "100.0%");
+        assert_eq!(gibibytes(7 << 30), "7.00 GiB");
+        assert_eq!(gibibytes(1 << 20), "0.00 GiB");
     }
 }
