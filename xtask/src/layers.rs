@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cargo::{self, Usage};
 
 /// The workspace's crates and those of them that each may depend on, for tests too.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("clip-alloc", &[]),
     ("clip-cube", &[]),
     ("clip-kernels", &[]),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ),
     ("clip-data", &["clip-files"]),
     ("clip-onnx", &["clip-files", "clip-model"]),
+    ("clip-report", &["clip-files", "clip-metrics"]),
     (
         "clip-train",
         &[
@@ -44,6 +45,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "clip-metrics",
             "clip-model",
             "clip-onnx",
+            "clip-report",
             "clip-train",
             "clip-zeroshot",
         ],

@@ -20,6 +20,7 @@ mod logger;
 mod model;
 mod numbers;
 mod output;
+mod pages;
 mod panics;
 mod pictures;
 mod pretrain;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clip_train::report::Evaluation;
+use clip_report::Evaluation;
 use unicode_width::UnicodeWidthStr;
 
 /// Prints a line of results.

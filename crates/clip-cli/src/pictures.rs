@@ -6,9 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::data::dataloader::DataLoader;
-use clip_data::{DataError, EvalLoader, ImageResizer, RgbImage, read_image};
-use clip_train::report::Picture;
+use clip_data::{DataError, ImageResizer, RgbImage, read_image};
 use clip_zeroshot::ClipEncoders;
 use walkdir::WalkDir;
 
@@ -145,28 +143,4 @@ pub(crate) fn is_image(path: &Path) -> bool {
                 .iter()
                 .any(|known| extension.eq_ignore_ascii_case(known))
         })
-}
-
-/// The images at rising places of a set, as the model saw them.
-pub(crate) fn at_places(loader: &EvalLoader, places: &[usize]) -> Result<Vec<Picture>> {
-    let mut pictures = Vec::with_capacity(places.len());
-    let mut before = 0;
-    for batch in loader.iter() {
-        let batch = batch?;
-        let bytes = batch.image_size * batch.image_size * 3;
-        let within = before..before + batch.batch;
-        for place in places.iter().filter(|place| within.contains(*place)) {
-            let start = (place - before) * bytes;
-            pictures.push(Picture {
-                width: batch.image_size as u32,
-                height: batch.image_size as u32,
-                rgb: batch.images[start..start + bytes].to_vec(),
-            });
-        }
-        before = within.end;
-        if pictures.len() == places.len() {
-            break;
-        }
-    }
-    Ok(pictures)
 }

@@ -2,10 +2,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clip_metrics::percent;
-use clip_train::{
-    RunDir, Standing,
-    report::{ComparedRun, Comparison, Curves},
-};
+use clip_report::{ComparedRun, Comparison, Curves};
+use clip_train::{RunDir, Standing};
 use serde_json::{Map, Value, json};
 
 use crate::output;
@@ -25,11 +23,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut runs = Vec::new();
+    let mut read_runs = Vec::new();
     for named in &args.dirs {
         for dir in runs_of(named)? {
             match read(&dir) {
-                Ok(run) => runs.push(run),
+                Ok(run) => read_runs.push(run),
                 // One of a folder's runs, perhaps of another version, hides no other.
                 Err(error) if dir != *named => {
                     log::warn!("{} left out: {error:#}", dir.display());
@@ -38,18 +36,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             }
         }
     }
-    ensure!(!runs.is_empty(), "none of these runs can be read");
+    ensure!(!read_runs.is_empty(), "none of these runs can be read");
+    let (runs, failures): (Vec<ComparedRun>, Vec<Option<String>>) = read_runs.into_iter().unzip();
     let comparison = Comparison { runs };
     if let Some(path) = &args.html {
         comparison.write(path)?;
         log::info!("wrote {}", path.display());
     }
     if args.json {
-        return json_lines(&comparison);
+        return json_lines(&comparison, &failures);
     }
     table(&comparison)?;
-    for run in &comparison.runs {
-        if let Standing::Failed(told) = &run.standing {
+    for (run, failure) in comparison.runs.iter().zip(&failures) {
+        if let Some(told) = failure {
             log::info!("{}: {told}", run.name);
         }
     }
@@ -82,7 +81,8 @@ fn runs_of(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(runs)
 }
 
-fn read(dir: &Path) -> Result<ComparedRun> {
+/// A run, and what ended it where an error did.
+fn read(dir: &Path) -> Result<(ComparedRun, Option<String>)> {
     let metrics = dir.join("metrics.jsonl");
     let config = RunDir::config_layers(dir)?.resolve()?;
     let mut run = ComparedRun {
@@ -95,26 +95,28 @@ fn read(dir: &Path) -> Result<ComparedRun> {
         },
         ..ComparedRun::default()
     };
-    (run.standing, run.total_steps) = Standing::of(dir, &config, run.steps());
+    let (standing, total_steps) = Standing::of(dir, &config, run.steps());
+    run.total_steps = total_steps;
     run.preset = config.preset;
-    Ok(run)
+    run.state = standing.to_string();
+    let failure = match standing {
+        Standing::Failed(told) => Some(told),
+        _ => None,
+    };
+    Ok((run, failure))
 }
 
-fn json_lines(comparison: &Comparison) -> Result<()> {
-    for run in &comparison.runs {
+fn json_lines(comparison: &Comparison, failures: &[Option<String>]) -> Result<()> {
+    for (run, failure) in comparison.runs.iter().zip(failures) {
         let evaluations: Map<String, Value> = comparison
             .evaluations()
             .iter()
             .filter_map(|key| Some(((*key).to_owned(), json!(run.curves.last(key)?))))
             .collect();
-        let failure = match &run.standing {
-            Standing::Failed(told) => Some(told),
-            _ => None,
-        };
         let object = json!({
             "run": run.name,
             "preset": run.preset,
-            "state": run.standing.to_string(),
+            "state": run.state,
             "error": failure,
             "steps": run.steps(),
             "total_steps": run.total_steps,
@@ -150,7 +152,7 @@ fn table(comparison: &Comparison) -> Result<()> {
         let mut row = vec![
             run.name.clone(),
             run.preset.clone(),
-            run.standing.to_string(),
+            run.state.clone(),
             run.steps_of_all(|steps| steps.to_string()),
             number(run.loss(), 3),
             number(run.curves.median("images_per_s"), 0),

@@ -1,5 +1,5 @@
 //! Training CLIP: the exact contrastive step, its optimizer and schedule, a run with its configuration and
-//! checkpoints, and how it is seen: progress, metrics, TensorBoard events and `report.html`.
+//! checkpoints, and how it is seen: progress, metrics and TensorBoard events.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,6 @@ mod memory;
 mod optimizer;
 mod process;
 pub mod progress;
-pub mod report;
 mod run;
 mod schedule;
 mod step;

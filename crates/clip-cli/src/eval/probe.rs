@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::Tensor;
 use clip_data::ShardSet;
 use clip_metrics::percent;
-use clip_train::report::{Evaluation, FewShotCurve};
+use clip_report::{Evaluation, FewShotCurve};
 use clip_zeroshot::{
     Bootstrap, ClassNames, ClipEncoders, ImagePass, ShardFeatures, ZeroShotEvaluator,
     ZeroShotReport, evaluate_zeroshot,

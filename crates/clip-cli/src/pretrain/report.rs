@@ -3,19 +3,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use burn::tensor::activation::softmax;
 use clip_data::{EvalLoader, FaultReport};
-use clip_model::{ClipConfig, l2_normalize};
-use clip_train::{
-    RunDir,
-    checkpoint::RunState,
-    config::RunConfig,
-    peak_memory,
-    report::{
-        BadShard, Candidate, ClassAccuracy, Picture, Prediction, Report, Retrieval, ZeroShot,
-    },
-};
+use clip_model::{ClipConfig, MAX_LOGIT_SCALE, l2_normalize};
+use clip_report::{BadShard, Candidate, Picture, Pictured, Report, RetrievalSet};
+use clip_train::{RunDir, checkpoint::RunState, config::RunConfig, peak_memory};
 
-use super::validation::{Found, FoundRetrieval, FoundZeroShot};
-use crate::pictures;
+use super::validation::{Found, FoundRetrieval};
+use crate::pages::{at_places, spread, zeroshot_set};
 
 /// Images shown with what the model says of them.
 const SHOWN: usize = 16;
@@ -74,7 +67,8 @@ impl Page {
         facts.samples_read = Some(state.faults.samples);
         facts.truncated_captions = Some(state.faults.truncated_captions);
         facts.seed = Some(config.seed);
-        facts.loss = Some(config.loss);
+        facts.loss_of_guessing = facts.batch.and_then(|batch| config.loss.of_guessing(batch));
+        facts.max_logit_scale = Some(f64::from(MAX_LOGIT_SCALE.exp()));
         facts.total_steps = Some(self.total_steps);
         facts.backend = Some(self.device.clone());
         facts.wall_s = Some(state.seconds);
@@ -83,14 +77,16 @@ impl Page {
         report.retrieval = found
             .retrieval
             .iter()
-            .map(|retrieval| Retrieval {
+            .map(|retrieval| RetrievalSet {
                 dataset: config.data.val.clone(),
                 images: retrieval.report.images,
                 captions: retrieval.report.captions,
                 values: found.output().retrieval,
             })
             .collect();
-        report.zeroshot = found.zeroshot.iter().map(zeroshot).collect();
+        let sets = found.zeroshot.iter();
+        let sets = sets.map(|set| zeroshot_set(&set.name, set.templates, &set.report));
+        report.zeroshot = sets.collect();
         report.bad_samples = bad_shards(&state.faults);
         report.config = Some(config.to_toml()?);
         report.model_dir = Some(self.model_dir.display().to_string());
@@ -107,44 +103,15 @@ impl Page {
         found: &FoundRetrieval,
         loader: &EvalLoader,
         factor: f32,
-    ) -> Result<Vec<Prediction>> {
-        let images = found.shards.keys.len();
-        let shown: Vec<usize> = (0..SHOWN.min(images))
-            .map(|place| place * images / SHOWN.min(images))
-            .collect();
+    ) -> Result<Vec<Pictured>> {
+        let shown = spread(SHOWN, found.shards.keys.len());
         let pictures = match self.pictures.take() {
             Some(pictures) => pictures,
-            None => pictures::at_places(loader, &shown)?,
+            None => at_places(loader, &shown)?,
         };
         let predictions = predictions(found, &shown, &pictures, factor);
         self.pictures = Some(pictures);
         predictions
-    }
-}
-
-fn zeroshot(found: &FoundZeroShot) -> ZeroShot {
-    let report = &found.report;
-    let interval = |[low, high]: [f64; 2]| Some((low, high));
-    ZeroShot {
-        dataset: found.name.clone(),
-        images: report.samples,
-        classes: found.classes,
-        templates: found.templates,
-        top1: report.top1,
-        top1_ci95: interval(report.ci95),
-        top5: Some(report.top5),
-        top5_ci95: interval(report.top5_ci95),
-        per_class: report
-            .per_class
-            .iter()
-            .filter_map(|class| {
-                Some(ClassAccuracy {
-                    name: class.name.clone(),
-                    images: class.samples,
-                    top1: class.accuracy?,
-                })
-            })
-            .collect(),
     }
 }
 
@@ -153,7 +120,7 @@ fn predictions(
     shown: &[usize],
     pictures: &[Picture],
     factor: f32,
-) -> Result<Vec<Prediction>> {
+) -> Result<Vec<Pictured>> {
     let captions = l2_normalize(found.captions.clone()).transpose();
     let mut predictions = Vec::with_capacity(shown.len());
     for (&image, picture) in shown.iter().zip(pictures) {
@@ -173,7 +140,7 @@ fn predictions(
             })
             .collect();
         let truth = found.shards.first_caption(image).map(str::to_owned);
-        predictions.push(Prediction {
+        predictions.push(Pictured {
             key: found.shards.keys[image].clone(),
             image: picture.clone(),
             truth: truth.filter(|_| !candidates.iter().any(|candidate| candidate.right)),

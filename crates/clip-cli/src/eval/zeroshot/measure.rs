@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use clip_train::report::Prediction;
+use clip_report::Pictured;
 use clip_zeroshot::{
     AblationReport, Bootstrap, Calibration, CalibrationReport, ClassNames, Classifier,
     ClipEncoders, ConfusionMatrix, CorruptionKind, GroupReport, ImagePass, ReferenceLine,
@@ -11,7 +11,7 @@ use clip_zeroshot::{
 };
 use serde::Serialize;
 
-use super::{Extras, Set, pictures, severities};
+use super::{Extras, Set, page, severities};
 use crate::{classes, model::ReadingArgs};
 
 /// Images whose logits exist at once: of 1,000 classes, 4 MB a template.
@@ -36,7 +36,7 @@ pub(super) struct Found {
     pub(super) robustness: Option<Robustness>,
     /// Test images with the likeliest classes, for the page.
     #[serde(skip)]
-    pub(super) pictured: Vec<Prediction>,
+    pub(super) pictured: Vec<Pictured>,
     #[serde(skip)]
     pub(super) templates: usize,
     /// Against the set that this one is a shift of.
@@ -123,7 +123,7 @@ pub(super) fn measure(
         confusion: evaluator.confusion().clone(),
         calibration: calibration.report(),
         pictured: if extras.pictured {
-            pictures::pictured(set, encoders, reading, &features, &classifier, &labels)?
+            page::pictured(set, encoders, reading, &features, &classifier, &labels)?
         } else {
             Vec::new()
         },

@@ -1,7 +1,7 @@
 //! `clip eval zeroshot`.
 
 mod measure;
-mod pictures;
+mod page;
 mod print;
 mod sets;
 
@@ -168,7 +168,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         found.push(one);
     }
     measure::shifts(&mut found, &sets, extras.reference);
-    let page = pictures::page(args.model.name(), &found);
+    let page = page::page(args.model.name(), &found);
     output::page(&page, args.html.as_deref(), args.svg.as_deref())?;
     if args.json {
         let object = match (args.sets.is_some(), found.as_slice()) {

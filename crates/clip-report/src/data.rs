@@ -1,14 +1,11 @@
 use std::path::Path;
 
 use clip_files::IoError;
-use serde::{Deserialize, Serialize};
 
-use super::{Curves, Picture, page};
-use crate::config::Loss;
+use crate::{Curves, Picture, page};
 
 /// Everything on the page. What a run doesn't have stays empty, and its section is left out.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default)]
 pub struct Report {
     /// The page's heading; the preset's name when empty.
     pub title: String,
@@ -17,11 +14,11 @@ pub struct Report {
     /// How its numbers moved.
     pub curves: Curves,
     /// Retrieval on each validation set.
-    pub retrieval: Vec<Retrieval>,
+    pub retrieval: Vec<RetrievalSet>,
     /// Zero-shot classification on each labelled set.
-    pub zeroshot: Vec<ZeroShot>,
+    pub zeroshot: Vec<ZeroShotSet>,
     /// Test images with what the model says of them.
-    pub predictions: Vec<Prediction>,
+    pub predictions: Vec<Pictured>,
     /// Shards with samples that couldn't be used.
     pub bad_samples: Vec<BadShard>,
     /// The resolved configuration, as TOML.
@@ -31,8 +28,7 @@ pub struct Report {
 }
 
 /// The run in short.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// Name of the preset, or the file that held the model's configuration.
     pub preset: Option<String>,
@@ -62,8 +58,10 @@ pub struct Facts {
     pub truncated_captions: Option<u64>,
     /// Pairs in a batch.
     pub batch: Option<usize>,
-    /// What was minimised.
-    pub loss: Option<Loss>,
+    /// What a model loses that only guesses, in nats.
+    pub loss_of_guessing: Option<f64>,
+    /// Where `exp(logit_scale)` is clamped.
+    pub max_logit_scale: Option<f64>,
     /// Training throughput, in images/s.
     pub images_per_s: Option<f64>,
     /// Backend and device.
@@ -77,9 +75,8 @@ pub struct Facts {
 }
 
 /// Retrieval on one set of images and captions.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Retrieval {
+#[derive(Debug, Clone, Default)]
+pub struct RetrievalSet {
     /// Name of the set.
     pub dataset: String,
     /// Images in it.
@@ -91,9 +88,8 @@ pub struct Retrieval {
 }
 
 /// Zero-shot classification on one labelled set.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ZeroShot {
+#[derive(Debug, Clone, Default)]
+pub struct ZeroShotSet {
     /// Name of the set.
     pub dataset: String,
     /// Images classified.
@@ -111,13 +107,12 @@ pub struct ZeroShot {
     /// The 95% confidence interval of `top5`.
     pub top5_ci95: Option<(f64, f64)>,
     /// Accuracy of each class.
-    pub per_class: Vec<ClassAccuracy>,
+    pub per_class: Vec<ClassRow>,
 }
 
 /// How often one class is recognised.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ClassAccuracy {
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClassRow {
     /// The class's name.
     pub name: String,
     /// Its images.
@@ -127,9 +122,8 @@ pub struct ClassAccuracy {
 }
 
 /// A test image and the captions or classes that the model finds likeliest.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Prediction {
+#[derive(Debug, Clone, Default)]
+pub struct Pictured {
     /// The sample's key.
     pub key: String,
     /// The image as the model's evaluation saw it.
@@ -145,8 +139,7 @@ pub struct Prediction {
 }
 
 /// A caption that an image may have.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default)]
 pub struct Candidate {
     /// The caption or class.
     pub text: String,
@@ -157,8 +150,7 @@ pub struct Candidate {
 }
 
 /// What was wrong with a shard.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default)]
 pub struct BadShard {
     /// Path or address.
     pub shard: String,
@@ -168,13 +160,6 @@ pub struct BadShard {
     pub kinds: Vec<(String, u64)>,
     /// Keys of some of them.
     pub examples: Vec<String>,
-}
-
-impl Facts {
-    /// What guessing would lose, in nats, where loss and batch are known.
-    pub(crate) fn loss_of_guessing(&self) -> Option<f64> {
-        self.loss?.of_guessing(self.batch?)
-    }
 }
 
 impl Report {

@@ -1,23 +1,20 @@
 use std::{fs, path::Path};
 
 use clip_files::IoError;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The keys that say where a line stands in the run, and so are no curves.
 const POSITION: [&str; 3] = ["step", "samples", "epoch"];
 
 /// The numbers of a run by key, over its steps.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Curves {
     /// One series a key, in the order of their first appearance.
     pub series: Vec<Series>,
 }
 
 /// A number over the steps of a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series {
     /// The key in `metrics.jsonl`.
     pub key: String,

@@ -1,7 +1,7 @@
 //! What an evaluation's page draws, which can be files too.
 
-use super::{
-    Confusion, FewShotCurve, Prediction, Reliability,
+use crate::{
+    Confusion, FewShotCurve, Pictured, Reliability,
     drawing::Drawing,
     html::{escape, percent, push},
 };
@@ -234,7 +234,7 @@ pub(crate) fn few_shot(curve: &FewShotCurve) -> Drawing {
 }
 
 /// Images with their likeliest classes and their probabilities, in the manner of the paper's figure 21.
-pub(crate) fn predictions(predictions: &[Prediction]) -> Drawing {
+pub(crate) fn predictions(predictions: &[Pictured]) -> Drawing {
     let mut html = String::new();
     let mut rows = 0;
     for (at, prediction) in predictions.iter().enumerate() {
@@ -258,7 +258,7 @@ pub(crate) fn predictions(predictions: &[Prediction]) -> Drawing {
     }
 }
 
-fn card(html: &mut String, prediction: &Prediction) {
+fn card(html: &mut String, prediction: &Pictured) {
     if let Some(url) = prediction.image.data_url() {
         push(
             html,

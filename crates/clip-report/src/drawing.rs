@@ -1,4 +1,4 @@
-use super::html::push;
+use crate::html::push;
 
 /// Colours and type of a drawing that is a file: those of the page by day, without variables, which not every program
 /// that shows SVG knows.

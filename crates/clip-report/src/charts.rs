@@ -1,16 +1,21 @@
 use clip_metrics::{is_share, label_of};
 
-use super::{
+use crate::{
     Curves,
     chart::{Chart, Line},
     html::{push, section},
 };
 
-/// Where `logit_scale` is clamped, CLIP section 2.5.
-const LARGEST_SCALE: f64 = 100.0;
+/// Of its limit, from where on the logit scale is so near that a chart shows both.
+const NEAR_LIMIT: f64 = 0.6;
 
-/// The charts: CLIP's own numbers first, whatever else the run logged after them. `chance` is what guessing would lose.
-pub(crate) fn section_of_curves(curves: &Curves, chance: Option<f64>) -> String {
+/// The charts: CLIP's own numbers first, whatever else the run logged after them. `chance` is what guessing would lose,
+/// `max_logit_scale` where `exp(logit_scale)` is clamped.
+pub(crate) fn section_of_curves(
+    curves: &Curves,
+    chance: Option<f64>,
+    max_logit_scale: Option<f64>,
+) -> String {
     let steps = curves
         .series
         .iter()
@@ -71,11 +76,10 @@ pub(crate) fn section_of_curves(curves: &Curves, chance: Option<f64>) -> String 
     };
     let recalls = recall("i2t", "Image → text recall") + &recall("t2i", "Text → image recall");
 
-    let near_limit = curves
-        .points("logit_scale")
-        .iter()
-        .any(|(_, scale)| *scale > 60.0);
-    let limit = near_limit.then(|| ("limit 100".to_string(), LARGEST_SCALE));
+    let scales = curves.points("logit_scale");
+    let is_near = |limit: &f64| scales.iter().any(|(_, scale)| *scale > NEAR_LIMIT * limit);
+    let limit = max_logit_scale.filter(is_near);
+    let limit = limit.map(|limit| (format!("limit {limit:.0}"), limit));
     let keys = [("logit_scale", "exp(logit_scale)")];
     let scale = chart("Logit scale", &keys, limit.into_iter().collect());
     let speed = chart("Learning rate", &[("lr", "lr")], Vec::new())
@@ -157,14 +161,24 @@ mod tests {
     #[test]
     fn the_loss_is_compared_with_guessing() {
         let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"batch\":256}\n");
-        let html = section_of_curves(&curves, Some(256_f64.ln()));
+        let html = section_of_curves(&curves, Some(256_f64.ln()), None);
         assert!(html.contains("chance: 5.55"), "{html}");
+    }
+
+    #[test]
+    fn a_logit_scale_is_shown_with_its_limit_where_that_is_near() {
+        let of = |scale| {
+            let line = format!("{{\"step\":1,\"logit_scale\":{scale}}}\n");
+            section_of_curves(&Curves::parse(&line), None, Some(50.0))
+        };
+        assert!(of(31).contains(">limit 50<"), "{}", of(31));
+        assert!(!of(29).contains("limit"), "{}", of(29));
     }
 
     #[test]
     fn whatever_is_minimised_beside_the_loss_is_shown_at_once() {
         let line = "{\"step\":1,\"loss\":5.5,\"caption_loss\":7.7,\"distill_loss\":4.1}\n";
-        let html = section_of_curves(&Curves::parse(line), None);
+        let html = section_of_curves(&Curves::parse(line), None, None);
         for title in ["Caption loss", "Distillation loss"] {
             assert!(html.contains(&format!("<h3>{title}</h3>")), "{html}");
         }
@@ -174,7 +188,7 @@ mod tests {
     #[test]
     fn unknown_numbers_get_their_own_charts() {
         let curves = Curves::parse("{\"step\":1,\"loss\":5.5,\"device_memory\":3}\n");
-        let html = section_of_curves(&curves, None);
+        let html = section_of_curves(&curves, None, None);
         assert!(
             html.contains("More curves") && html.contains("<h3>device memory</h3>"),
             "{html}"

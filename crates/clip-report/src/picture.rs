@@ -1,9 +1,7 @@
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
-use serde::{Deserialize, Serialize};
 
 /// An image as rows of RGB bytes, from the top.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Picture {
     /// Pixels in a row.
     pub width: u32,

@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use clip_train::report::{
-    Candidate, ClassAccuracy, Confusion, Evaluation, Prediction, Reliability, ZeroShot,
-};
+use clip_report::{Candidate, Confusion, Evaluation, Pictured, Reliability};
 use clip_zeroshot::{Classifier, ClipEncoders, ShardFeatures};
 
 use super::{Set, measure::Found};
-use crate::{model::ReadingArgs, pictures::at_places};
+use crate::{
+    model::ReadingArgs,
+    pages::{at_places, spread, zeroshot_set},
+};
 
 /// Images shown of each set.
 const SHOWN: usize = 12;
@@ -22,7 +23,10 @@ pub(super) fn page(model: &str, found: &[Found]) -> Evaluation {
     };
     Evaluation {
         title: model.to_owned(),
-        zeroshot: found.iter().map(zeroshot).collect(),
+        zeroshot: found
+            .iter()
+            .map(|one| zeroshot_set(&one.set, one.templates, &one.report))
+            .collect(),
         confusions: found
             .iter()
             .map(|one| Confusion {
@@ -56,29 +60,6 @@ fn title(set: &str) -> String {
     name.unwrap_or(set).to_owned()
 }
 
-fn zeroshot(found: &Found) -> ZeroShot {
-    let report = &found.report;
-    let interval = |[low, high]: [f64; 2]| Some((low, high));
-    let per_class = report.per_class.iter().filter_map(|class| {
-        Some(ClassAccuracy {
-            name: class.name.clone(),
-            images: class.samples,
-            top1: class.accuracy?,
-        })
-    });
-    ZeroShot {
-        dataset: found.set.clone(),
-        images: report.samples,
-        classes: report.per_class.len(),
-        templates: found.templates,
-        top1: report.top1,
-        top1_ci95: interval(report.ci95),
-        top5: Some(report.top5),
-        top5_ci95: interval(report.top5_ci95),
-        per_class: per_class.collect(),
-    }
-}
-
 /// Some images of a set, evenly among all, with the classes that the model finds likeliest.
 pub(super) fn pictured(
     set: &Set,
@@ -87,10 +68,8 @@ pub(super) fn pictured(
     features: &ShardFeatures,
     classifier: &Classifier,
     labels: &[u32],
-) -> Result<Vec<Prediction>> {
-    let images = features.keys.len();
-    let shown = SHOWN.min(images);
-    let places: Vec<usize> = (0..shown).map(|place| place * images / shown).collect();
+) -> Result<Vec<Pictured>> {
+    let places = spread(SHOWN, features.keys.len());
     let rows = places
         .iter()
         .map(|&at| features.images.clone().narrow(0, at, 1));
@@ -101,7 +80,7 @@ pub(super) fn pictured(
     let predictions = places.iter().zip(pictures).zip(found);
     let predictions = predictions.map(|((&place, image), found)| {
         let label = labels[place] as usize;
-        Prediction {
+        Pictured {
             key: features.keys[place].clone(),
             image,
             truth: Some(names[label].clone()),

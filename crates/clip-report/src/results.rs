@@ -1,8 +1,8 @@
 use clip_metrics::human_count;
 
-use super::{
-    BadShard, Prediction, Retrieval, ZeroShot,
-    data::ClassAccuracy,
+use crate::{
+    BadShard, Pictured, RetrievalSet, ZeroShotSet,
+    data::ClassRow,
     html::{caption, escape, percent, push, section, table},
 };
 
@@ -11,7 +11,7 @@ const CLASSES_SHOWN: usize = 5;
 /// Shards listed; the worst come first, and the sum of all is said.
 const SHARDS_SHOWN: usize = 50;
 
-pub(crate) fn retrieval(sets: &[Retrieval]) -> String {
+pub(crate) fn retrieval(sets: &[RetrievalSet]) -> String {
     if sets.is_empty() {
         return String::new();
     }
@@ -25,7 +25,7 @@ pub(crate) fn retrieval(sets: &[Retrieval]) -> String {
     section("retrieval", "Retrieval", &body)
 }
 
-fn retrieval_table(set: &Retrieval) -> String {
+fn retrieval_table(set: &RetrievalSet) -> String {
     let recall = |direction: &str, k: usize| {
         let key = format!("{direction}_r{k}");
         set.values
@@ -75,7 +75,7 @@ fn share_cell(share: f64) -> String {
     )
 }
 
-pub(crate) fn zeroshot(sets: &[ZeroShot]) -> String {
+pub(crate) fn zeroshot(sets: &[ZeroShotSet]) -> String {
     if sets.is_empty() {
         return String::new();
     }
@@ -114,11 +114,11 @@ pub(crate) fn zeroshot(sets: &[ZeroShot]) -> String {
     section("zeroshot", "Zero-shot classification", &body)
 }
 
-fn class_tables(set: &ZeroShot) -> String {
-    let mut classes: Vec<&ClassAccuracy> = set.per_class.iter().collect();
+fn class_tables(set: &ZeroShotSet) -> String {
+    let mut classes: Vec<&ClassRow> = set.per_class.iter().collect();
     classes.sort_by(|a, b| b.top1.total_cmp(&a.top1).then_with(|| a.name.cmp(&b.name)));
-    let rows = |classes: &[&ClassAccuracy]| -> Vec<Vec<String>> {
-        let cells = |class: &&ClassAccuracy| {
+    let rows = |classes: &[&ClassRow]| -> Vec<Vec<String>> {
+        let cells = |class: &&ClassRow| {
             vec![
                 caption(&class.name),
                 share_cell(class.top1),
@@ -141,7 +141,7 @@ fn class_tables(set: &ZeroShot) -> String {
     best + &table(&format!("{name}: worst"), &columns, &rows(worst))
 }
 
-pub(crate) fn predictions(predictions: &[Prediction]) -> String {
+pub(crate) fn predictions(predictions: &[Pictured]) -> String {
     if predictions.is_empty() {
         return String::new();
     }
@@ -161,7 +161,7 @@ pub(crate) fn predictions(predictions: &[Prediction]) -> String {
     section("predictions", "What it sees", &body)
 }
 
-fn card(html: &mut String, prediction: &Prediction) {
+fn card(html: &mut String, prediction: &Pictured) {
     let right_at = prediction
         .candidates
         .iter()
@@ -278,12 +278,12 @@ pub(crate) fn bad_samples(shards: &[BadShard], read: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Candidate;
+    use crate::Candidate;
 
     #[test]
     fn captions_from_the_web_stay_text() {
         let attack = "<script>alert(1)</script>";
-        let prediction = Prediction {
+        let prediction = Pictured {
             key: "\"><img onerror=x>".into(),
             candidates: vec![Candidate {
                 text: attack.into(),
@@ -291,7 +291,7 @@ mod tests {
                 right: false,
             }],
             truth: Some(attack.into()),
-            ..Prediction::default()
+            ..Pictured::default()
         };
         let shard = BadShard {
             shard: attack.into(),
@@ -318,10 +318,10 @@ mod tests {
             probability: 0.2,
             right: true,
         };
-        let found = Prediction {
+        let found = Pictured {
             candidates: vec![wrong.clone(), right],
             truth: Some("a dog".into()),
-            ..Prediction::default()
+            ..Pictured::default()
         };
         let html = predictions(std::slice::from_ref(&found));
         assert!(
@@ -329,7 +329,7 @@ mod tests {
             "{html}"
         );
         assert!(!html.contains("class=\"truth\""));
-        let missed = Prediction {
+        let missed = Pictured {
             candidates: vec![wrong],
             rank: Some(37),
             ..found
@@ -343,15 +343,15 @@ mod tests {
 
     #[test]
     fn many_classes_show_their_best_and_worst() {
-        let class = |place: u32| ClassAccuracy {
+        let class = |place: u32| ClassRow {
             name: format!("class {place:02}"),
             images: 10,
             top1: f64::from(place) / 40.0,
         };
-        let set = ZeroShot {
+        let set = ZeroShotSet {
             dataset: "x".into(),
             per_class: (0..40).map(class).collect(),
-            ..ZeroShot::default()
+            ..ZeroShotSet::default()
         };
         let html = class_tables(&set);
         assert!(html.contains("class 39") && html.contains("class 00"));

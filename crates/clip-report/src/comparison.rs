@@ -1,17 +1,15 @@
 use std::path::Path;
 
 use clip_files::IoError;
-
 use clip_metrics::{human_count, label_of, significant};
 
-use super::{
+use crate::{
     Curves,
     chart::{Chart, Line},
     charts::is_drawn_as_percent,
     html::{escape, percent, section, table},
     page::{document, final_loss},
 };
-use crate::Standing;
 
 /// Numbers that each run has a curve of, whatever it is evaluated on.
 const ALWAYS: [&str; 3] = ["loss", "logit_scale", "images_per_s"];
@@ -30,8 +28,8 @@ pub struct ComparedRun {
     pub name: String,
     /// Its model's preset.
     pub preset: String,
-    /// Whether it goes on.
-    pub standing: Standing,
+    /// Where it stands, in a word, such as `running`.
+    pub state: String,
     /// Steps in all, if that is known.
     pub total_steps: Option<u64>,
     /// Its numbers.
@@ -142,7 +140,7 @@ impl Comparison {
                 let mut row = vec![
                     escape(&run.name),
                     escape(&run.preset),
-                    run.standing.to_string(),
+                    escape(&run.state),
                     run.steps_of_all(human_count),
                     number(run.loss()),
                     number(run.curves.median("images_per_s")),
@@ -173,7 +171,7 @@ mod tests {
         ComparedRun {
             name: name.to_owned(),
             preset: "ViT-B-32".to_owned(),
-            standing: Standing::Stopped,
+            state: "stopped".to_owned(),
             total_steps: Some(2),
             curves: Curves::parse(lines),
         }

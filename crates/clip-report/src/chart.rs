@@ -1,6 +1,6 @@
 use clip_metrics::{human_count, significant};
 
-use super::{
+use crate::{
     html::{escape, push, table},
     numbers::{range, smoothed, thinned, tick_label, ticks},
 };

@@ -2,8 +2,8 @@ use std::{fs, path::Path};
 
 use clip_files::IoError;
 
-use super::{
-    Prediction, ZeroShot,
+use crate::{
+    Pictured, ZeroShotSet,
     drawing::Drawing,
     drawings::{confusion, few_shot, predictions, reliability},
     html::{caption, escape, percent, section, table},
@@ -20,7 +20,7 @@ pub struct Evaluation {
     /// The page's heading: the model.
     pub title: String,
     /// Zero-shot accuracy on each set.
-    pub zeroshot: Vec<ZeroShot>,
+    pub zeroshot: Vec<ZeroShotSet>,
     /// Which classes are taken for which, on each set.
     pub confusions: Vec<Confusion>,
     /// Whether the model is right as often as it says, on each set.
@@ -28,7 +28,7 @@ pub struct Evaluation {
     /// Linear probes on few examples.
     pub few_shot: Option<FewShotCurve>,
     /// Test images with the classes that the model finds likeliest.
-    pub predictions: Vec<Prediction>,
+    pub predictions: Vec<Pictured>,
 }
 
 /// How often samples of one class were taken for another.

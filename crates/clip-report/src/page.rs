@@ -1,7 +1,7 @@
 use clip_metrics::{gibibytes, human_count, human_duration, label_of, significant};
 use sha2::{Digest, Sha256};
 
-use super::{
+use crate::{
     Curves, Facts, Report,
     charts::section_of_curves,
     html::{escape, percent, push, section},
@@ -21,7 +21,11 @@ pub(crate) fn page(report: &Report) -> String {
         (title, _) => title,
     };
     let sections = [
-        section_of_curves(&report.curves, facts.loss_of_guessing()),
+        section_of_curves(
+            &report.curves,
+            facts.loss_of_guessing,
+            facts.max_logit_scale,
+        ),
         results::predictions(&report.predictions),
         results::retrieval(&report.retrieval),
         results::zeroshot(&report.zeroshot),
@@ -77,7 +81,7 @@ fn headline(report: &Report) -> String {
         }
     }
     if let Some(loss) = final_loss(&report.curves) {
-        let chance = report.facts.loss_of_guessing();
+        let chance = report.facts.loss_of_guessing;
         let chance = chance.map_or(String::new(), |loss| format!("chance {loss:.2}"));
         cards.push((
             significant(loss, 3),
