@@ -34,7 +34,10 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "clip-model",
         ],
     ),
-    ("clip-zeroshot", &["clip-data", "clip-files", "clip-model"]),
+    (
+        "clip-zeroshot",
+        &["clip-data", "clip-files", "clip-metrics", "clip-model"],
+    ),
     (
         "clip-cli",
         &[

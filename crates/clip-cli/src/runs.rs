@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use clip_metrics::percent;
+use clip_metrics::{Direction, is_zeroshot, percent};
 use clip_report::{ComparedRun, Comparison, Curves};
 use clip_train::{RunDir, Standing};
 use serde_json::{Map, Value, json};
@@ -131,14 +131,13 @@ fn json_lines(comparison: &Comparison, failures: &[Option<String>]) -> Result<()
 
 fn table(comparison: &Comparison) -> Result<()> {
     // A terminal has room for few: those that say most.
-    let recalls = comparison.evaluations();
-    let shown = |key: &str| recalls.contains(&key).then(|| key.to_owned());
-    let first: Vec<String> = ["i2t_r1", "t2i_r1"]
-        .iter()
-        .filter_map(|key| shown(key))
-        .collect();
-    let zeroshot = recalls.iter().find(|key| key.starts_with("zeroshot_"));
-    let mut keys = first;
+    let found = comparison.evaluations();
+    let recalls = Direction::BOTH.map(|direction| direction.recall(1));
+    let recalls = recalls
+        .into_iter()
+        .filter(|key| found.contains(&key.as_str()));
+    let mut keys: Vec<String> = recalls.collect();
+    let zeroshot = found.iter().find(|key| is_zeroshot(key));
     keys.extend(zeroshot.map(|key| (*key).to_owned()));
     let number = |value: Option<f64>, digits: usize| {
         value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))

@@ -4,6 +4,10 @@
 
 mod format;
 mod key;
+mod measured;
 
 pub use format::{gibibytes, human_count, human_duration, percent, significant};
-pub use key::{is_share, label_of};
+pub use key::{
+    Direction, RECALLED_AT, VAL_LOSS, averaged_key, is_zeroshot, label_of, zeroshot_key,
+};
+pub use measured::{Kind, Measured};

@@ -1,4 +1,4 @@
-use clip_metrics::{is_share, label_of};
+use clip_metrics::{Direction, Kind, RECALLED_AT, VAL_LOSS, is_zeroshot, label_of};
 
 use crate::{
     Curves,
@@ -47,7 +47,7 @@ pub(crate) fn section_of_curves(
     };
 
     let chance = chance.map(|loss| (format!("chance: {loss:.2}"), loss));
-    let losses = [("loss", "training"), ("val_loss", "validation")];
+    let losses = [("loss", "training"), (VAL_LOSS, "validation")];
     let losses = chart("Loss", &losses, chance.into_iter().collect())
         + &chart("Caption loss", &[("caption_loss", "a token")], Vec::new())
         + &chart(
@@ -58,7 +58,7 @@ pub(crate) fn section_of_curves(
 
     let zeroshot: Vec<_> = curves
         .keys()
-        .filter(|key| key.starts_with("zeroshot_") && key.contains("top1"))
+        .filter(|key| is_zeroshot(key) && key.contains("top1"))
         .map(|key| (key, label_of(key).replacen("zero-shot ", "", 1)))
         .collect();
     let keys: Vec<_> = zeroshot
@@ -67,14 +67,15 @@ pub(crate) fn section_of_curves(
         .collect();
     let zeroshot = chart("Zero-shot accuracy", &keys, Vec::new());
 
-    let mut recall = |direction: &str, title: &str| {
-        let recalls = [1, 5, 10].map(|k| (format!("{direction}_r{k}"), format!("R@{k}")));
+    let mut recall = |direction: Direction, title: &str| {
+        let recalls = RECALLED_AT.map(|k| (direction.recall(k), format!("R@{k}")));
         let keys = recalls
             .each_ref()
             .map(|(key, label)| (key.as_str(), label.as_str()));
         chart(title, &keys, Vec::new())
     };
-    let recalls = recall("i2t", "Image → text recall") + &recall("t2i", "Text → image recall");
+    let recalls = recall(Direction::ImageToText, "Image → text recall")
+        + &recall(Direction::TextToImage, "Text → image recall");
 
     let scales = curves.points("logit_scale");
     let is_near = |limit: &f64| scales.iter().any(|(_, scale)| *scale > NEAR_LIMIT * limit);
@@ -134,12 +135,13 @@ fn chart_of_key(curves: &Curves, key: &str, last_step: f64) -> String {
 }
 
 /// Evaluations' shares and the data wait; other keys are unknown, and shown as they are.
-pub(crate) fn is_drawn_as_percent(key: &str) -> bool {
-    let key = key.strip_prefix("ema_").unwrap_or(key);
-    let evaluated = ["i2t_", "t2i_", "zeroshot_"]
-        .iter()
-        .any(|prefix| key.starts_with(prefix));
-    evaluated && is_share(key) || key == "data_wait"
+fn is_drawn_as_percent(key: &str) -> bool {
+    is_evaluated_share(key) || key == "data_wait"
+}
+
+/// Whether an evaluation gives a share under this key.
+pub(crate) fn is_evaluated_share(key: &str) -> bool {
+    Kind::of_key(key) == Some(Kind::Share)
 }
 
 fn line(curves: &Curves, key: &str, label: &str) -> Line {

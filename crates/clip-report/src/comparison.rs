@@ -6,7 +6,7 @@ use clip_metrics::{human_count, label_of, significant};
 use crate::{
     Curves,
     chart::{Chart, Line},
-    charts::is_drawn_as_percent,
+    charts::is_evaluated_share,
     html::{escape, percent, section, table},
     page::{document, final_loss},
 };
@@ -62,7 +62,7 @@ impl Comparison {
     pub fn evaluations(&self) -> Vec<&str> {
         let mut keys = Vec::new();
         for key in self.runs.iter().flat_map(|run| run.curves.keys()) {
-            if is_drawn_as_percent(key) && key != "data_wait" && !keys.contains(&key) {
+            if is_evaluated_share(key) && !keys.contains(&key) {
                 keys.push(key);
             }
         }
@@ -101,7 +101,7 @@ impl Comparison {
     }
 
     fn chart(&self, key: &str) -> String {
-        let is_percent = is_drawn_as_percent(key);
+        let is_percent = is_evaluated_share(key);
         let factor = if is_percent { 100.0 } else { 1.0 };
         let lines = self.runs.iter().map(|run| {
             let points = run.curves.points(key).iter();

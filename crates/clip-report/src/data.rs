@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use clip_files::IoError;
+use clip_metrics::{Direction, Measured};
 
 use crate::{Curves, Picture, page};
 
@@ -83,8 +84,17 @@ pub struct RetrievalSet {
     pub images: usize,
     /// Captions in it; an image may have several.
     pub captions: usize,
-    /// By key: `i2t_r1`, `t2i_r10`, .. as shares, `i2t_median_rank` as ranks.
-    pub values: Vec<(String, f64)>,
+    /// What was measured: recalls, such as `i2t_r1`, and ranks.
+    pub values: Vec<Measured>,
+}
+
+impl RetrievalSet {
+    /// The share of queries with a right answer among the first `k`, if it was measured.
+    pub(crate) fn recall(&self, direction: Direction, k: usize) -> Option<f64> {
+        let key = direction.recall(k);
+        let found = self.values.iter().find(|found| found.key == key);
+        found.map(|found| found.value)
+    }
 }
 
 /// Zero-shot classification on one labelled set.

@@ -1,4 +1,4 @@
-use clip_metrics::{gibibytes, human_count, human_duration, label_of, significant};
+use clip_metrics::{Direction, gibibytes, human_count, human_duration, label_of, significant};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -73,10 +73,11 @@ fn headline(report: &Report) -> String {
         cards.push((percent(set.top1), about, chance));
     }
     if let Some(set) = report.retrieval.first() {
-        for key in ["i2t_r10", "t2i_r10"] {
-            if let Some((_, value)) = set.values.iter().find(|(known, _)| known == key) {
+        for direction in Direction::BOTH {
+            if let Some(value) = set.recall(direction, 10) {
                 let chance = percent((10.0 / set.images.max(1) as f64).min(1.0));
-                cards.push((percent(*value), label_of(key), format!("chance {chance}")));
+                let label = label_of(&direction.recall(10));
+                cards.push((percent(value), label, format!("chance {chance}")));
             }
         }
     }

@@ -1,4 +1,4 @@
-use clip_metrics::human_count;
+use clip_metrics::{Direction, RECALLED_AT, human_count};
 
 use crate::{
     BadShard, Pictured, RetrievalSet, ZeroShotSet,
@@ -26,22 +26,20 @@ pub(crate) fn retrieval(sets: &[RetrievalSet]) -> String {
 }
 
 fn retrieval_table(set: &RetrievalSet) -> String {
-    let recall = |direction: &str, k: usize| {
-        let key = format!("{direction}_r{k}");
-        set.values
-            .iter()
-            .find_map(|(known, value)| (*known == key).then_some(*value))
+    let measured = |k: &usize| {
+        let mut directions = Direction::BOTH.into_iter();
+        directions.any(|direction| set.recall(direction, *k).is_some())
     };
-    let ks: Vec<usize> = [1, 5, 10]
-        .into_iter()
-        .filter(|k| recall("i2t", *k).is_some() || recall("t2i", *k).is_some())
-        .collect();
+    let ks: Vec<usize> = RECALLED_AT.into_iter().filter(measured).collect();
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for (direction, name) in [("i2t", "image → text"), ("t2i", "text → image")] {
+    for (direction, name) in [
+        (Direction::ImageToText, "image → text"),
+        (Direction::TextToImage, "text → image"),
+    ] {
         let mut row = vec![name.to_string()];
         row.extend(
             ks.iter()
-                .map(|k| recall(direction, *k).map_or("–".into(), share_cell)),
+                .map(|k| set.recall(direction, *k).map_or("–".into(), share_cell)),
         );
         rows.push(row);
     }

@@ -120,7 +120,7 @@ impl EventWriter {
     pub fn eval(&mut self, step: u64, output: &EvalOutput) -> Result<(), IoError> {
         let values: Vec<_> = output
             .named()
-            .map(|(key, value)| (format!("eval/{key}"), value))
+            .map(|found| (format!("eval/{}", found.key), found.value))
             .collect();
         self.scalars(
             step,

@@ -81,7 +81,7 @@ impl Page {
                 dataset: config.data.val.clone(),
                 images: retrieval.report.images,
                 captions: retrieval.report.captions,
-                values: found.output().retrieval,
+                values: retrieval.report.named(),
             })
             .collect();
         let sets = found.zeroshot.iter();

@@ -1,6 +1,6 @@
 use anyhow::Result;
 use clip_data::TrainLoader;
-use clip_metrics::{gibibytes, human_count, human_duration, is_share, percent};
+use clip_metrics::{Kind, Measured, gibibytes, human_count, human_duration, percent};
 use clip_model::ClipConfig;
 use clip_train::{RunDir, config::RunConfig, peak_memory};
 use serde_json::{Map, Value, json};
@@ -46,10 +46,9 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
     let averaged = averaged.map_or(&[][..], |found| &found.averaged);
     let peak = state.peak_memory.max(peak_memory());
     if json {
-        let object = |values: &[(String, f64)]| {
-            let values = values
-                .iter()
-                .map(|(key, value)| (key.clone(), json!(value)));
+        let object = |values: &[Measured]| {
+            let values = values.iter();
+            let values = values.map(|found| (found.key.clone(), json!(found.value)));
             Value::Object(values.collect::<Map<_, _>>())
         };
         let line = json!({
@@ -104,15 +103,15 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
         ))?;
     }
     if !averaged.is_empty() {
-        let numbers = averaged
-            .iter()
-            .filter(|(key, _)| key == "val_loss" || is_share(key));
-        let numbers: Vec<String> = numbers
-            .map(|(key, value)| match key.as_str() {
-                "val_loss" => format!("{key} {value:.3}"),
-                _ => format!("{key} {}", percent(*value)),
-            })
-            .collect();
+        let numbers = averaged.iter().filter_map(|found| {
+            let Measured { key, kind, value } = found;
+            match kind {
+                Kind::Share => Some(format!("{key} {}", percent(*value))),
+                Kind::Loss => Some(format!("{key} {value:.3}")),
+                Kind::Rank => None,
+            }
+        });
+        let numbers: Vec<String> = numbers.collect();
         output::line(&format!("averaged weights: {}", numbers.join(", ")))?;
     }
     let model = end.run.model();

@@ -6,6 +6,7 @@ use std::{
 use anyhow::Context;
 use burn::{tensor::Tensor, train::Interrupter};
 use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet, Tokenizer};
+use clip_metrics::{Direction, Kind, Measured, VAL_LOSS, zeroshot_key};
 use clip_model::{Clip, ClipConfig, Preprocess};
 use clip_train::{
     Evaluate, EvaluateError, EvaluationStopped, NotFinite, checkpoint::RunState, config::RunConfig,
@@ -19,18 +20,6 @@ use clip_zeroshot::{
 
 use super::{report::Page, val_loss::ValLoss};
 use crate::classes;
-
-/// The keys of what retrieval gives.
-const RETRIEVAL_KEYS: [&str; 8] = [
-    "i2t_r1",
-    "i2t_r5",
-    "i2t_r10",
-    "t2i_r1",
-    "t2i_r5",
-    "t2i_r10",
-    "i2t_median_rank",
-    "t2i_median_rank",
-];
 
 /// What a run is evaluated on, read once and used at each evaluation.
 pub(super) struct Validation {
@@ -170,13 +159,21 @@ impl Validation {
         self.retrieval.clone()
     }
 
-    /// Some keys of the retrieval set, and those of all labelled sets.
-    fn with_zeroshot(&self, retrieval: impl Iterator<Item = &'static str>) -> Vec<String> {
-        let zeroshot = self
-            .labelled
-            .iter()
-            .map(|set| format!("zeroshot_{}", top1(&set.name)));
-        retrieval.map(str::to_owned).chain(zeroshot).collect()
+    /// The keys of the retrieval set, if there is one, and what each is.
+    fn retrieval_keys(&self) -> Vec<(String, Kind)> {
+        if self.retrieval.is_none() {
+            return Vec::new();
+        }
+        iter::once((VAL_LOSS, Kind::Loss))
+            .chain(RetrievalReport::keys())
+            .map(|(key, kind)| (key.to_owned(), kind))
+            .collect()
+    }
+
+    /// Those of all labelled sets.
+    fn zeroshot_keys(&self) -> impl Iterator<Item = (String, Kind)> {
+        let sets = self.labelled.iter();
+        sets.map(|set| (zeroshot_key(&top1(&set.name)), Kind::Share))
     }
 
     fn find(&self, model: &Clip) -> Result<Found, ZeroShotError> {
@@ -225,14 +222,22 @@ impl Validation {
 }
 
 impl Evaluate for Validation {
-    fn keys(&self) -> Vec<String> {
-        let keys = || iter::once("val_loss").chain(RETRIEVAL_KEYS);
-        self.with_zeroshot(self.retrieval.iter().flat_map(|_| keys()))
+    fn keys(&self) -> Vec<(String, Kind)> {
+        let mut keys = self.retrieval_keys();
+        keys.extend(self.zeroshot_keys());
+        keys
     }
 
-    fn main_keys(&self) -> Vec<String> {
-        let main = ["i2t_r1", "i2t_r10", "t2i_r10"];
-        self.with_zeroshot(self.retrieval.iter().flat_map(|_| main))
+    fn main_keys(&self) -> Vec<(String, Kind)> {
+        let main = [
+            Direction::ImageToText.recall(1),
+            Direction::ImageToText.recall(10),
+            Direction::TextToImage.recall(10),
+        ];
+        let mut keys = self.retrieval_keys();
+        keys.retain(|(key, _)| main.contains(key));
+        keys.extend(self.zeroshot_keys());
+        keys
     }
 
     fn evaluate(&mut self, model: &Clip) -> Result<EvalOutput, EvaluateError> {
@@ -256,29 +261,13 @@ impl Evaluate for Validation {
 impl Found {
     /// The numbers, under the keys of `metrics.jsonl`.
     pub(super) fn output(&self) -> EvalOutput {
-        let report = self.retrieval.as_ref().map(|found| &found.report);
-        let retrieval = report.map(|report| {
-            RETRIEVAL_KEYS.into_iter().zip([
-                report.i2t_r1,
-                report.i2t_r5,
-                report.i2t_r10,
-                report.t2i_r1,
-                report.t2i_r5,
-                report.t2i_r10,
-                report.i2t_median_rank,
-                report.t2i_median_rank,
-            ])
-        });
-        let retrieval = retrieval.into_iter().flatten();
+        let retrieval = self.retrieval.as_ref();
+        let zeroshot = self.zeroshot.iter();
         EvalOutput {
-            loss: self.retrieval.as_ref().map(|found| found.loss),
-            retrieval: retrieval
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect(),
-            zeroshot: self
-                .zeroshot
-                .iter()
-                .map(|set| (top1(&set.name), set.report.top1))
+            loss: retrieval.map(|found| found.loss),
+            retrieval: retrieval.map_or_else(Vec::new, |found| found.report.named()),
+            zeroshot: zeroshot
+                .map(|set| Measured::new(top1(&set.name), Kind::Share, set.report.top1))
                 .collect(),
             ..EvalOutput::default()
         }

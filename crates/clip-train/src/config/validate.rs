@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use clip_metrics::is_share;
+use clip_metrics::{Kind, averaged_key};
 
 use super::{LabelledSet, Loss, RunConfig};
 use crate::{Decay, LoraConfig, OptimizerKind, TrainError};
@@ -239,14 +239,15 @@ impl RunConfig {
     ///
     /// # Errors
     /// [`TrainError::Config`] with the keys that it may be.
-    pub fn validate_best(&self, keys: &[String]) -> Result<(), TrainError> {
+    pub fn validate_best(&self, keys: &[(String, Kind)]) -> Result<(), TrainError> {
         let Some(best) = &self.checkpoint.best else {
             return Ok(());
         };
-        let averaged = keys.iter().map(|key| format!("ema_{key}"));
+        let shares = keys.iter().filter(|(_, kind)| *kind == Kind::Share);
+        let averaged = shares.clone().map(|(key, _)| averaged_key(key));
         let averaged = averaged.filter(|_| self.ema.is_some());
-        let shares = keys.iter().cloned().chain(averaged);
-        let shares: Vec<String> = shares.filter(|key| is_share(key)).collect();
+        let shares = shares.map(|(key, _)| key.clone());
+        let shares: Vec<String> = shares.chain(averaged).collect();
         if shares.contains(best) {
             return Ok(());
         }
@@ -329,7 +330,12 @@ mod tests {
 
     #[test]
     fn the_best_is_a_share_that_is_found() {
-        let keys = ["i2t_r1", "i2t_median_rank", "val_loss"].map(str::to_owned);
+        let keys = [
+            ("i2t_r1", Kind::Share),
+            ("i2t_median_rank", Kind::Rank),
+            ("val_loss", Kind::Loss),
+        ]
+        .map(|(key, kind)| (key.to_owned(), kind));
         let mut config = RunConfig::default();
         config.validate_best(&[]).unwrap();
         config.checkpoint.best = Some("i2t_r1".to_owned());

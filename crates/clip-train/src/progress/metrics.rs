@@ -7,7 +7,7 @@ use burn::{
         NumericEntry, SerializedEntry, state::NumericMetricState,
     },
 };
-use clip_metrics::{is_share, label_of, significant};
+use clip_metrics::{Kind, Measured, label_of, significant};
 
 /// Digits shown of each value: enough to see a loss move, few enough for a narrow panel.
 const DIGITS: usize = 4;
@@ -226,9 +226,9 @@ impl<Q: Quantity> Numeric for QuantityMetric<Q> {
     }
 }
 
-/// The numbers of one evaluation by key.
+/// The numbers of one evaluation.
 #[derive(Debug, Clone, Default)]
-pub struct NamedValues(pub Vec<(String, f64)>);
+pub struct NamedValues(pub Vec<Measured>);
 
 /// A Burn metric of one number of an evaluation, such as `i2t_r1`: an evaluation computes it
 /// once over the whole set, so there is nothing to average.
@@ -236,31 +236,35 @@ pub struct NamedValues(pub Vec<(String, f64)>);
 pub struct NamedMetric {
     key: String,
     name: MetricName,
-    percent: bool,
+    kind: Kind,
     latest: Option<f64>,
 }
 
 impl NamedMetric {
     /// The metric of `key`, a key of [`EvalOutput::named`](super::EvalOutput::named).
     ///
-    /// Shares are shown in percent; keys that hold a loss or a rank are shown as they are.
-    pub fn new(key: impl Into<String>) -> Self {
+    /// Shares are shown in percent, losses and ranks as they are.
+    pub fn new(key: impl Into<String>, kind: Kind) -> Self {
         let key = key.into();
         Self {
             name: Arc::new(label_of(&key)),
-            percent: is_share(&key),
+            kind,
             latest: None,
             key,
         }
     }
 
+    fn is_share(&self) -> bool {
+        self.kind == Kind::Share
+    }
+
     fn shown(&self) -> Option<f64> {
-        let factor = if self.percent { 100.0 } else { 1.0 };
+        let factor = if self.is_share() { 100.0 } else { 1.0 };
         self.latest.map(|value| factor * value)
     }
 
     fn unit(&self) -> Option<&'static str> {
-        self.percent.then_some("%")
+        self.is_share().then_some("%")
     }
 
     fn entry(&self, numeric: impl FnOnce(f64) -> NumericEntry) -> SerializedEntry {
@@ -285,7 +289,7 @@ impl Metric for NamedMetric {
     fn attributes(&self) -> MetricAttributes {
         NumericAttributes {
             unit: self.unit().map(str::to_string),
-            higher_is_better: self.percent,
+            higher_is_better: self.is_share(),
         }
         .into()
     }
@@ -295,8 +299,8 @@ impl Metric for NamedMetric {
         values: &Self::Input,
         _metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        if let Some((_, value)) = values.0.iter().find(|(key, _)| *key == self.key) {
-            self.latest = Some(*value);
+        if let Some(found) = values.0.iter().find(|found| found.key == self.key) {
+            self.latest = Some(found.value);
         }
         Ok(self.entry(NumericEntry::Value))
     }
@@ -357,10 +361,13 @@ mod tests {
 
     #[test]
     fn a_recall_is_shown_in_percent_and_absent_until_evaluated() {
-        let mut metric = NamedMetric::new("i2t_r10");
+        let mut metric = NamedMetric::new("i2t_r10", Kind::Share);
         assert_eq!(metric.name().as_str(), "image→text R@10");
         assert!(metric.value().is_none());
-        let values = NamedValues(vec![("i2t_r1".into(), 0.5), ("i2t_r10".into(), 0.088)]);
+        let values = NamedValues(vec![
+            Measured::new("i2t_r1", Kind::Share, 0.5),
+            Measured::new("i2t_r10", Kind::Share, 0.088),
+        ]);
         let entry = metric.update(&values, &metadata()).unwrap();
         assert_eq!(entry.formatted, "8.8 %");
         metric.clear();

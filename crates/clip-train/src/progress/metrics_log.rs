@@ -128,7 +128,11 @@ impl MetricsLog {
         output: &EvalOutput,
     ) -> Result<(), IoError> {
         let mut line = position(step, samples, epoch);
-        line.extend(output.named().map(|(key, value)| (key, Value::from(value))));
+        line.extend(
+            output
+                .named()
+                .map(|found| (found.key, Value::from(found.value))),
+        );
         self.append(&line)
     }
 
@@ -188,6 +192,8 @@ pub(crate) fn last_step(path: &Path) -> Result<u64, IoError> {
 
 #[cfg(test)]
 mod tests {
+    use clip_metrics::{Kind, Measured};
+
     use super::*;
 
     const STEP: StepOutput = StepOutput {
@@ -271,8 +277,8 @@ mod tests {
         log.append_step(1, 256, 0.5, &diverged).unwrap();
         let eval = EvalOutput {
             loss: Some(3.0),
-            retrieval: vec![("i2t_r1".into(), 0.25)],
-            zeroshot: vec![("top1".into(), 0.5)],
+            retrieval: vec![Measured::new("i2t_r1", Kind::Share, 0.25)],
+            zeroshot: vec![Measured::new("top1", Kind::Share, 0.5)],
             ..EvalOutput::default()
         };
         log.append_eval(1, 256, 0.5, &eval).unwrap();

@@ -1,5 +1,6 @@
 use burn::train::{ItemLazy, metric::Adaptor};
 use burn_std::ExecutionError;
+use clip_metrics::{Kind, Measured, VAL_LOSS, averaged_key, zeroshot_key};
 use serde::Serialize;
 
 use super::metrics::{NamedValues, Reading, quantity};
@@ -35,29 +36,29 @@ pub struct StepOutput {
 pub struct EvalOutput {
     /// The contrastive loss on the validation pairs, in nats.
     pub loss: Option<f64>,
-    /// Retrieval by key, such as `i2t_r1`, each a share from 0 to 1.
-    pub retrieval: Vec<(String, f64)>,
-    /// Zero-shot classification by key without its `zeroshot_`, such as `top1` or `top1_unseen`,
-    /// each a share from 0 to 1.
-    pub zeroshot: Vec<(String, f64)>,
+    /// Retrieval: recalls, such as `i2t_r1`, and median ranks.
+    pub retrieval: Vec<Measured>,
+    /// Zero-shot classification by key without its `zeroshot_`, such as `top1` or `top1_unseen`.
+    pub zeroshot: Vec<Measured>,
     /// What the averaged weights gave, under the same keys as [`named`](Self::named) gives.
-    pub averaged: Vec<(String, f64)>,
+    pub averaged: Vec<Measured>,
 }
 
 impl EvalOutput {
     /// Every number under the key that `metrics.jsonl` gives it: `val_loss`, `i2t_r1`,
     /// `zeroshot_top1`, `ema_i2t_r1`.
-    pub fn named(&self) -> impl Iterator<Item = (String, f64)> + '_ {
-        let loss = self.loss.map(|loss| ("val_loss".to_string(), loss));
+    pub fn named(&self) -> impl Iterator<Item = Measured> + '_ {
+        let under = |key: String, measured: &Measured| Measured {
+            key,
+            ..measured.clone()
+        };
+        let loss = self.loss;
+        let loss = loss.map(|loss| Measured::new(VAL_LOSS, Kind::Loss, loss));
         let retrieval = self.retrieval.iter().cloned();
-        let zeroshot = self
-            .zeroshot
-            .iter()
-            .map(|(key, value)| (format!("zeroshot_{key}"), *value));
-        let averaged = self
-            .averaged
-            .iter()
-            .map(|(key, value)| (format!("ema_{key}"), *value));
+        let zeroshot = self.zeroshot.iter();
+        let zeroshot = zeroshot.map(move |found| under(zeroshot_key(&found.key), found));
+        let averaged = self.averaged.iter();
+        let averaged = averaged.map(move |found| under(averaged_key(&found.key), found));
         loss.into_iter()
             .chain(retrieval)
             .chain(zeroshot)
@@ -139,18 +140,18 @@ mod tests {
     fn an_evaluation_names_its_numbers_as_the_metrics_file_does() {
         let output = EvalOutput {
             loss: Some(3.5),
-            retrieval: vec![("i2t_r1".into(), 0.016)],
-            zeroshot: vec![("top1".into(), 0.95)],
-            averaged: vec![("zeroshot_top1".into(), 0.96)],
+            retrieval: vec![Measured::new("i2t_r1", Kind::Share, 0.016)],
+            zeroshot: vec![Measured::new("top1", Kind::Share, 0.95)],
+            averaged: vec![Measured::new("i2t_median_rank", Kind::Rank, 7.0)],
         };
         let named: Vec<_> = output.named().collect();
         assert_eq!(
             named,
             [
-                ("val_loss".to_string(), 3.5),
-                ("i2t_r1".to_string(), 0.016),
-                ("zeroshot_top1".to_string(), 0.95),
-                ("ema_zeroshot_top1".to_string(), 0.96)
+                Measured::new("val_loss", Kind::Loss, 3.5),
+                Measured::new("i2t_r1", Kind::Share, 0.016),
+                Measured::new("zeroshot_top1", Kind::Share, 0.95),
+                Measured::new("ema_i2t_median_rank", Kind::Rank, 7.0),
             ]
         );
     }

@@ -283,6 +283,7 @@ mod tests {
         data::dataloader::Progress,
         train::metric::{Adaptor, Metric, MetricEntry, MetricMetadata, Numeric},
     };
+    use clip_metrics::{Kind, Measured};
     use std::sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -396,7 +397,11 @@ mod tests {
                     ..EvalOutput::default()
                 };
                 renderer.start_split("valid", 1);
-                let state = state(&mut renderer, NamedMetric::new("val_loss"), &output);
+                let state = state(
+                    &mut renderer,
+                    NamedMetric::new("val_loss", Kind::Loss),
+                    &output,
+                );
                 renderer.update_valid(state);
                 renderer.end_split();
             }
@@ -427,13 +432,17 @@ mod tests {
         let (mut renderer, captured, _) = renderer(RunPlan::new(10, 5.0));
         let output = EvalOutput {
             loss: Some(3.5),
-            retrieval: vec![("i2t_r1".into(), 0.016)],
+            retrieval: vec![Measured::new("i2t_r1", Kind::Share, 0.016)],
             zeroshot: Vec::new(),
             ..EvalOutput::default()
         };
         renderer.start_split("valid", 1);
-        for key in ["val_loss", "i2t_r1", "zeroshot_top1"] {
-            let state = state(&mut renderer, NamedMetric::new(key), &output);
+        for (key, kind) in [
+            ("val_loss", Kind::Loss),
+            ("i2t_r1", Kind::Share),
+            ("zeroshot_top1", Kind::Share),
+        ] {
+            let state = state(&mut renderer, NamedMetric::new(key, kind), &output);
             renderer.update_valid(state);
         }
         renderer.update_split(1);

@@ -10,6 +10,7 @@ use burn::{
     train::{Interrupter, LearnerEvent, SupervisedTrainingEventProcessor},
 };
 use clip_data::{Cursor, ImageTextBatch, TrainLoader};
+use clip_metrics::Measured;
 
 use super::{
     ContrastiveLearner, EvaluateError, EvaluationStopped, NotFinite, ahead::Prepared,
@@ -369,8 +370,8 @@ impl Steps<'_> {
         let Some(key) = &self.plan.best else {
             return Ok(false);
         };
-        let Some((_, value)) = found.named().find(|(found, _)| found == key) else {
-            let keys: Vec<String> = found.named().map(|(key, _)| key).collect();
+        let Some(Measured { value, .. }) = found.named().find(|found| found.key == *key) else {
+            let keys: Vec<String> = found.named().map(|found| found.key).collect();
             return Err(TrainError::Config {
                 origin: "`checkpoint.best`".to_owned(),
                 reason: format!(

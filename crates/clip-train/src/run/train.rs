@@ -12,6 +12,7 @@ use burn::{
     },
 };
 use clip_data::{FaultReport, TrainLoader};
+use clip_metrics::Kind;
 use clip_model::{Clip, ClipConfig, ImageNorm, weights::Checkpoint};
 
 use super::{
@@ -36,11 +37,11 @@ use crate::{
 
 /// Tries a half-trained model on validation data.
 pub trait Evaluate: Send {
-    /// The keys of all that [`evaluate`](Self::evaluate) will find, as [`EvalOutput::named`] gives them.
-    fn keys(&self) -> Vec<String>;
+    /// The keys of all that [`evaluate`](Self::evaluate) will find, as [`EvalOutput::named`] gives them, and what each is.
+    fn keys(&self) -> Vec<(String, Kind)>;
 
     /// Those of them that say most: a dashboard has room for few.
-    fn main_keys(&self) -> Vec<String>;
+    fn main_keys(&self) -> Vec<(String, Kind)>;
 
     /// Evaluates `model`, which is on a device without autodiff.
     ///
@@ -359,7 +360,7 @@ fn launch(
     run: &RunDir,
     learner: ContrastiveLearner,
     loader: TrainLoader,
-    keys: Vec<String>,
+    keys: Vec<(String, Kind)>,
     renderer: Box<dyn MetricsRenderer>,
     strategy: Arc<ContrastiveStrategy>,
     interrupter: Interrupter,
@@ -389,8 +390,8 @@ fn launch(
     if has_teacher {
         training = training.metric_train_numeric(DistillLossMetric::new());
     }
-    for key in keys {
-        training = training.metric_valid_numeric(NamedMetric::new(key));
+    for (key, kind) in keys {
+        training = training.metric_valid_numeric(NamedMetric::new(key, kind));
     }
     // Burn's learner carries an optimizer and a schedule for its own loops; the strategy has CLIP's.
     let optimizer = AdamWConfig::new().init();

@@ -1,10 +1,12 @@
 //! Retrieval of captions by images and of images by captions.
 
+mod report;
 mod scores;
 
 use std::{collections::HashMap, sync::Mutex};
 
 use burn::tensor::Tensor;
+pub use report::RetrievalReport;
 use scores::{Place, Scores, TileSize};
 
 use crate::{TiedRank, ZeroShotError};
@@ -16,35 +18,6 @@ const TILE: TileSize = TileSize {
     captions: 1024,
     images_at_once: 16,
 };
-
-/// The figures of a retrieval. Recalls are fractions between 0 and 1, ranks count from 1.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct RetrievalReport {
-    /// Share of images with one of their captions in first place.
-    pub i2t_r1: f64,
-    /// Share of images with one of their captions among the first 5.
-    pub i2t_r5: f64,
-    /// Share of images with one of their captions among the first 10.
-    pub i2t_r10: f64,
-    /// Share of captions with their image in first place.
-    pub t2i_r1: f64,
-    /// Share of captions with their image among the first 5.
-    pub t2i_r5: f64,
-    /// Share of captions with their image among the first 10.
-    pub t2i_r10: f64,
-    /// Median over images of the rank of their best caption, rounded down as in OpenCLIP.
-    pub i2t_median_rank: f64,
-    /// Median over captions of their image's rank, rounded down as in OpenCLIP.
-    pub t2i_median_rank: f64,
-    /// Mean over images of the rank of their best caption.
-    pub i2t_mean_rank: f64,
-    /// Mean over captions of their image's rank.
-    pub t2i_mean_rank: f64,
-    /// How many images.
-    pub images: usize,
-    /// How many captions.
-    pub captions: usize,
-}
 
 /// A retrieval's figures, and where each query stands in them.
 #[derive(Clone, Debug, PartialEq)]
