@@ -358,14 +358,4 @@ impl Transformer {
             })
         })
     }
-
-    /// The same with the first blocks locked: they have no gradient, and training leaves them as they are.
-    pub(super) fn lock_first(self, blocks: usize) -> Self {
-        let lock = |(at, block): (usize, ResidualAttentionBlock)| {
-            if at < blocks { block.no_grad() } else { block }
-        };
-        Self {
-            resblocks: self.resblocks.into_iter().enumerate().map(lock).collect(),
-        }
-    }
 }

@@ -141,8 +141,13 @@ impl ImageEncoder {
         }
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. A residual network is one group: as in the reference, it is locked whole.
+    /// Locks all but the last groups of layers: those have no gradient, and training leaves them as they are. Groups are
+    /// what comes before the blocks, each block, and what makes features of the last one's tokens or places. A
+    /// [`ModifiedResNet`] is one group: as in OpenCLIP, it is locked whole.
+    ///
+    /// # References
+    /// Zhai et al. 2021, [Zero-Shot Transfer with Locked-image Text Tuning](https://arxiv.org/abs/2111.07991); OpenCLIP's
+    /// `--lock-image-unlocked-groups`.
     pub fn lock(self, unlocked_groups: usize) -> Self {
         match self {
             Self::VisionTransformer(encoder) => {

@@ -13,6 +13,7 @@ mod eva;
 mod fastvit;
 mod hugging_face;
 mod image;
+mod locked;
 mod modified_resnet;
 mod passes;
 mod sequences;
@@ -55,6 +56,7 @@ pub use hugging_face::{
     M2m100Layer, PADDING, Roberta, RobertaEmbeddings, RobertaEncoder, RobertaLayer,
 };
 pub use image::ImageEncoder;
+use locked::LockedGroups;
 pub use modified_resnet::{Bottleneck, Convolution, Downsample, ModifiedResNet};
 pub use passes::{BlockGradients, Kept, ScoreMask};
 pub use siglip::{AttentionPoolLatent, SIGLIP_EPSILON, SiglipShape, SiglipVisionTransformer};

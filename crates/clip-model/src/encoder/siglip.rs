@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{
-    Activation, Chain, Mlp, MultiHeadAttention, ResidualAttentionBlock, Transformer,
+    Activation, Chain, LockedGroups, Mlp, MultiHeadAttention, ResidualAttentionBlock, Transformer,
     attention::mix, block::layer_norm, vision::PatchEmbedding,
 };
 use crate::Init;
@@ -192,20 +192,17 @@ impl SiglipVisionTransformer {
         self.head(x, &images)
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the stem, each block, the last one with `norm`, and the pooling.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the pooling.
+    pub(super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
-        let blocks = trunk.transformer.resblocks.len();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
+        let groups = LockedGroups::of(trunk.transformer.resblocks.len(), unlocked_groups);
         Self {
             trunk: Trunk {
-                patch_embed: trunk.patch_embed.set_require_grad(trained(0)),
-                pos_embed: trunk.pos_embed.set_require_grad(trained(0)),
-                transformer: trunk.transformer.lock_first(locked.saturating_sub(1)),
-                norm: trunk.norm.set_require_grad(trained(blocks)),
-                attn_pool: trunk.attn_pool.set_require_grad(trained(blocks + 1)),
+                patch_embed: groups.stem(trunk.patch_embed),
+                pos_embed: groups.stem(trunk.pos_embed),
+                transformer: groups.transformer(trunk.transformer),
+                norm: groups.last_block(trunk.norm),
+                attn_pool: groups.head(trunk.attn_pool),
             },
         }
     }

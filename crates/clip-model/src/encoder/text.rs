@@ -4,7 +4,10 @@ use burn::{
     tensor::{Bool, Device, Int, Tensor, module::embedding},
 };
 
-use super::{Activation, Chain, ResidualAttentionBlock, TextEnd, Transformer, block::layer_norm};
+use super::{
+    Activation, Chain, LockedGroups, ResidualAttentionBlock, TextEnd, Transformer,
+    block::layer_norm,
+};
 use crate::{Init, ProjType, TextConfig, TextPool, products};
 
 /// The text transformer of the paper, causal and pooled at the end-of-text token, or SigLIP's, which is neither.
@@ -131,21 +134,16 @@ impl TextTransformer {
         }
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the embeddings, each block, the last one with `ln_final`, and the projection.
-    ///
-    /// # References
-    /// OpenCLIP's `--lock-text-unlocked-layers`.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
-        let blocks = self.transformer.resblocks.len();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings, the last block's has `ln_final`,
+    /// and the head is the projection.
+    pub(super) fn lock(self, unlocked_groups: usize) -> Self {
+        let groups = LockedGroups::of(self.transformer.resblocks.len(), unlocked_groups);
         Self {
-            token_embedding: self.token_embedding.set_require_grad(trained(0)),
-            positional_embedding: self.positional_embedding.set_require_grad(trained(0)),
-            transformer: self.transformer.lock_first(locked.saturating_sub(1)),
-            ln_final: self.ln_final.set_require_grad(trained(blocks)),
-            text_projection: self.text_projection.set_require_grad(trained(blocks + 1)),
+            token_embedding: groups.stem(self.token_embedding),
+            positional_embedding: groups.stem(self.positional_embedding),
+            transformer: groups.transformer(self.transformer),
+            ln_final: groups.last_block(self.ln_final),
+            text_projection: groups.head(self.text_projection),
             ..self
         }
     }

@@ -171,8 +171,11 @@ impl TextEncoder {
         }
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Which those are is [`TextTransformer::lock`]'s and [`HfTextEncoder::lock`]'s.
+    /// Locks all but the last groups of layers: those have no gradient, and training leaves them as they are. Groups are
+    /// the embeddings, each block, and the projection, which is in none after a model of Hugging Face's and always trained.
+    ///
+    /// # References
+    /// OpenCLIP's `--lock-text-unlocked-layers`.
     pub fn lock(self, unlocked_groups: usize) -> Self {
         match self {
             Self::Transformer(encoder) => Self::Transformer(encoder.lock(unlocked_groups)),

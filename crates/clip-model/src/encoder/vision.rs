@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{
-    Activation, AttentionalPooler, Chain, ResidualAttentionBlock, Transformer,
+    Activation, AttentionalPooler, Chain, LockedGroups, ResidualAttentionBlock, Transformer,
     block::{LAYER_NORM_EPSILON, layer_norm},
     sequences,
 };
@@ -133,24 +133,19 @@ impl VisionTransformer {
         }
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the stem, each block, the last one with `ln_post`, and the projection; CoCa's pooling is in none.
-    ///
-    /// # References
-    /// Zhai et al. 2021, [Zero-Shot Transfer with Locked-image Text Tuning](https://arxiv.org/abs/2111.07991); OpenCLIP's `--lock-image-unlocked-groups`.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
-        let blocks = self.transformer.resblocks.len();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `ln_post`, the head is the projection,
+    /// and CoCa's pooling is in none: it is locked in any case.
+    pub(super) fn lock(self, unlocked_groups: usize) -> Self {
+        let groups = LockedGroups::of(self.transformer.resblocks.len(), unlocked_groups);
         Self {
-            conv1: self.conv1.set_require_grad(trained(0)),
-            class_embedding: self.class_embedding.set_require_grad(trained(0)),
-            positional_embedding: self.positional_embedding.set_require_grad(trained(0)),
-            ln_pre: self.ln_pre.set_require_grad(trained(0)),
-            transformer: self.transformer.lock_first(locked.saturating_sub(1)),
+            conv1: groups.stem(self.conv1),
+            class_embedding: groups.stem(self.class_embedding),
+            positional_embedding: groups.stem(self.positional_embedding),
+            ln_pre: groups.stem(self.ln_pre),
+            transformer: groups.transformer(self.transformer),
             attn_pool: self.attn_pool.no_grad(),
-            ln_post: self.ln_post.set_require_grad(trained(blocks)),
-            proj: self.proj.set_require_grad(trained(blocks + 1)),
+            ln_post: groups.last_block(self.ln_post),
+            proj: groups.head(self.proj),
             ..self
         }
     }

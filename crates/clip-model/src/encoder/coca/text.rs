@@ -5,8 +5,8 @@ use burn::{
 };
 
 use super::super::{
-    Activation, EmbeddedCaptions, TextEnd, TextProjection, TextTransformer, Transformer,
-    block::layer_norm, text::causal_mask,
+    Activation, EmbeddedCaptions, LockedGroups, TextEnd, TextProjection, TextTransformer,
+    Transformer, block::layer_norm, text::causal_mask,
 };
 use crate::{Init, TextConfig};
 
@@ -59,19 +59,17 @@ impl CocaTextTransformer {
         }
     }
 
-    /// The same with all but the last groups of layers locked, as [`TextTransformer::lock`]; the class token is one of the
-    /// embeddings.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
-        let blocks = self.transformer.resblocks.len();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings with the class token, the last
+    /// block's has `ln_final`, and the head is the projection.
+    pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
+        let groups = LockedGroups::of(self.transformer.resblocks.len(), unlocked_groups);
         Self {
-            token_embedding: self.token_embedding.set_require_grad(trained(0)),
-            positional_embedding: self.positional_embedding.set_require_grad(trained(0)),
-            cls_emb: self.cls_emb.set_require_grad(trained(0)),
-            transformer: self.transformer.lock_first(locked.saturating_sub(1)),
-            ln_final: self.ln_final.set_require_grad(trained(blocks)),
-            text_projection: self.text_projection.set_require_grad(trained(blocks + 1)),
+            token_embedding: groups.stem(self.token_embedding),
+            positional_embedding: groups.stem(self.positional_embedding),
+            cls_emb: groups.stem(self.cls_emb),
+            transformer: groups.transformer(self.transformer),
+            ln_final: groups.last_block(self.ln_final),
+            text_projection: groups.head(self.text_projection),
         }
     }
 

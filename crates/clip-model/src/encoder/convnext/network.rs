@@ -4,7 +4,7 @@ use burn::{
 };
 
 use super::{
-    super::{TimmHead, sequences, training_draws::along},
+    super::{LockedGroups, TimmHead, sequences, training_draws::along},
     ConvNeXtBlock, ConvNeXtDownsample, ConvNeXtNorm, ConvNeXtShape, ConvNeXtStage, ConvNeXtStem,
     layers::patches,
     shape::{STEM, STRIDE},
@@ -131,10 +131,9 @@ impl ConvNeXt {
         features.cast(dtype).reshape([batch, channels])
     }
 
-    /// The same with all but the last groups of the trunk's layers locked: they have no gradient, and training leaves them
-    /// as they are. Groups are the stem, each block, with what leads to its stage, and the norm after the pooling. As in
-    /// OpenCLIP, `head` is trained in any case.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
+    /// Locks all but the last [groups](LockedGroups) of the trunk's layers. What leads to a stage is its first block's, and
+    /// the head is the norm after the pooling. As in OpenCLIP, the projection is trained in any case.
+    pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let ConvNeXtTrunk {
             stem,
             stages,
@@ -142,25 +141,21 @@ impl ConvNeXt {
             epsilon,
         } = self.trunk;
         let blocks: usize = stages.iter().map(|stage| stage.blocks.len()).sum();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
-        let mut group = 0;
-        let stages = stages.into_iter().map(|stage| ConvNeXtStage {
-            downsample: stage.downsample.set_require_grad(trained(group + 1)),
-            blocks: stage
-                .blocks
-                .into_iter()
-                .map(|block| {
-                    group += 1;
-                    block.set_require_grad(trained(group))
-                })
-                .collect(),
-        });
+        let groups = LockedGroups::of(blocks, unlocked_groups);
+        let mut place = 0;
+        let lock = |stage: ConvNeXtStage| {
+            let first = place;
+            place += stage.blocks.len();
+            ConvNeXtStage {
+                downsample: groups.block(first, stage.downsample),
+                blocks: groups.blocks_from(first, stage.blocks),
+            }
+        };
         Self {
             trunk: ConvNeXtTrunk {
-                stem: stem.set_require_grad(trained(0)),
-                stages: stages.collect(),
-                head: head.set_require_grad(trained(blocks + 1)),
+                stem: groups.stem(stem),
+                stages: stages.into_iter().map(lock).collect(),
+                head: groups.head(head),
                 epsilon,
             },
             head: self.head,

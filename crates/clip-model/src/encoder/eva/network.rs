@@ -6,7 +6,8 @@ use burn::{
 
 use super::{
     super::{
-        Activation, AttentionPoolLatent, PatchEmbedding, block::layer_norm, siglip::PatchEmbed,
+        Activation, AttentionPoolLatent, LockedGroups, PatchEmbedding, block::layer_norm,
+        siglip::PatchEmbed,
     },
     EvaBlock, EvaShape,
     rotary::RotaryGrid,
@@ -132,24 +133,21 @@ impl Eva {
         }
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the stem, each block, the last one with `norm`, and the pooling with the projection.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the pooling with
+    /// the projection.
+    pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
-        let blocks = trunk.blocks.len();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
-        let lock = |(place, block): (usize, EvaBlock)| block.set_require_grad(trained(place + 1));
+        let groups = LockedGroups::of(trunk.blocks.len(), unlocked_groups);
         Self {
             trunk: EvaTrunk {
-                cls_token: trunk.cls_token.set_require_grad(trained(0)),
-                pos_embed: trunk.pos_embed.set_require_grad(trained(0)),
-                patch_embed: trunk.patch_embed.set_require_grad(trained(0)),
-                norm_pre: trunk.norm_pre.set_require_grad(trained(0)),
-                blocks: trunk.blocks.into_iter().enumerate().map(lock).collect(),
-                norm: trunk.norm.set_require_grad(trained(blocks)),
-                attn_pool: trunk.attn_pool.set_require_grad(trained(blocks + 1)),
-                head: trunk.head.set_require_grad(trained(blocks + 1)),
+                cls_token: groups.stem(trunk.cls_token),
+                pos_embed: groups.stem(trunk.pos_embed),
+                patch_embed: groups.stem(trunk.patch_embed),
+                norm_pre: groups.stem(trunk.norm_pre),
+                blocks: groups.blocks(trunk.blocks),
+                norm: groups.last_block(trunk.norm),
+                attn_pool: groups.head(trunk.attn_pool),
+                head: groups.head(trunk.head),
                 rotary: trunk.rotary,
             },
         }

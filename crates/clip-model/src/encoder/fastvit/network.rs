@@ -1,7 +1,7 @@
 use burn::{module::Module, nn::Linear, tensor::Tensor};
 
 use super::{
-    super::{BatchStatistics, Statistics},
+    super::{BatchStatistics, LockedGroups, Statistics},
     FastVitShape, FastVitStage, MobileOneBlock,
     layers::{STD, means},
     mobile_one::MobileOneShape,
@@ -119,9 +119,9 @@ impl FastVit {
         found.update(stem.chain(stages).chain(trunk.final_conv.batch_norms()));
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the stem, each block, with what leads to its stage, and what follows the stages.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
+    /// Locks all but the last [groups](LockedGroups) of layers. What leads to a stage is its first block's, and the head is
+    /// all that follows the stages.
+    pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let FastVitTrunk {
             stem,
             stages,
@@ -129,27 +129,23 @@ impl FastVit {
             head,
         } = self.trunk;
         let blocks: usize = stages.iter().map(|stage| stage.blocks.len()).sum();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
-        let mut group = 0;
-        let stages = stages.into_iter().map(|stage| FastVitStage {
-            downsample: stage.downsample.set_require_grad(trained(group + 1)),
-            pos_emb: stage.pos_emb.set_require_grad(trained(group + 1)),
-            blocks: stage
-                .blocks
-                .into_iter()
-                .map(|block| {
-                    group += 1;
-                    block.set_require_grad(trained(group))
-                })
-                .collect(),
-        });
+        let groups = LockedGroups::of(blocks, unlocked_groups);
+        let mut place = 0;
+        let lock = |stage: FastVitStage| {
+            let first = place;
+            place += stage.blocks.len();
+            FastVitStage {
+                downsample: groups.block(first, stage.downsample),
+                pos_emb: groups.block(first, stage.pos_emb),
+                blocks: groups.blocks_from(first, stage.blocks),
+            }
+        };
         Self {
             trunk: FastVitTrunk {
-                stem: stem.set_require_grad(trained(0)),
-                stages: stages.collect(),
-                final_conv: final_conv.set_require_grad(trained(blocks + 1)),
-                head: head.set_require_grad(trained(blocks + 1)),
+                stem: groups.stem(stem),
+                stages: stages.into_iter().map(lock).collect(),
+                final_conv: groups.head(final_conv),
+                head: groups.head(head),
             },
         }
     }

@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{
-    super::{EmbeddedCaptions, sequences},
+    super::{EmbeddedCaptions, LockedGroups, sequences},
     HfAttention, HfTextShape,
     layers::{STD, linear, padding_mask, positions},
     shape::{EPSILON, PADDING},
@@ -54,14 +54,14 @@ impl M2m100 {
         }
     }
 
-    /// The same with the embedding and the first layers locked, in groups of one each, and the last norm if all are.
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embedding, and the last layer's has the norm
+    /// that follows it.
     pub(super) fn lock(self, unlocked_groups: usize) -> Self {
-        let locked = (self.layers.len() + 1).saturating_sub(unlocked_groups);
-        let lock = |(at, layer): (usize, M2m100Layer)| layer.set_require_grad(locked <= at + 1);
+        let groups = LockedGroups::without_head(self.layers.len(), unlocked_groups);
         Self {
-            embed_tokens: self.embed_tokens.set_require_grad(locked == 0),
-            layers: self.layers.into_iter().enumerate().map(lock).collect(),
-            layer_norm: self.layer_norm.set_require_grad(unlocked_groups > 0),
+            embed_tokens: groups.stem(self.embed_tokens),
+            layers: groups.blocks(self.layers),
+            layer_norm: groups.last_block(self.layer_norm),
         }
     }
 

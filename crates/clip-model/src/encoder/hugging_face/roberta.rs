@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{
-    super::{Activation, EmbeddedCaptions, Mlp, sequences},
+    super::{Activation, EmbeddedCaptions, LockedGroups, Mlp, sequences},
     HfAttention, HfTextShape,
     layers::{STD, linear, padding_mask, positions},
     shape::{EPSILON, PADDING},
@@ -89,17 +89,17 @@ impl Roberta {
         }
     }
 
-    /// The same with the embeddings and the first layers locked, in groups of one each, and the pooler if all are.
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings, and the last layer's has the
+    /// pooler.
     pub(super) fn lock(self, unlocked_groups: usize) -> Self {
         let layers = self.encoder.layer;
-        let locked = (layers.len() + 1).saturating_sub(unlocked_groups);
-        let lock = |(at, layer): (usize, RobertaLayer)| layer.set_require_grad(locked <= at + 1);
+        let groups = LockedGroups::without_head(layers.len(), unlocked_groups);
         Self {
-            embeddings: self.embeddings.set_require_grad(locked == 0),
+            embeddings: groups.stem(self.embeddings),
             encoder: RobertaEncoder {
-                layer: layers.into_iter().enumerate().map(lock).collect(),
+                layer: groups.blocks(layers),
             },
-            pooler: self.pooler.set_require_grad(unlocked_groups > 0),
+            pooler: groups.last_block(self.pooler),
         }
     }
 

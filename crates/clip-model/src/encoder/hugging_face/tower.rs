@@ -92,14 +92,13 @@ impl HfTextEncoder {
         }
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the embeddings and each layer. The projection is always trained, and so is a pooler of the model's
-    /// unless all of that is locked.
+    /// Locks all but the last [groups](super::super::LockedGroups) of layers. The stem is the embeddings, and there is no head: the
+    /// projection is trained in any case. The last layer's has what follows it in Hugging Face's model.
     ///
     /// # References
     /// OpenCLIP's `HFTextEncoder.lock`, by its defaults: its training program leaves norms unlocked unless it is told
     /// `--lock-text-freeze-layer-norm`.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
+    pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         Self {
             transformer: self.transformer.lock(unlocked_groups),
             ..self

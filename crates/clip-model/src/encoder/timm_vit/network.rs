@@ -6,8 +6,8 @@ use burn::{
 
 use super::{
     super::{
-        Activation, BatchStatistics, Mlp, MultiHeadAttention, ResidualAttentionBlock, Statistics,
-        Transformer, block::layer_norm,
+        Activation, BatchStatistics, LockedGroups, Mlp, MultiHeadAttention, ResidualAttentionBlock,
+        Statistics, Transformer, block::layer_norm,
     },
     TimmPatchEmbed, TimmVitShape, TimmVitStem,
     shape::MLP_RATIO,
@@ -158,22 +158,19 @@ impl TimmVisionTransformer {
         found.update(self.trunk.patch_embed.batch_norms());
     }
 
-    /// The same with all but the last groups of layers locked: they have no gradient, and training leaves them as they
-    /// are. Groups are the stem, each block, the last one with `norm`, and the projection.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the projection.
+    pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
-        let blocks = trunk.transformer.resblocks.len();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
+        let groups = LockedGroups::of(trunk.transformer.resblocks.len(), unlocked_groups);
         Self {
             trunk: TimmVitTrunk {
-                cls_token: trunk.cls_token.set_require_grad(trained(0)),
-                pos_embed: trunk.pos_embed.set_require_grad(trained(0)),
-                patch_embed: trunk.patch_embed.set_require_grad(trained(0)),
-                norm_pre: trunk.norm_pre.set_require_grad(trained(0)),
-                transformer: trunk.transformer.lock_first(locked.saturating_sub(1)),
-                norm: trunk.norm.set_require_grad(trained(blocks)),
-                head: trunk.head.set_require_grad(trained(blocks + 1)),
+                cls_token: groups.stem(trunk.cls_token),
+                pos_embed: groups.stem(trunk.pos_embed),
+                patch_embed: groups.stem(trunk.patch_embed),
+                norm_pre: groups.stem(trunk.norm_pre),
+                transformer: groups.transformer(trunk.transformer),
+                norm: groups.last_block(trunk.norm),
+                head: groups.head(trunk.head),
             },
         }
     }

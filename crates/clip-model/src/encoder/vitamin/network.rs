@@ -5,7 +5,7 @@ use burn::{
 };
 
 use super::{
-    super::{TimmHead, sequences::layer_norm},
+    super::{LockedGroups, TimmHead, sequences::layer_norm},
     HybridEmbed, MbConvStages, ViTaminBlock,
     shape::{VITAMIN_EPSILON, ViTaminShape},
 };
@@ -102,24 +102,17 @@ impl ViTamin {
         features.cast(dtype).reshape([batch, width])
     }
 
-    /// The same with all but the last groups of the trunk's layers locked: they have no gradient, and training leaves them
-    /// as they are. Groups are what comes before the blocks, each block, and the norm after the pooling. As in OpenCLIP,
-    /// `head` is trained in any case.
-    pub fn lock(self, unlocked_groups: usize) -> Self {
+    /// Locks all but the last [groups](LockedGroups) of the trunk's layers. The stem is the convolutions with the positions,
+    /// and the head is the norm after the pooling. As in OpenCLIP, the projection is trained in any case.
+    pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
-        let blocks = trunk.blocks.len();
-        let locked = (blocks + 2).saturating_sub(unlocked_groups);
-        let trained = |group: usize| locked <= group;
-        let lock = |(place, block): (usize, ViTaminBlock)| {
-            let trained = trained(place + 1);
-            block.set_require_grad(trained)
-        };
+        let groups = LockedGroups::of(trunk.blocks.len(), unlocked_groups);
         Self {
             trunk: ViTaminTrunk {
-                pos_embed: trunk.pos_embed.set_require_grad(trained(0)),
-                patch_embed: trunk.patch_embed.set_require_grad(trained(0)),
-                blocks: trunk.blocks.into_iter().enumerate().map(lock).collect(),
-                fc_norm: trunk.fc_norm.set_require_grad(trained(blocks + 1)),
+                pos_embed: groups.stem(trunk.pos_embed),
+                patch_embed: groups.stem(trunk.patch_embed),
+                blocks: groups.blocks(trunk.blocks),
+                fc_norm: groups.head(trunk.fc_norm),
             },
             head: self.head,
         }
