@@ -5,11 +5,7 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{
-        BatchStatistics, ImageEncoder, MultimodalTransformer, Statistics, TextEncoder,
-        TrainingDraws,
-    },
-    products,
+    encoder::{BatchStatistics, ImageEncoder, MultimodalTransformer, TextEncoder, TrainingDraws},
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.
@@ -92,43 +88,9 @@ impl Clip {
     /// - `images`: as [`encode_image`](Self::encode_image)
     /// - returns `[batch, width]` and `[batch, embed_dim]`; both the same where nothing but the pooling projects
     pub fn encode_image_twofold(&self, images: Tensor<4>) -> [Tensor<2>; 2] {
-        let twofold = match &self.visual {
-            ImageEncoder::VisionTransformer(encoder) => {
-                let unprojected = encoder.forward_features(images, None);
-                let projected = products::project(unprojected.clone(), encoder.proj.val());
-                [unprojected, projected]
-            }
-            ImageEncoder::ConvNeXt(encoder) => {
-                let unprojected = encoder.forward_features(images);
-                let projected = encoder.head.forward(unprojected.clone());
-                [unprojected, projected]
-            }
-            ImageEncoder::Eva(encoder) => {
-                let unprojected = encoder.forward_features(images);
-                let projected = encoder.trunk.head.forward(unprojected.clone());
-                [unprojected, projected]
-            }
-            ImageEncoder::FastVit(encoder) => {
-                let unprojected = encoder.forward_features(images, &mut Statistics::Running);
-                let projected = encoder.trunk.head.fc.forward(unprojected.clone());
-                [unprojected, projected]
-            }
-            ImageEncoder::TimmVit(encoder) => {
-                let unprojected = encoder.forward_features(images, &mut Statistics::Running);
-                let projected = encoder.trunk.head.forward(unprojected.clone());
-                [unprojected, projected]
-            }
-            ImageEncoder::ViTamin(encoder) => {
-                let unprojected = encoder.forward_features(images);
-                let projected = encoder.head.forward(unprojected.clone());
-                [unprojected, projected]
-            }
-            encoder => {
-                let features = encoder.forward(images);
-                [features.clone(), features]
-            }
-        };
-        twofold.map(|features| features.cast(DType::F32))
+        let features = self.visual.forward_features(images);
+        let projected = self.visual.project(features.clone());
+        [features, projected].map(|features| features.cast(DType::F32))
     }
 
     /// Text features, not normalised.

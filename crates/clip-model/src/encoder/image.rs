@@ -62,15 +62,43 @@ impl ImageEncoder {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.project(self.forward_features(images))
+    }
+
+    /// Features of each image before [`project`](Self::project), not normalised. Where the pooling itself leads into the
+    /// joint space, as a [`ModifiedResNet`]'s and SigLIP's does, they are those of [`forward`](Self::forward). Batch norms
+    /// use their running statistics.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
+    /// - returns `[batch, width]`
+    pub fn forward_features(&self, images: Tensor<4>) -> Tensor<2> {
         match self {
-            Self::VisionTransformer(encoder) => encoder.forward(images, None),
+            Self::VisionTransformer(encoder) => encoder.forward_features(images, None),
             Self::ModifiedResNet(encoder) => encoder.forward(images, &mut Statistics::Running),
             Self::Siglip(encoder) => encoder.forward(images),
-            Self::ConvNeXt(encoder) => encoder.forward(images),
-            Self::Eva(encoder) => encoder.forward(images),
-            Self::FastVit(encoder) => encoder.forward(images, &mut Statistics::Running),
-            Self::TimmVit(encoder) => encoder.forward(images, &mut Statistics::Running),
-            Self::ViTamin(encoder) => encoder.forward(images),
+            Self::ConvNeXt(encoder) => encoder.forward_features(images),
+            Self::Eva(encoder) => encoder.forward_features(images),
+            Self::FastVit(encoder) => encoder.forward_features(images, &mut Statistics::Running),
+            Self::TimmVit(encoder) => encoder.forward_features(images, &mut Statistics::Running),
+            Self::ViTamin(encoder) => encoder.forward_features(images),
+        }
+    }
+
+    /// Features of the joint space, not normalised, from those that [`forward_features`](Self::forward_features) gives.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, width]`
+    /// - returns `[batch, embed_dim]`
+    pub fn project(&self, features: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::VisionTransformer(encoder) => encoder.project(features),
+            Self::ModifiedResNet(_) | Self::Siglip(_) => features,
+            Self::ConvNeXt(encoder) => encoder.project(features),
+            Self::Eva(encoder) => encoder.project(features),
+            Self::FastVit(encoder) => encoder.project(features),
+            Self::TimmVit(encoder) => encoder.project(features),
+            Self::ViTamin(encoder) => encoder.project(features),
         }
     }
 
@@ -105,26 +133,30 @@ impl ImageEncoder {
         images: Tensor<4>,
         draws: TrainingDraws,
     ) -> (Tensor<2>, BatchStatistics) {
-        let TrainingDraws { patches, paths } = draws;
-        assert!(
-            patches.is_none() || matches!(self, Self::VisionTransformer(_)),
-            "patches are dropped by the paper's vision transformer alone"
-        );
-        let paths = paths.as_ref();
         let mut statistics = Statistics::OfBatch(BatchStatistics::default());
         let features = match self {
-            Self::ConvNeXt(encoder) => encoder.forward_along(images, paths),
-            Self::TimmVit(encoder) => encoder.forward_along(images, &mut statistics, paths),
-            Self::ViTamin(encoder) => encoder.forward_along(images, paths),
-            _ => {
-                assert!(paths.is_none(), "this encoder skips no residual paths");
-                match self {
-                    Self::VisionTransformer(encoder) => encoder.forward(images, patches),
-                    Self::ModifiedResNet(encoder) => encoder.forward(images, &mut statistics),
-                    Self::FastVit(encoder) => encoder.forward(images, &mut statistics),
-                    encoder => encoder.forward(images),
-                }
+            Self::VisionTransformer(encoder) => encoder.forward(images, draws.patches_alone()),
+            Self::ModifiedResNet(encoder) => {
+                draws.assert_none();
+                encoder.forward(images, &mut statistics)
             }
+            Self::Siglip(encoder) => {
+                draws.assert_none();
+                encoder.forward(images)
+            }
+            Self::ConvNeXt(encoder) => encoder.forward_along(images, draws.paths_alone().as_ref()),
+            Self::Eva(encoder) => {
+                draws.assert_none();
+                encoder.forward(images)
+            }
+            Self::FastVit(encoder) => {
+                draws.assert_none();
+                encoder.forward(images, &mut statistics)
+            }
+            Self::TimmVit(encoder) => {
+                encoder.forward_along(images, &mut statistics, draws.paths_alone().as_ref())
+            }
+            Self::ViTamin(encoder) => encoder.forward_along(images, draws.paths_alone().as_ref()),
         };
         (features, statistics.of_batch())
     }

@@ -18,6 +18,34 @@ impl TrainingDraws {
             paths: self.paths.map(Tensor::inner),
         }
     }
+
+    /// Those of an encoder that skips no residual paths.
+    ///
+    /// # Panics
+    /// If paths are skipped.
+    pub(super) fn patches_alone(self) -> Option<Tensor<2, Int>> {
+        assert!(self.paths.is_none(), "this encoder skips no residual paths");
+        self.patches
+    }
+
+    /// Those of an encoder that reads all patches.
+    ///
+    /// # Panics
+    /// If patches are dropped.
+    pub(super) fn paths_alone(self) -> Option<Tensor<2>> {
+        assert!(
+            self.patches.is_none(),
+            "patches are dropped by the paper's vision transformer alone"
+        );
+        self.paths
+    }
+
+    /// # Panics
+    /// If anything is left out, which the encoder always computes.
+    pub(super) fn assert_none(self) {
+        let paths = self.paths_alone();
+        assert!(paths.is_none(), "this encoder skips no residual paths");
+    }
 }
 
 /// Chances to be skipped of so many blocks in turn, rising evenly from 0 to `last`. Huang et al. 2016, section 3, whose first

@@ -157,18 +157,27 @@ impl VisionTransformer {
     /// - `keep`: `[batch, kept]`, indices of the patches to keep (patch dropout), or all of them
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<2> {
-        products::project(self.forward_features(images, keep), self.proj.val())
+        self.project(self.forward_features(images, keep))
     }
 
     /// Features of each image before the projection, what the paper's linear probes use.
     ///
     /// # Shapes
-    /// As [`forward`](Self::forward), but returns `[batch, width]`.
+    /// As [`forward`](Self::forward), but returns `[batch, width]`, after CoCa's pooling `[batch, embed_dim]`.
     pub fn forward_features(&self, images: Tensor<4>, keep: Option<Tensor<2, Int>>) -> Tensor<2> {
         let input = (images, keep);
         let x = self.stem(&input);
         let only = self.pool(&x, &input);
         self.pooled(self.transformer.forward(x, None, only.as_ref()))
+    }
+
+    /// Features of the joint space from those that [`forward_features`](Self::forward_features) gives.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, width]`
+    /// - returns `[batch, embed_dim]`, not normalised
+    pub fn project(&self, features: Tensor<2>) -> Tensor<2> {
+        products::project(features, self.proj.val())
     }
 
     /// Features of each image in the joint space, not normalised, and the tokens that a decoder reads: what CoCa's queries
@@ -198,7 +207,7 @@ impl VisionTransformer {
         let x = sequences::layer_norm(&self.ln_post, LAYER_NORM_EPSILON, x);
         let [batch, tokens, width] = x.dims();
         let first = x.clone().narrow(1, 0, 1).reshape([batch, width]);
-        let features = products::project(first, self.proj.val());
+        let features = self.project(first);
         (features, x.narrow(1, 1, tokens - 1))
     }
 
@@ -274,7 +283,7 @@ impl Chain for VisionTransformer {
     }
 
     fn head(&self, x: Tensor<3>, _input: &Self::Input) -> Tensor<2> {
-        products::project(self.pooled(x), self.proj.val())
+        self.project(self.pooled(x))
     }
 }
 

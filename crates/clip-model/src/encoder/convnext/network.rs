@@ -88,7 +88,7 @@ impl ConvNeXt {
     /// # Shapes
     /// - `paths`: `[batch, blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws)
     pub fn forward_along(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
-        self.head.forward(self.pooled(images, paths))
+        self.project(self.pooled(images, paths))
     }
 
     /// Features of each image before the projection.
@@ -97,6 +97,15 @@ impl ConvNeXt {
     /// As [`forward`](Self::forward), but returns `[batch, channels of the last stage]`.
     pub fn forward_features(&self, images: Tensor<4>) -> Tensor<2> {
         self.pooled(images, None)
+    }
+
+    /// Features of the joint space from those that [`forward_features`](Self::forward_features) gives.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, channels of the last stage]`
+    /// - returns `[batch, embed_dim]`, not normalised
+    pub fn project(&self, features: Tensor<2>) -> Tensor<2> {
+        self.head.forward(features)
     }
 
     fn pooled(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {

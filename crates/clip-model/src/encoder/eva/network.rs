@@ -92,7 +92,7 @@ impl Eva {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.trunk.head.forward(self.forward_features(images))
+        self.project(self.forward_features(images))
     }
 
     /// Features of each image before the projection.
@@ -115,6 +115,15 @@ impl Eva {
             Some(pool) => pool.forward(x),
             None => x.reshape([batch, width]),
         }
+    }
+
+    /// Features of the joint space from those that [`forward_features`](Self::forward_features) gives.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, width]`
+    /// - returns `[batch, embed_dim]`, not normalised
+    pub fn project(&self, features: Tensor<2>) -> Tensor<2> {
+        self.trunk.head.forward(features)
     }
 
     /// What the first block gets, `[batch, tokens, width]`.

@@ -92,8 +92,7 @@ impl FastVit {
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - returns `[batch, embed_dim]`
     pub fn forward(&self, images: Tensor<4>, statistics: &mut Statistics) -> Tensor<2> {
-        let features = self.forward_features(images, statistics);
-        self.trunk.head.fc.forward(features)
+        self.project(self.forward_features(images, statistics))
     }
 
     /// Features of each image before the projection.
@@ -109,6 +108,15 @@ impl FastVit {
         let stages = trunk.stages.iter();
         let x = stages.fold(x, |x, stage| stage.forward(x, statistics));
         means(trunk.final_conv.forward(x, statistics))
+    }
+
+    /// Features of the joint space from those that [`forward_features`](Self::forward_features) gives.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, twice the channels of the last stage]`
+    /// - returns `[batch, embed_dim]`, not normalised
+    pub fn project(&self, features: Tensor<2>) -> Tensor<2> {
+        self.trunk.head.fc.forward(features)
     }
 
     /// Mixes what a batch showed into the running statistics, once.

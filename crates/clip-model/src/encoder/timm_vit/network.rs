@@ -104,8 +104,7 @@ impl TimmVisionTransformer {
         statistics: &mut Statistics,
         paths: Option<&Tensor<2>>,
     ) -> Tensor<2> {
-        let features = self.pooled(images, statistics, paths);
-        self.trunk.head.forward(features)
+        self.project(self.pooled(images, statistics, paths))
     }
 
     /// Features of each image before the projection.
@@ -114,6 +113,15 @@ impl TimmVisionTransformer {
     /// As [`forward`](Self::forward), but returns `[batch, width]`.
     pub fn forward_features(&self, images: Tensor<4>, statistics: &mut Statistics) -> Tensor<2> {
         self.pooled(images, statistics, None)
+    }
+
+    /// Features of the joint space from those that [`forward_features`](Self::forward_features) gives.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, width]`
+    /// - returns `[batch, embed_dim]`, not normalised
+    pub fn project(&self, features: Tensor<2>) -> Tensor<2> {
+        self.trunk.head.forward(features)
     }
 
     fn pooled(

@@ -75,7 +75,7 @@ impl ViTamin {
     /// - `paths`: `[batch, 2 * blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws): each block's attention, then its
     ///   MLP
     pub fn forward_along(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
-        self.head.forward(self.pooled(images, paths))
+        self.project(self.pooled(images, paths))
     }
 
     /// Features of each image before the projection.
@@ -84,6 +84,15 @@ impl ViTamin {
     /// As [`forward`](Self::forward), but returns `[batch, width]`.
     pub fn forward_features(&self, images: Tensor<4>) -> Tensor<2> {
         self.pooled(images, None)
+    }
+
+    /// Features of the joint space from those that [`forward_features`](Self::forward_features) gives.
+    ///
+    /// # Shapes
+    /// - `features`: `[batch, width]`
+    /// - returns `[batch, embed_dim]`, not normalised
+    pub fn project(&self, features: Tensor<2>) -> Tensor<2> {
+        self.head.forward(features)
     }
 
     fn pooled(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
