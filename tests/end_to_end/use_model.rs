@@ -1,6 +1,6 @@
 use std::{io::Write, process::Stdio};
 
-use clip_zeroshot::TextEncoder;
+use clip_zeroshot::EncodeTexts;
 use serde_json::Value;
 
 use crate::support::{Folder, encoders, encoders_of, picture};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clip_files::sha256::Parts;
 use clip_zeroshot::{
-    ClassNames, Classifier, ClassifierHead, ClipEncoders, Duplicates, HeadKey, Templates,
+    ClassNames, Classifier, ClassifierHead, ClipEncoders, DuplicateNames, HeadKey, Templates,
 };
 
 use crate::usage::WrongUsage;
@@ -36,9 +36,9 @@ impl TemplateArgs {
 /// The file of class names.
 pub(crate) fn read_names(path: &Path, allow_duplicates: bool) -> Result<ClassNames> {
     let duplicates = if allow_duplicates {
-        Duplicates::Allow
+        DuplicateNames::Allow
     } else {
-        Duplicates::Refuse
+        DuplicateNames::Refuse
     };
     Ok(ClassNames::from_file(path, duplicates)?)
 }

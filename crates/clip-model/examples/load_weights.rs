@@ -1,4 +1,4 @@
-//! Loads weights from any file that `Checkpoint` reads, and says what it found:
+//! Loads weights from any file that `ImportedWeights` reads, and says what it found:
 //! `cargo run --release -p clip-model --example load_weights -- FILE [PRESET]`.
 
 use std::{error::Error, path::Path};
@@ -6,7 +6,7 @@ use std::{error::Error, path::Path};
 use burn::tensor::{Device, Distribution, Tensor};
 use clip_model::{
     ClipConfig, l2_normalize,
-    weights::{Checkpoint, ReadOptions},
+    weights::{ImportedWeights, ReadOptions},
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..ReadOptions::default()
     };
     let device = Device::flex();
-    let checkpoint = Checkpoint::read(Path::new(&file), &options, &device)?;
+    let checkpoint = ImportedWeights::read(Path::new(&file), &options, &device)?;
     for note in &checkpoint.notes {
         println!("{note}");
     }

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use clip_model::{
     Preprocess, Tower,
-    weights::{Checkpoint, FloatType},
+    weights::{FloatType, ImportedWeights},
 };
 use serde::Serialize;
 
@@ -33,14 +33,18 @@ pub const TEXT_FILE: &str = "text_encoder.onnx";
 ///
 /// # Errors
 /// [`OnnxError::NoForm`], [`OnnxError::Beyond`] and [`OnnxError::Io`].
-pub fn export(checkpoint: &Checkpoint, folder: &Path, dtype: FloatType) -> Result<(), OnnxError> {
+pub fn export(
+    checkpoint: &ImportedWeights,
+    folder: &Path,
+    dtype: FloatType,
+) -> Result<(), OnnxError> {
     export_within(LARGEST_MESSAGE, checkpoint, folder, dtype)
 }
 
 /// The same with another limit, in bytes.
 pub(crate) fn export_within(
     limit: u64,
-    checkpoint: &Checkpoint,
+    checkpoint: &ImportedWeights,
     folder: &Path,
     dtype: FloatType,
 ) -> Result<(), OnnxError> {
@@ -73,7 +77,7 @@ pub(crate) fn export_within(
 }
 
 /// Whether the image encoder has branches that are one convolution at inference.
-fn is_reparameterised(checkpoint: &Checkpoint) -> bool {
+fn is_reparameterised(checkpoint: &ImportedWeights) -> bool {
     matches!(checkpoint.config.vision_cfg.tower(), Tower::FastVit(_))
 }
 
@@ -132,7 +136,7 @@ fn text_encoder(weights: Weights<'_>) -> Result<Graph<'_>, OnnxError> {
 }
 
 /// In OpenCLIP's keys: the file may be all that its user has.
-fn preprocess_json(checkpoint: &Checkpoint) -> String {
+fn preprocess_json(checkpoint: &ImportedWeights) -> String {
     #[derive(Serialize)]
     struct Cfg {
         size: usize,

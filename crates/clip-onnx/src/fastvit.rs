@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A stem, stages of blocks, the average over places, a projection. Weights are those of
-/// [`Checkpoint::reparameterised_image_encoder`](clip_model::weights::Checkpoint::reparameterised_image_encoder).
+/// [`ImportedWeights::reparameterised_image_encoder`](clip_model::weights::ImportedWeights::reparameterised_image_encoder).
 ///
 /// # Shapes
 /// - `pixels`: `[batch, 3, image_size, image_size]`

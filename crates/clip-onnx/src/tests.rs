@@ -5,7 +5,9 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clip_model::{
     ClipConfig, l2_normalize,
-    weights::{CONFIG_FILE, Checkpoint, FloatType, ReadOptions, WEIGHTS_FILE, parameter_shapes},
+    weights::{
+        CONFIG_FILE, FloatType, ImportedWeights, ReadOptions, WEIGHTS_FILE, parameter_shapes,
+    },
 };
 use rten::{Model, Value};
 use safetensors::{Dtype, tensor::TensorView};
@@ -44,7 +46,7 @@ fn values(name: &str, shape: &[usize]) -> Vec<f32> {
 }
 
 /// A model directory with such weights, as it is read.
-fn checkpoint(config: &serde_json::Value, dir: &Path) -> Checkpoint {
+fn checkpoint(config: &serde_json::Value, dir: &Path) -> ImportedWeights {
     checkpoint_of(config, dir, values)
 }
 
@@ -53,7 +55,7 @@ fn checkpoint_of(
     config: &serde_json::Value,
     dir: &Path,
     values: impl Fn(&str, &[usize]) -> Vec<f32>,
-) -> Checkpoint {
+) -> ImportedWeights {
     let device = Device::flex();
     let hub = json!({"model_cfg": config, "preprocess_cfg": {}});
     std::fs::write(dir.join(CONFIG_FILE), hub.to_string()).unwrap();
@@ -76,7 +78,7 @@ fn checkpoint_of(
     });
     let bytes = safetensors::serialize(views, None).unwrap();
     std::fs::write(dir.join(WEIGHTS_FILE), bytes).unwrap();
-    Checkpoint::read(dir, &ReadOptions::default(), &device).unwrap()
+    ImportedWeights::read(dir, &ReadOptions::default(), &device).unwrap()
 }
 
 /// A vision transformer and a text transformer with these changes.
@@ -136,7 +138,7 @@ impl Inputs {
     }
 
     /// By Burn's model: normalised features of images and captions.
-    fn by_burn(&self, checkpoint: &Checkpoint) -> [Vec<f32>; 2] {
+    fn by_burn(&self, checkpoint: &ImportedWeights) -> [Vec<f32>; 2] {
         let device = Device::flex();
         let model = checkpoint.model(&device);
         let pixels = TensorData::new(self.pixels.clone(), [IMAGES, 3, self.size, self.size]);

@@ -1,13 +1,13 @@
 use std::borrow::Cow;
 
-use clip_model::weights::{Checkpoint, FloatType};
+use clip_model::weights::{FloatType, ImportedWeights};
 
 use crate::onnx::ElementType;
 
 /// A checkpoint's tensors as an ONNX file has them.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
-    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) checkpoint: &'a ImportedWeights,
     pub(crate) dtype: FloatType,
 }
 

@@ -6,7 +6,7 @@ use std::{error::Error, path::Path};
 use burn::tensor::Device;
 use clip_data::read_image;
 use clip_model::l2_normalize;
-use clip_zeroshot::{ClipEncoders, TextEncoder};
+use clip_zeroshot::{ClipEncoders, EncodeTexts};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    Bootstrap, ClassNames, Classifier, ClassifierHead, Templates, TextEncoder, ZeroShotError,
+    Bootstrap, ClassNames, Classifier, ClassifierHead, EncodeTexts, Templates, ZeroShotError,
     ZeroShotEvaluator, ZeroShotReport,
 };
 
@@ -43,7 +43,7 @@ impl TemplateAblation {
     ///
     /// # Errors
     /// Those of [`ClassifierHead::build`].
-    pub fn new<E: TextEncoder + ?Sized>(
+    pub fn new<E: EncodeTexts + ?Sized>(
         encoder: &E,
         names: &ClassNames,
         templates: &Templates,

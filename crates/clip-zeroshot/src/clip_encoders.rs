@@ -14,7 +14,7 @@ use clip_model::{
     TextConfig, encoder::TextEnd, weights::weights_bytes,
 };
 
-use crate::{TextEncoder, ZeroShotError};
+use crate::{EncodeTexts, ZeroShotError};
 
 /// A model ready for use: both encoders with all that must precede them, tokens and normalised pixels.
 ///
@@ -289,7 +289,7 @@ pub fn check_tokenizer(
     }
 }
 
-impl TextEncoder for ClipEncoders {
+impl EncodeTexts for ClipEncoders {
     /// Texts are padded to the longest of them, where what follows a text's end changes nothing.
     fn encode_texts(&self, texts: &[String]) -> Result<Tensor<2>, ZeroShotError> {
         self.goes_on()?;

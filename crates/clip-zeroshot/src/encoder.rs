@@ -7,7 +7,7 @@ use crate::ZeroShotError;
 pub const PROMPT_BATCH: usize = 64;
 
 /// Turns texts into features. The one thing this crate asks of a model.
-pub trait TextEncoder {
+pub trait EncodeTexts {
     /// Features of texts, not normalised, in the order of the texts.
     ///
     /// # Shapes
@@ -29,7 +29,7 @@ pub trait TextEncoder {
 
 /// Encodes texts in batches of similar length, shortest first, and hands each batch over with the positions
 /// that its texts have in `texts`.
-pub(crate) fn encode_by_length<E: TextEncoder + ?Sized>(
+pub(crate) fn encode_by_length<E: EncodeTexts + ?Sized>(
     encoder: &E,
     texts: &[String],
     batch: usize,
@@ -66,7 +66,7 @@ pub(crate) fn encode_by_length<E: TextEncoder + ?Sized>(
 /// # Errors
 /// The encoder's, [`ZeroShotError::Shape`] when it returns another number of features, and
 /// [`ZeroShotError::NoSamples`] when there is no text.
-pub fn encode_all<E: TextEncoder + ?Sized>(
+pub fn encode_all<E: EncodeTexts + ?Sized>(
     encoder: &E,
     texts: &[String],
     batch: usize,
@@ -120,7 +120,7 @@ pub(crate) mod tests {
         }
     }
 
-    impl TextEncoder for FakeEncoder {
+    impl EncodeTexts for FakeEncoder {
         fn encode_texts(&self, texts: &[String]) -> Result<Tensor<2>, ZeroShotError> {
             self.asked.borrow_mut().push(texts.to_vec());
             let rows: Vec<&Vec<f32>> = texts.iter().map(|text| &self.features[text]).collect();
@@ -165,7 +165,7 @@ pub(crate) mod tests {
     #[test]
     fn an_encoder_that_loses_a_text_is_found_out() {
         struct Loses;
-        impl TextEncoder for Loses {
+        impl EncodeTexts for Loses {
             fn encode_texts(&self, texts: &[String]) -> Result<Tensor<2>, ZeroShotError> {
                 Ok(Tensor::zeros([texts.len() - 1, 3], &Device::flex()))
             }

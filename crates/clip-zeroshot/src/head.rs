@@ -3,7 +3,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 
 use crate::{
-    ClassNames, Prompts, Templates, TextEncoder, ZeroShotError,
+    ClassNames, EncodeTexts, Prompts, Templates, ZeroShotError,
     encoder::{PROMPT_BATCH, encode_by_length},
     features::{finite_rows, from_host, normalize_in_place},
     head_file,
@@ -12,7 +12,7 @@ use crate::{
 /// What a head depends on. Two heads with one key are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadKey {
-    /// Hash of the model, from [`TextEncoder::model_hash`].
+    /// Hash of the model, from [`EncodeTexts::model_hash`].
     pub model: String,
     /// SHA-256 of the class names.
     pub names: String,
@@ -22,7 +22,7 @@ pub struct HeadKey {
 
 impl HeadKey {
     /// The key of the head that would be built from these.
-    pub fn new<E: TextEncoder + ?Sized>(
+    pub fn new<E: EncodeTexts + ?Sized>(
         encoder: &E,
         names: &ClassNames,
         templates: &Templates,
@@ -54,7 +54,7 @@ impl ClassifierHead {
     ///
     /// # Errors
     /// The encoder's, and [`ZeroShotError::NotFinite`] naming the prompt whose feature is not finite.
-    pub fn build<E: TextEncoder + ?Sized>(
+    pub fn build<E: EncodeTexts + ?Sized>(
         encoder: &E,
         names: &ClassNames,
         templates: &Templates,
@@ -64,7 +64,7 @@ impl ClassifierHead {
     }
 
     /// The head of all templates and, if asked for, the head of each template alone, from one encoding.
-    pub(crate) fn build_each<E: TextEncoder + ?Sized>(
+    pub(crate) fn build_each<E: EncodeTexts + ?Sized>(
         encoder: &E,
         names: &ClassNames,
         templates: &Templates,
@@ -128,7 +128,7 @@ impl ClassifierHead {
     ///
     /// # Errors
     /// Those of [`build`](Self::build) and [`save`](Self::save).
-    pub fn load_or_build<E: TextEncoder + ?Sized>(
+    pub fn load_or_build<E: EncodeTexts + ?Sized>(
         path: &Path,
         encoder: &E,
         names: &ClassNames,
@@ -218,10 +218,10 @@ fn put_column(matrix: &mut [f32], column: usize, columns: usize, values: &[f64])
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Duplicates, encoder::tests::FakeEncoder};
+    use crate::{DuplicateNames, encoder::tests::FakeEncoder};
 
     pub(crate) fn names(text: &str) -> ClassNames {
-        ClassNames::from_text(text, "names", Duplicates::Refuse).unwrap()
+        ClassNames::from_text(text, "names", DuplicateNames::Refuse).unwrap()
     }
 
     pub(crate) fn templates(text: &str) -> Templates {

@@ -32,7 +32,7 @@ pub struct IndexedImage {
 
 /// What an update has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Changes {
+pub struct IndexChanges {
     /// Images that are as they were.
     pub kept: usize,
     /// Images that are new or changed.
@@ -127,11 +127,11 @@ impl ImageIndex {
         &mut self,
         mut present: Vec<IndexedImage>,
         encoded: HashMap<IndexedImage, Vec<f32>>,
-    ) -> Changes {
+    ) -> IndexChanges {
         let width = self.about.embed_dim;
         let rows: HashMap<&str, usize> = self.by_path().map(|(path, _)| path).zip(0..).collect();
         present.sort_by(|a, b| a.path.cmp(&b.path));
-        let mut changes = Changes::default();
+        let mut changes = IndexChanges::default();
         let (mut images, mut features) = (Vec::new(), Vec::new());
         for image in present {
             let row = rows.get(image.path.as_str()).copied();
@@ -284,7 +284,7 @@ mod tests {
             (image("c", 2), vec![0.0, -3.0]),
         ]);
         let changes = index.update(present, encoded);
-        let expected = Changes {
+        let expected = IndexChanges {
             kept: 1,
             encoded: 2,
             removed: 1,

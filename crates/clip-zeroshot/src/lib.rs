@@ -8,7 +8,7 @@
 //! | zero-shot retrieval (table 13) | [`retrieve`] |
 //! | linear probe (3.2, A.3) | [`probe`] |
 //!
-//! The statistics know no model: a text encoder comes in through [`TextEncoder`], images come in as features.
+//! The statistics know no model: a text encoder comes in through [`EncodeTexts`], images come in as features.
 //! [`ClipEncoders`] is the bridge to them from a model and from shards ([`ShardFeatures`],
 //! [`evaluate_retrieval`], [`evaluate_zeroshot`]); [`ImageIndex`] and [`ApproximateIndex`] search a folder, and
 //! [`score_shards`] says how well captions fit. Fractions (accuracies, recalls, interval bounds) are between 0 and 1.
@@ -55,16 +55,16 @@ pub use calibration::{Calibration, CalibrationReport, ConfidenceBin};
 pub use classify::{Classifier, Prediction};
 pub use clip_encoders::{ClipEncoders, check_tokenizer, resize};
 pub use corruption::{Corruption, CorruptionKind, SEVERITIES};
-pub use encoder::{PROMPT_BATCH, TextEncoder, encode_all};
+pub use encoder::{EncodeTexts, PROMPT_BATCH, encode_all};
 pub use error::ZeroShotError;
 pub use evaluate::{ClassAccuracy, ConfusionMatrix, ZeroShotEvaluator, ZeroShotReport};
 pub use feature_cache::FeatureCache;
 pub use head::{ClassifierHead, HeadKey};
 pub use hierarchy::{GroupReport, GroupVotes, Level};
-pub use image_index::{Changes, ImageIndex, IndexedImage};
+pub use image_index::{ImageIndex, IndexChanges, IndexedImage};
 pub use nearest::Found;
 pub use pair_scores::{PairScores, ScoreConfig, ScoredShard, least_of_best, score_shards};
-pub use prompts::{ClassNames, Duplicates, Prompts, Template, Templates};
+pub use prompts::{ClassNames, DuplicateNames, Prompts, Template, Templates};
 pub use ranking::TiedRank;
 pub use retrieval::{Retrieval, RetrievalReport, retrieve};
 pub use robustness::ReferenceLine;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use clip_zeroshot::{
-    ClassNames, Classifier, ClassifierHead, Templates, TextEncoder, ZeroShotError,
+    ClassNames, Classifier, ClassifierHead, EncodeTexts, Templates, ZeroShotError,
     probe::{LinearProbe, LogisticRegression, Samples},
     retrieve,
 };
@@ -56,7 +56,7 @@ fn assert_tensor(got: Tensor<2>, expected: &Value) {
 /// Looks features up, as the script's encoder does.
 struct Lookup(Value);
 
-impl TextEncoder for Lookup {
+impl EncodeTexts for Lookup {
     fn encode_texts(&self, texts: &[String]) -> Result<Tensor<2>, ZeroShotError> {
         let rows: Vec<Value> = texts.iter().map(|text| self.0[text].clone()).collect();
         Ok(matrix(&Value::Array(rows)))

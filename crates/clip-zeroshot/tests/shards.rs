@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor, Tolerance};
 use clip_data::{EvalNeeds, FaultKind, LoaderConfig, ShardSet, Tokenizer};
 use clip_model::{ClipConfig, ImageNorm, Precision};
 use clip_zeroshot::{
-    Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, HeadKey, LabelSource,
-    ShardFeatures, Templates, TextEncoder, encode_all, evaluate_retrieval, evaluate_zeroshot,
+    Bootstrap, ClassNames, Classifier, ClassifierHead, ClipEncoders, EncodeTexts, HeadKey,
+    LabelSource, ShardFeatures, Templates, encode_all, evaluate_retrieval, evaluate_zeroshot,
     retrieve,
 };
 

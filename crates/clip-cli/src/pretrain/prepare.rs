@@ -10,7 +10,7 @@ use clip_metrics::human_count;
 use clip_model::{
     ClipConfig,
     presets::CLIP_VOCAB_SIZE,
-    weights::{Checkpoint, ReadOptions},
+    weights::{ImportedWeights, ReadOptions},
 };
 use clip_train::{
     RunDir, RunLog,
@@ -29,7 +29,7 @@ pub(super) fn initial(
     config: &mut RunConfig,
     model: &ClipConfig,
     device: &Device,
-) -> Result<Option<Checkpoint>> {
+) -> Result<Option<ImportedWeights>> {
     let Some(source) = &config.init else {
         return Ok(None);
     };
@@ -40,7 +40,7 @@ pub(super) fn initial(
         any_objective: true,
     };
     let weights = weights::locate(source)
-        .and_then(|path| Ok(Checkpoint::read(&path, &options, device)?))
+        .and_then(|path| Ok(ImportedWeights::read(&path, &options, device)?))
         .with_context(|| {
             format!(
                 "cannot begin with the weights of {source}: the preset must be of their architecture (without `--preset`, that of a model \
@@ -128,7 +128,7 @@ pub(super) fn begin(run: &RunDir, preset: &ClipConfig, config: &RunConfig) -> Re
 pub(super) fn tokenizer(
     resumed: Option<&RunDir>,
     model: &ClipConfig,
-    (initial, teacher): (Option<&Checkpoint>, Option<&RunTeacher>),
+    (initial, teacher): (Option<&ImportedWeights>, Option<&RunTeacher>),
     (named, shards): (&str, &ShardSet),
 ) -> Result<Arc<Tokenizer>> {
     let text = &model.text_cfg;

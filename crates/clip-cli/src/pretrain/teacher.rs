@@ -7,7 +7,7 @@ use clip_metrics::human_count;
 use clip_model::{
     ClipConfig,
     encoder::TextEnd,
-    weights::{Checkpoint, ReadOptions},
+    weights::{ImportedWeights, ReadOptions},
 };
 use clip_train::{Teacher, config::RunConfig};
 
@@ -34,7 +34,13 @@ impl RunTeacher {
         };
         let about = || format!("cannot learn from {source} (`distill`)");
         let weights = weights::locate(source)
-            .and_then(|path| Ok(Checkpoint::read(&path, &ReadOptions::default(), device)?))
+            .and_then(|path| {
+                Ok(ImportedWeights::read(
+                    &path,
+                    &ReadOptions::default(),
+                    device,
+                )?)
+            })
             .with_context(about)?;
         suits(&weights.config, student).with_context(about)?;
         let tokenizer = weights::tokenizer::of(&weights)

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_files::PathLock;
-use clip_zeroshot::{Changes, ClipEncoders, Found, ImageIndex, IndexedImage, TextEncoder};
+use clip_zeroshot::{IndexChanges, ClipEncoders, Found, ImageIndex, IndexedImage, EncodeTexts};
 
 use crate::{
     output,
@@ -76,16 +76,16 @@ pub(super) fn update(
     file: &Path,
     dir: &Path,
     encoders: &ClipEncoders,
-) -> Result<(Changes, usize)> {
+) -> Result<(IndexChanges, usize)> {
     let present = scan(dir)?;
     let missing: Vec<IndexedImage> = index.missing(&present).into_iter().cloned().collect();
     let mut pictures = Pictures::new(encoders);
     let mut encoded = HashMap::new();
     let mut unreadable = 0;
     let before: HashSet<String> = paths(index).collect();
-    let mut changes = Changes {
+    let mut changes = IndexChanges {
         kept: present.len() - missing.len(),
-        ..Changes::default()
+        ..IndexChanges::default()
     };
     let mut saved = Instant::now();
     for part in missing.chunks(BATCH) {

@@ -7,7 +7,7 @@ mod opened;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clip_zeroshot::{ClipEncoders, TextEncoder};
+use clip_zeroshot::{ClipEncoders, EncodeTexts};
 use serde_json::json;
 
 pub(crate) use self::{

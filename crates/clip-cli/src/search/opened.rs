@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use clip_zeroshot::{
-    ApproximateIndex, ClipEncoders, Found, ImageIndex, IndexedImage, TextEncoder, ZeroShotError,
+    ApproximateIndex, ClipEncoders, EncodeTexts, Found, ImageIndex, IndexedImage, ZeroShotError,
 };
 
 use crate::device::{self, DeviceName};

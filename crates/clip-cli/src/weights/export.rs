@@ -7,7 +7,7 @@ use clip_data::Tokenizer;
 use clip_files::NewFolder;
 use clip_model::{
     presets,
-    weights::{Checkpoint, FloatType, ReadOptions, TextTokens},
+    weights::{ImportedWeights, FloatType, ReadOptions, TextTokens},
 };
 
 use super::{tell, tokenizer};
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         "{name} is a preset, which has no weights: give a model directory, or weights that `clip weights import` reads"
     );
     let device = device::open(device)?.device;
-    let checkpoint = Checkpoint::read(&args.model, &ReadOptions::default(), &device)?;
+    let checkpoint = ImportedWeights::read(&args.model, &ReadOptions::default(), &device)?;
     let tokenizer = tokenizer::of(&checkpoint)?;
     for note in &checkpoint.notes {
         log::debug!("{note}");
@@ -119,7 +119,7 @@ fn save_tokenizer(tokenizer: Option<&Tokenizer>, folder: &Path) -> Result<()> {
 }
 
 fn export_hugging_face(
-    checkpoint: &Checkpoint,
+    checkpoint: &ImportedWeights,
     tokenizer: &Tokenizer,
     dtype: Dtype,
     folder: &Path,

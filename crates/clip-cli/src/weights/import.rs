@@ -6,7 +6,7 @@ use anyhow::Result;
 use clip_files::NewFolder;
 use clip_model::{
     ClipConfig,
-    weights::{Checkpoint, FloatType, ReadOptions},
+    weights::{ImportedWeights, FloatType, ReadOptions},
 };
 
 use super::{config_of_tag, locate, preprocess_of_tag, tell, tokenizer};
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     if options.config.is_none() {
         options.config = config_of_tag(&args.source, &path)?;
     }
-    let mut checkpoint = Checkpoint::read(&path, &options, &device)?;
+    let mut checkpoint = ImportedWeights::read(&path, &options, &device)?;
     let tokenizer = tokenizer::of(&checkpoint)?;
     for note in &checkpoint.notes {
         log::info!("{note}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clip_files::NewFolder;
-use clip_model::weights::{Checkpoint, ModelDir, ReadOptions};
+use clip_model::weights::{ImportedWeights, ModelDir, ReadOptions};
 
 use super::{tell, tokenizer};
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
     clip_files::check_new(&args.out)?;
     let device = device::open(device)?.device;
-    let read = |path: &Path| Checkpoint::read(path, &ReadOptions::default(), &device);
+    let read = |path: &Path| ImportedWeights::read(path, &ReadOptions::default(), &device);
     let (from, to) = (read(&args.from)?, read(&args.to)?);
     let mut differences: Vec<String> = from
         .config

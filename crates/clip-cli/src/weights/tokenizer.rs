@@ -6,12 +6,12 @@ use anyhow::Result;
 use clip_data::Tokenizer;
 use clip_model::{
     ClipConfig,
-    weights::{Checkpoint, TOKENIZER_FILE},
+    weights::{ImportedWeights, TOKENIZER_FILE},
 };
 use serde_json::Value;
 
 /// The one beside the weights, or CLIP's own where there is none and the vocabulary is as large.
-pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
+pub(crate) fn of(checkpoint: &ImportedWeights) -> Result<Option<Tokenizer>> {
     let text = &checkpoint.config.text_cfg;
     let folder = checkpoint.path.parent().unwrap_or(Path::new(""));
     let kwargs = text.tokenizer_kwargs.as_ref();

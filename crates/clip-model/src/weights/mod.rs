@@ -1,12 +1,12 @@
 //! Weights in files: OpenCLIP's parameter names and its model directory, and the layouts of others.
 
 mod architecture;
-mod checkpoint;
 mod directory;
 mod file;
 mod fit;
 mod host_weights;
 mod hugging_face;
+mod imported;
 mod load;
 mod locate;
 mod names;
@@ -22,11 +22,11 @@ pub(crate) use self::names::is_count;
 pub(crate) use self::names::{NamedParam, named_params};
 
 pub use self::{
-    checkpoint::{Checkpoint, ReadOptions},
     directory::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
     file::{FileKind, WeightsFile},
     host_weights::{HostWeights, weights_bytes},
     hugging_face::TextTokens,
+    imported::{ImportedWeights, ReadOptions},
     load::load_weights,
     locate::LAYOUTS,
     names::{is_buffer, parameter_names, parameter_shapes},

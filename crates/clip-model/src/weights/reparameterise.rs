@@ -4,7 +4,7 @@
 //! timm, `reparameterize_model`, whose names the convolutions have.
 
 use super::{
-    Checkpoint,
+    ImportedWeights,
     state_dict::{HostTensor, StateDict},
 };
 use crate::encoder::BATCH_NORM_EPSILON;
@@ -14,7 +14,7 @@ const BLOCK: &str = "conv_kxk.0.conv.weight";
 const LARGE: &str = "large_conv.conv.weight";
 const MIXER: &str = "mixer.conv_kxk.0.conv.weight";
 
-impl Checkpoint {
+impl ImportedWeights {
     /// The weights of a `FastVit` in the form that timm gives them for inference: in place of branches, `reparam_conv.weight`
     /// and `reparam_conv.bias`. Other weights are left out.
     pub fn reparameterised_image_encoder(&self) -> Self {

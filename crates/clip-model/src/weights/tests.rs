@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use safetensors::SafeTensors;
 
 use super::{
-    Checkpoint, FileKind, FloatType, ModelDir, ReadOptions, TextTokens, WEIGHTS_FILE, WeightsFile,
+    ImportedWeights, FileKind, FloatType, ModelDir, ReadOptions, TextTokens, WEIGHTS_FILE, WeightsFile,
     parameter_shapes,
     resize::{resize_image_positions, resize_text_positions},
     weights_bytes,
@@ -38,8 +38,8 @@ fn options() -> ReadOptions {
     }
 }
 
-fn read(path: &Path) -> Result<Checkpoint, ModelError> {
-    Checkpoint::read(path, &options(), &Device::flex())
+fn read(path: &Path) -> Result<ImportedWeights, ModelError> {
+    ImportedWeights::read(path, &options(), &Device::flex())
 }
 
 /// The numbers that every form holds.
@@ -51,7 +51,7 @@ fn reference() -> Vec<u8> {
     )
 }
 
-fn save(checkpoint: &Checkpoint, out: &Path, dtype: FloatType) {
+fn save(checkpoint: &ImportedWeights, out: &Path, dtype: FloatType) {
     fs::create_dir(out).unwrap();
     checkpoint.save_open_clip(out, dtype).unwrap();
 }
@@ -97,7 +97,7 @@ fn files_are_recognised_by_their_content() {
 #[test]
 fn a_folder_of_hugging_faces_says_what_its_model_is() {
     let read = |options: &ReadOptions| {
-        Checkpoint::read(&fixture("hugging_face"), options, &Device::flex()).unwrap()
+        ImportedWeights::read(&fixture("hugging_face"), options, &Device::flex()).unwrap()
     };
     let checkpoint = read(&ReadOptions::default());
     assert_eq!(checkpoint.config, config());
@@ -117,13 +117,13 @@ fn a_round_trip_changes_no_bit() {
         reference()
     );
 
-    let again = Checkpoint::read(&ours, &ReadOptions::default(), &Device::flex()).unwrap();
+    let again = ImportedWeights::read(&ours, &ReadOptions::default(), &Device::flex()).unwrap();
     let theirs = dir.path().join("theirs");
     fs::create_dir(&theirs).unwrap();
     again
         .save_hugging_face(&theirs, FloatType::F32, TOKENS)
         .unwrap();
-    let back = Checkpoint::read(&theirs, &ReadOptions::default(), &Device::flex()).unwrap();
+    let back = ImportedWeights::read(&theirs, &ReadOptions::default(), &Device::flex()).unwrap();
     assert_eq!(
         (&back.config, back.preprocess),
         (&again.config, again.preprocess)
@@ -150,8 +150,9 @@ fn residual_networks_and_siglips_towers_survive_a_round_trip() {
         let dir = tempfile::tempdir().unwrap();
         let ours = dir.path().join("ours");
         ModelDir::save(&ours, &config, crate::Preprocess::default(), &model).unwrap();
-        let read =
-            |path: &Path| Checkpoint::read(path, &ReadOptions::default(), &Device::flex()).unwrap();
+        let read = |path: &Path| {
+            ImportedWeights::read(path, &ReadOptions::default(), &Device::flex()).unwrap()
+        };
         let checkpoint = read(&ours);
         assert_eq!(checkpoint.config, config);
         let again = dir.path().join("again");
@@ -183,7 +184,7 @@ fn narrow_weights_are_half_as_large_and_close() {
     let values = |folder: &str, dtype| {
         let out = dir.path().join(folder);
         save(&checkpoint, &out, dtype);
-        let back = Checkpoint::read(&out, &ReadOptions::default(), &Device::flex()).unwrap();
+        let back = ImportedWeights::read(&out, &ReadOptions::default(), &Device::flex()).unwrap();
         let bytes = weights_bytes(&back.model(&Device::flex()));
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let (values, _) = file.tensor("visual.proj").unwrap().data().as_chunks::<4>();
@@ -211,7 +212,8 @@ fn a_mismatch_names_every_difference() {
         config: Some(other),
         ..ReadOptions::default()
     };
-    let error = Checkpoint::read(&fixture("checkpoint.pt"), &options, &Device::flex()).unwrap_err();
+    let error =
+        ImportedWeights::read(&fixture("checkpoint.pt"), &options, &Device::flex()).unwrap_err();
     let ModelError::WeightsMismatch {
         missing,
         unexpected,
@@ -253,7 +255,7 @@ fn another_image_size_resizes_the_positions_and_says_so() {
         image_size: Some(16),
         ..ReadOptions::default()
     };
-    let read = Checkpoint::read(&fixture("state_dict.pt"), &options, &Device::flex()).unwrap();
+    let read = ImportedWeights::read(&fixture("state_dict.pt"), &options, &Device::flex()).unwrap();
     assert_eq!(read.config.vision_cfg.image_size, 16);
     let notes = read.notes.join("\n");
     assert!(notes.contains("from a 2x2 grid to 4x4 (bicubic"), "{notes}");
@@ -313,7 +315,7 @@ fn shapes_tell_the_architecture() {
     let (config, _) = infer("RN50x4", false);
     assert_eq!(config, ClipConfig::load("RN50x4").unwrap());
     // Heads of less than 64 can't be told from shapes.
-    let error = Checkpoint::read(
+    let error = ImportedWeights::read(
         &fixture("state_dict.pt"),
         &ReadOptions::default(),
         &Device::flex(),

@@ -13,7 +13,7 @@ use burn::{
 };
 use clip_data::{FaultReport, TrainLoader};
 use clip_metrics::Kind;
-use clip_model::{Clip, ClipConfig, ImageNorm, weights::Checkpoint};
+use clip_model::{Clip, ClipConfig, ImageNorm, weights::ImportedWeights};
 
 use super::{
     ContrastiveLearner, NamedDevice, RunDir, RunLog,
@@ -77,7 +77,7 @@ pub struct Training<'a> {
     /// The model's architecture.
     pub model: &'a ClipConfig,
     /// Weights of that architecture to begin with, instead of random ones.
-    pub initial: Option<Checkpoint>,
+    pub initial: Option<ImportedWeights>,
     /// A model to learn from beside the captions, on `device`.
     pub teacher: Option<Teacher>,
     /// How images are normalised.

@@ -18,7 +18,7 @@ use super::{
     folder::{Index, ScoreFolder},
 };
 use crate::{
-    ClipEncoders, PROMPT_BATCH, TextEncoder, ZeroShotError, encode_all, features::finite_rows,
+    ClipEncoders, PROMPT_BATCH, EncodeTexts, ZeroShotError, encode_all, features::finite_rows,
     tensor_file::Matrix,
 };
 

@@ -7,7 +7,7 @@ use crate::ZeroShotError;
 
 /// What to do with a class name that occurs twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Duplicates {
+pub enum DuplicateNames {
     /// Refuse it: two classes with one name can't be told apart, and mostly it is a slip.
     #[default]
     Refuse,
@@ -26,7 +26,7 @@ impl ClassNames {
     ///
     /// # Errors
     /// [`ZeroShotError::Io`], or [`ZeroShotError::BadLine`] for an empty or repeated name.
-    pub fn from_file(path: &Path, duplicates: Duplicates) -> Result<Self, ZeroShotError> {
+    pub fn from_file(path: &Path, duplicates: DuplicateNames) -> Result<Self, ZeroShotError> {
         let text = std::fs::read_to_string(path).map_err(clip_files::io("read", path))?;
         Self::from_text(&text, &path.display().to_string(), duplicates)
     }
@@ -38,7 +38,7 @@ impl ClassNames {
     pub fn from_text(
         text: &str,
         origin: &str,
-        duplicates: Duplicates,
+        duplicates: DuplicateNames,
     ) -> Result<Self, ZeroShotError> {
         let entries = read_entries(text, origin, &["class", "label"])?;
         Self::from_entries(entries, origin, duplicates)
@@ -66,13 +66,13 @@ impl ClassNames {
                 reason: format!("`{}` comes twice: give each class its own name", twice.text),
             });
         }
-        Self::from_entries(entries, origin, Duplicates::Allow)
+        Self::from_entries(entries, origin, DuplicateNames::Allow)
     }
 
     fn from_entries(
         entries: Vec<Entry>,
         origin: &str,
-        duplicates: Duplicates,
+        duplicates: DuplicateNames,
     ) -> Result<Self, ZeroShotError> {
         if entries.is_empty() {
             return Err(ZeroShotError::Nothing {
@@ -80,7 +80,7 @@ impl ClassNames {
                 what: "class name",
             });
         }
-        if let (Some((entry, before)), Duplicates::Refuse) = (repeated(&entries), duplicates) {
+        if let (Some((entry, before)), DuplicateNames::Refuse) = (repeated(&entries), duplicates) {
             return Err(ZeroShotError::BadLine {
                 origin: origin.to_owned(),
                 line: entry.line,
@@ -130,24 +130,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pets.txt");
         std::fs::write(&path, "cat\ndog\ncat\n").unwrap();
-        let error = ClassNames::from_file(&path, Duplicates::Refuse).unwrap_err();
+        let error = ClassNames::from_file(&path, DuplicateNames::Refuse).unwrap_err();
         let expected = format!(
             "{}, line 3: class `cat` is on line 1 already",
             path.display()
         );
         assert!(error.to_string().starts_with(&expected), "{error}");
-        let allowed = ClassNames::from_file(&path, Duplicates::Allow).unwrap();
+        let allowed = ClassNames::from_file(&path, DuplicateNames::Allow).unwrap();
         assert_eq!(allowed.as_slice(), ["cat", "dog", "cat"]);
     }
 
     #[test]
     fn a_file_without_names_or_without_being_is_refused() {
-        let error = ClassNames::from_text(" \n", "none.txt", Duplicates::Refuse).unwrap_err();
+        let error = ClassNames::from_text(" \n", "none.txt", DuplicateNames::Refuse).unwrap_err();
         assert_eq!(
             error.to_string(),
             "none.txt holds no class name: write one a line"
         );
-        let error = ClassNames::from_file(Path::new("absent.txt"), Duplicates::Refuse).unwrap_err();
+        let error =
+            ClassNames::from_file(Path::new("absent.txt"), DuplicateNames::Refuse).unwrap_err();
         assert!(
             error.to_string().contains("cannot read absent.txt"),
             "{error}"

@@ -7,7 +7,7 @@ mod scanner;
 mod templates;
 
 pub use self::{
-    class_names::{ClassNames, Duplicates},
+    class_names::{ClassNames, DuplicateNames},
     product::Prompts,
     templates::{Template, Templates},
 };

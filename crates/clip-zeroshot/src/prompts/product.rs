@@ -40,11 +40,11 @@ impl Prompts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Duplicates;
+    use crate::DuplicateNames;
 
     #[test]
     fn every_name_meets_every_template() {
-        let names = ClassNames::from_text("cat\ndog", "", Duplicates::Refuse).unwrap();
+        let names = ClassNames::from_text("cat\ndog", "", DuplicateNames::Refuse).unwrap();
         let templates = Templates::from_text("a {}\nmy {}\nno {}", "").unwrap();
         let prompts = Prompts::new(&names, &templates);
         assert_eq!(

@@ -1,7 +1,7 @@
 use anyhow::{Context, Result};
 use clip_zeroshot::{
-    ClassNames, ClassifierHead, ClipEncoders, Duplicates, PROMPT_BATCH, Prompts, Templates,
-    TextEncoder, encode_all,
+    ClassNames, ClassifierHead, ClipEncoders, DuplicateNames, EncodeTexts, PROMPT_BATCH, Prompts,
+    Templates, encode_all,
 };
 
 use super::{Place, Task, noise};
@@ -104,7 +104,7 @@ pub(super) struct Head {
 impl Head {
     pub(super) fn new(place: Place, preset: &str) -> Result<Self> {
         let encoders = load(&place, preset)?;
-        let names = ClassNames::from_file(&place.file("classes.txt"), Duplicates::Refuse)?;
+        let names = ClassNames::from_file(&place.file("classes.txt"), DuplicateNames::Refuse)?;
         let templates = Templates::from_file(&place.file("templates.txt"))?;
         let prompts = Prompts::new(&names, &templates);
         let flop = flop_per_text(preset, &encoders, prompts.texts());

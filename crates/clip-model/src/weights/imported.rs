@@ -25,7 +25,7 @@ const SLACK: usize = 100_000_000;
 
 /// Weights from any of the layouts that are read, checked against their architecture.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub struct ImportedWeights {
     /// The architecture.
     pub config: ClipConfig,
     /// How images are resized and normalised.
@@ -54,7 +54,7 @@ pub struct ReadOptions {
     pub any_objective: bool,
 }
 
-impl Checkpoint {
+impl ImportedWeights {
     /// Reads a file of weights, or a folder with one, in any of these forms, told apart by their content: OpenCLIP's
     /// safetensors, `.bin` or `.pt` and training checkpoints, OpenAI's TorchScript archives, and Hugging Face's
     /// `CLIPModel`, in one file or several.
