@@ -5,7 +5,9 @@ use burn::{
 
 use crate::{
     ClipConfig, Init,
-    encoder::{BatchStatistics, ImageEncoder, MultimodalTransformer, TextEncoder, TrainingDraws},
+    encoder::{
+        BatchStatistics, ImageEncoder, TextEncoder, TrainingDraws, coca::MultimodalTransformer,
+    },
 };
 
 /// ln(1 / 0.07), the first temperature. CLIP section 2.5, from Wu et al. 2018.

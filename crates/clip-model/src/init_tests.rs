@@ -5,9 +5,13 @@ use burn::{module::Module, tensor::Device};
 use crate::{
     Clip, ClipConfig, Init,
     encoder::{
-        Activation, ConvNeXt, ConvNeXtShape, Eva, EvaFamily, EvaShape, FastVit, FastVitShape,
-        FastVitStageShape, ImageEncoder, SiglipShape, SiglipVisionTransformer, TimmProjection,
-        TimmVisionTransformer, TimmVitShape, TimmVitStem, ViTamin, ViTaminShape,
+        Activation, ImageEncoder, TimmProjection,
+        convnext::{ConvNeXt, ConvNeXtShape},
+        eva::{Eva, EvaFamily, EvaShape},
+        fastvit::{FastVit, FastVitShape, FastVitStageShape},
+        siglip::{SiglipShape, SiglipVisionTransformer},
+        timm_vit::{TimmVisionTransformer, TimmVitShape, TimmVitStem},
+        vitamin::{ViTamin, ViTaminShape},
     },
     weights::named_params,
 };

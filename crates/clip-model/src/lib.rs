@@ -2,12 +2,12 @@
 //!
 //! | the paper's term | here |
 //! |---|---|
-//! | image encoder | [`encoder::ModifiedResNet`], [`encoder::VisionTransformer`] |
+//! | image encoder | [`encoder::modified_resnet::ModifiedResNet`], [`encoder::VisionTransformer`] |
 //! | text encoder | [`encoder::TextTransformer`]; others' models: [`encoder::TextEncoder`] |
 //! | joint multi-modal embedding | [`Clip::encode_image`], [`Clip::encode_text`], then [`l2_normalize`] |
 //! | temperature | [`Clip::logit_scale`] |
 //! | symmetric cross-entropy over similarity scores (figure 3) | [`loss::InfoNce`] |
-//! | captions of images (CoCa) | [`encoder::MultimodalTransformer`], [`loss::caption_loss`], [`Captioner`] |
+//! | captions of images (CoCa) | [`encoder::coca::MultimodalTransformer`], [`loss::caption_loss`], [`Captioner`] |
 //! | pairwise sigmoid loss (SigLIP) | [`loss::SigLip`], [`Clip::logit_bias`] |
 //! | RN50, ..., ViT-L/14@336px (tables 19 and 20) | [`presets`], [`ClipConfig`] |
 //!

@@ -18,8 +18,9 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use crate::{
     Clip, ClipConfig, Init, Precision,
     encoder::{
-        Activation, ConvNeXt, ConvNeXtShape, ImageEncoder, SiglipShape, SiglipVisionTransformer,
-        TimmProjection, TrainingDraws,
+        Activation, ImageEncoder, TimmProjection, TrainingDraws,
+        convnext::{ConvNeXt, ConvNeXtShape},
+        siglip::{SiglipShape, SiglipVisionTransformer},
     },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},

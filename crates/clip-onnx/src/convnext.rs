@@ -1,6 +1,6 @@
 //! timm's `ConvNeXt`, with OpenCLIP's projection.
 
-use clip_model::encoder::{Activation, ConvNeXtShape};
+use clip_model::encoder::{Activation, convnext::ConvNeXtShape};
 
 use crate::{
     graph::{Graph, Value},

@@ -1,6 +1,9 @@
 //! timm's `FastVit`, each sum of its branches as one convolution.
 
-use clip_model::encoder::{Activation, FASTVIT_EPSILON, FastVitShape, FastVitStageShape};
+use clip_model::encoder::{
+    Activation,
+    fastvit::{FASTVIT_EPSILON, FastVitShape, FastVitStageShape},
+};
 
 use crate::{
     graph::{Graph, Value},

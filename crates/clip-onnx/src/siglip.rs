@@ -1,6 +1,6 @@
 //! SigLIP's image encoder: timm's vision transformer, pooled by attention.
 
-use clip_model::encoder::{SIGLIP_EPSILON, SiglipShape};
+use clip_model::encoder::siglip::{SIGLIP_EPSILON, SiglipShape};
 
 use crate::{
     graph::{Graph, Value},

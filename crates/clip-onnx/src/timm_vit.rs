@@ -1,6 +1,9 @@
 //! timm's vision transformers with a class token.
 
-use clip_model::encoder::{Activation, TimmVitShape, TimmVitStem};
+use clip_model::encoder::{
+    Activation,
+    timm_vit::{TimmVitShape, TimmVitStem},
+};
 
 use crate::{
     graph::{Graph, Value},

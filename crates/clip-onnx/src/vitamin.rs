@@ -1,6 +1,9 @@
 //! timm's `ViTamin`, with OpenCLIP's projection.
 
-use clip_model::encoder::{Activation, VITAMIN_DEPTHS, VITAMIN_EPSILON, ViTaminShape};
+use clip_model::encoder::{
+    Activation,
+    vitamin::{VITAMIN_DEPTHS, VITAMIN_EPSILON, ViTaminShape},
+};
 
 use crate::{
     graph::{Graph, Value},

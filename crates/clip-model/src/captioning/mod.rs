@@ -6,7 +6,7 @@ mod sampling;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use self::{beams::Beams, sampling::Sampler};
-use crate::{Clip, encoder::COCA_PADDING};
+use crate::{Clip, encoder::coca::COCA_PADDING};
 
 /// How captions are written. `OpenCLIP`'s `generate` begins with the same numbers, unless it is said.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{TextConfig, invalid, unsupported};
-use crate::{ModelError, ProjType, TextPool, encoder::HfTextShape};
+use crate::{ModelError, ProjType, TextPool, encoder::hugging_face::HfTextShape};
 
 /// How OpenCLIP makes a text's features of the tokens' that Hugging Face's model gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ModelError,
-    encoder::{Activation, COCA_PADDING, LAYER_NORM_EPSILON, PADDING, TextEnd},
+    encoder::{Activation, LAYER_NORM_EPSILON, TextEnd, coca::COCA_PADDING, hugging_face::PADDING},
     presets,
 };
 

@@ -6,8 +6,8 @@ use super::{Tower, VisionConfig, invalid, unsupported};
 use crate::{
     ModelError,
     encoder::{
-        ConvNeXtShape, EvaShape, FastVitShape, SiglipShape, TimmProjection, TimmVitShape,
-        ViTaminShape,
+        TimmProjection, convnext::ConvNeXtShape, eva::EvaShape, fastvit::FastVitShape,
+        siglip::SiglipShape, timm_vit::TimmVitShape, vitamin::ViTaminShape,
     },
 };
 

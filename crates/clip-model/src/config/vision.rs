@@ -10,8 +10,15 @@ use super::{
 use crate::{
     ModelError,
     encoder::{
-        AttentionalPooler, ConvNeXtShape, EvaShape, FastVitShape, ModifiedResNet, SiglipShape,
-        SiglipVisionTransformer, TimmVitShape, ViTaminShape, rising,
+        coca::AttentionalPooler,
+        convnext::ConvNeXtShape,
+        eva::EvaShape,
+        fastvit::FastVitShape,
+        modified_resnet::ModifiedResNet,
+        rising,
+        siglip::{SiglipShape, SiglipVisionTransformer},
+        timm_vit::TimmVitShape,
+        vitamin::ViTaminShape,
     },
 };
 

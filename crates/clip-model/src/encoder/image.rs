@@ -4,8 +4,9 @@ use burn::{
 };
 
 use super::{
-    Activation, BatchStatistics, ConvNeXt, Eva, FastVit, ModifiedResNet, SiglipVisionTransformer,
-    Statistics, TimmVisionTransformer, TrainingDraws, ViTamin, VisionTransformer,
+    Activation, BatchStatistics, Statistics, TrainingDraws, VisionTransformer, convnext::ConvNeXt,
+    eva::Eva, fastvit::FastVit, modified_resnet::ModifiedResNet, siglip::SiglipVisionTransformer,
+    timm_vit::TimmVisionTransformer, vitamin::ViTamin,
 };
 use crate::{Init, Tower, VisionConfig};
 

@@ -1,3 +1,5 @@
+//! The paper's residual network.
+
 use burn::{
     module::{Module, Param},
     tensor::{

@@ -1,3 +1,5 @@
+//! SigLIP's image encoder, and the pooling that it shares with the Perception Encoder.
+
 use burn::{
     module::{Module, Param},
     nn::{LayerNorm, Linear},

@@ -5,7 +5,9 @@ use burn::{
 };
 
 use super::{
-    Activation, CocaTextTransformer, EmbeddedCaptions, HfTextEncoder, PADDING, TextTransformer,
+    Activation, EmbeddedCaptions, TextTransformer,
+    coca::CocaTextTransformer,
+    hugging_face::{HfTextEncoder, PADDING},
 };
 use crate::{Init, TextConfig, TextPool, config::TextTower};
 

@@ -82,8 +82,10 @@ mod tests {
     use crate::{
         Init,
         encoder::{
-            ConvNeXt, ConvNeXtShape, ImageEncoder, TimmProjection, TimmVisionTransformer,
-            TimmVitShape, TimmVitStem, ViTamin, ViTaminShape,
+            ImageEncoder, TimmProjection,
+            convnext::{ConvNeXt, ConvNeXtShape},
+            timm_vit::{TimmVisionTransformer, TimmVitShape, TimmVitStem},
+            vitamin::{ViTamin, ViTaminShape},
         },
     };
 

@@ -5,8 +5,9 @@ use burn::{
 };
 
 use super::{
-    Activation, AttentionalPooler, Chain, LockedGroups, ResidualAttentionBlock, Transformer,
+    Activation, Chain, LockedGroups, ResidualAttentionBlock, Transformer,
     block::{LAYER_NORM_EPSILON, layer_norm},
+    coca::AttentionalPooler,
     sequences,
 };
 use crate::{Init, VisionConfig, VisionPool, products};

@@ -8,7 +8,10 @@ use burn::{
 use super::{Golden, SMALL_TEXT, assert_close, pixels};
 use crate::{
     Clip, ClipConfig, Init, Precision,
-    encoder::{Eva, EvaFamily, EvaShape, ImageEncoder},
+    encoder::{
+        ImageEncoder,
+        eva::{Eva, EvaFamily, EvaShape},
+    },
     l2_normalize,
 };
 

@@ -2,7 +2,10 @@ use super::*;
 use crate::{
     HfPooler, HfProjType,
     encoder::{
-        HfFamily, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, PADDING, TextEncoder,
+        TextEncoder,
+        hugging_face::{
+            HfFamily, HfProjection, HfTextEncoder, HfTextShape, HfTransformer, PADDING,
+        },
     },
 };
 

@@ -11,8 +11,9 @@ use super::{Golden, assert_close, assert_values_close, named_gradients, pixels, 
 use crate::{
     Clip, ClipConfig, Init, Precision,
     encoder::{
-        FastVit, FastVitShape, FastVitStageShape, ImageEncoder, Statistics, TimmVisionTransformer,
-        TimmVitShape, TimmVitStem, TrainingDraws,
+        ImageEncoder, Statistics, TrainingDraws,
+        fastvit::{FastVit, FastVitShape, FastVitStageShape},
+        timm_vit::{TimmVisionTransformer, TimmVitShape, TimmVitStem},
     },
     l2_normalize,
     loss::{ContrastiveBatch, InfoNce},

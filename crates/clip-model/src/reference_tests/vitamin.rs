@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     Clip, ClipConfig, Init, Precision,
-    encoder::{ImageEncoder, TimmProjection, TrainingDraws, ViTamin, ViTaminShape},
+    encoder::{
+        ImageEncoder, TimmProjection, TrainingDraws,
+        vitamin::{ViTamin, ViTaminShape},
+    },
     l2_normalize,
 };
 

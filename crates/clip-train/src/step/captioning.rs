@@ -1,6 +1,6 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clip_model::{
-    encoder::{COCA_PADDING, MultimodalTransformer},
+    encoder::coca::{COCA_PADDING, MultimodalTransformer},
     loss::caption_loss,
 };
 

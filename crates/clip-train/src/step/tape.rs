@@ -2,7 +2,10 @@ use burn::{
     optim::GradientsParams,
     tensor::{Gradients, Int, Tensor},
 };
-use clip_model::encoder::{BlockGradients, Chain, Kept, ScoreMask};
+use clip_model::encoder::{
+    Chain,
+    passes::{BlockGradients, Kept, ScoreMask},
+};
 
 use super::gradients::{add_one, collect, trains};
 

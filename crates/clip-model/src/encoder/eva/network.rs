@@ -6,8 +6,9 @@ use burn::{
 
 use super::{
     super::{
-        Activation, AttentionPoolLatent, LockedGroups, PatchEmbedding, block::layer_norm,
-        siglip::PatchEmbed,
+        Activation, LockedGroups, PatchEmbedding,
+        block::layer_norm,
+        siglip::{AttentionPoolLatent, PatchEmbed},
     },
     EvaBlock, EvaShape,
     rotary::RotaryGrid,

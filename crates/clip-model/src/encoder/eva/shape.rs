@@ -1,4 +1,4 @@
-use super::{super::AttentionPoolLatent, rotary::RotaryGrid};
+use super::{super::siglip::AttentionPoolLatent, rotary::RotaryGrid};
 
 /// Attention heads of the Perception Encoder's pooling.
 pub(super) const POOL_HEADS: usize = 8;

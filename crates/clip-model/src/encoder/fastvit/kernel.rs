@@ -1,6 +1,6 @@
 use burn::tensor::{DType, Tensor, ops::PadMode};
 
-use super::super::{BatchNorm, Convolution, Statistics, convolution::convolve};
+use super::super::{BatchNorm, Statistics, convolution::convolve, modified_resnet::Convolution};
 
 /// One convolution that does what several branches of convolutions and batch norms do: all are linear.
 ///

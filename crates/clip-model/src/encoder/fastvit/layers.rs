@@ -4,7 +4,10 @@ use burn::{
 };
 
 use super::{
-    super::{BatchNorm, BiasedConvolution, Convolution, Statistics, convolution::convolve},
+    super::{
+        BatchNorm, BiasedConvolution, Statistics, convolution::convolve,
+        modified_resnet::Convolution,
+    },
     kernel::{Kernel, becomes_one},
     shape::LARGE_KERNEL,
 };

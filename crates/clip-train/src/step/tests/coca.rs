@@ -1,7 +1,7 @@
 //! A step of a model whose decoder writes captions.
 
 use burn::tensor::{Int, TensorData};
-use clip_model::{encoder::COCA_PADDING, loss::caption_loss};
+use clip_model::{encoder::coca::COCA_PADDING, loss::caption_loss};
 use serde_json::{Value, json};
 
 use super::*;

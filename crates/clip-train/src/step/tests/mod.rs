@@ -16,8 +16,8 @@ use clip_data::Cursor;
 use clip_model::{
     ClipConfig, HfPooler, HfProjType, ImageNorm, Init,
     encoder::{
-        Chain, HfFamily, HfTextEncoder, HfTextShape, ImageEncoder, LayerScale, TextEncoder,
-        TextEnd, TextTransformer, TrainingDraws,
+        Chain, ImageEncoder, LayerScale, TextEncoder, TextEnd, TextTransformer, TrainingDraws,
+        hugging_face::{HfFamily, HfTextEncoder, HfTextShape},
     },
     loss::{Groups, InfoNce, SigLip},
     weights::weights_bytes,
