@@ -1,3 +1,4 @@
+use burn::tensor::DType;
 use clip_data::{EvalNeeds, LoaderConfig, ShardSet};
 use clip_zeroshot::evaluate_retrieval;
 
@@ -14,7 +15,9 @@ fn retrieval_prints_the_librarys_figures() {
     let shards = ShardSet::from_paths(vec![folder.path("a.tar")]);
     let loader = encoders.loader(shards, EvalNeeds::Captions, LoaderConfig::default());
     let features = encoders.encode_shards(&loader.unwrap()).unwrap();
-    let report = evaluate_retrieval(&encoders, &features).unwrap().report;
+    let report = evaluate_retrieval(&encoders, &features, DType::F32)
+        .unwrap()
+        .report;
     let expected = serde_json::to_value(report).unwrap();
     for key in [
         "i2t_r1",

@@ -16,19 +16,20 @@ pub mod progress;
 mod run;
 mod schedule;
 mod step;
-pub mod tensorboard;
+mod tensorboard;
 
 pub use aside::{Aside, Pending};
 pub use ema::Ema;
 pub use error::TrainError;
 pub use memory::{ChunkPlan, KeptByBlocks, StepMemory};
+pub(crate) use optimizer::HostAdapters;
 pub use optimizer::{
-    HostAdapters, LoraConfig, Optimizer, OptimizerConfig, OptimizerKind, OptimizerState, Target,
+    LoraConfig, Optimizer, OptimizerConfig, OptimizerKind, OptimizerState, Target,
 };
 pub use process::{peak_memory, peak_memory_of};
 pub use run::{
-    ContrastiveLearner, Evaluate, EvaluateError, EvaluationStopped, NamedDevice, NotFinite, RunDir,
-    RunLog, Standing, Trained, Training,
+    Evaluate, EvaluateError, EvaluationStopped, NamedDevice, NotFinite, RunDir, RunLog, Standing,
+    Trained, Training,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{

@@ -42,7 +42,7 @@ const CRC_TABLE: [u32; 256] = {
 /// Writes the scalars of a run where TensorBoard finds them: `events.out.tfevents.*` in the run's
 /// directory.
 #[derive(Debug)]
-pub struct EventWriter {
+pub(crate) struct EventWriter {
     path: PathBuf,
     file: File,
 }
@@ -56,7 +56,7 @@ impl EventWriter {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn create(folder: &Path, resume_step: Option<u64>) -> Result<Self, IoError> {
+    pub(crate) fn create(folder: &Path, resume_step: Option<u64>) -> Result<Self, IoError> {
         let now = wall_time();
         let process = std::process::id();
         // The number says which start is the latest; two starts may share a second.
@@ -85,7 +85,7 @@ impl EventWriter {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn scalars<'a>(
+    pub(crate) fn scalars<'a>(
         &mut self,
         step: u64,
         values: impl IntoIterator<Item = (&'a str, f64)>,
@@ -98,7 +98,7 @@ impl EventWriter {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn step(&mut self, step: u64, output: &StepOutput) -> Result<(), IoError> {
+    pub(crate) fn step(&mut self, step: u64, output: &StepOutput) -> Result<(), IoError> {
         let values = [
             ("train/loss", output.loss),
             ("train/logit_scale", output.logit_scale),
@@ -117,7 +117,7 @@ impl EventWriter {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn eval(&mut self, step: u64, output: &EvalOutput) -> Result<(), IoError> {
+    pub(crate) fn eval(&mut self, step: u64, output: &EvalOutput) -> Result<(), IoError> {
         let values: Vec<_> = output
             .named()
             .map(|found| (format!("eval/{}", found.key), found.value))

@@ -11,7 +11,7 @@ use clip_files::sha256::Parts;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClipEncoders, ImagePass, ShardFeatures, EncodeTexts, ZeroShotError,
+    ClipEncoders, EncodeTexts, ImagePass, ShardFeatures, ZeroShotError,
     features::{finite_rows, from_host},
     tensor_file::{self, Fault, Matrix},
 };

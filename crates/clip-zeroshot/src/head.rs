@@ -181,7 +181,7 @@ impl ClassifierHead {
     ///
     /// # Errors
     /// [`ZeroShotError::Io`] or [`ZeroShotError::CorruptHead`].
-    pub fn load_any(path: &Path, device: &Device) -> Result<(Self, HeadKey), ZeroShotError> {
+    pub(crate) fn load_any(path: &Path, device: &Device) -> Result<(Self, HeadKey), ZeroShotError> {
         let (weights, names, key) = head_file::load(path, device)?;
         Ok((Self { weights, names }, key))
     }

@@ -68,7 +68,5 @@ pub use prompts::{ClassNames, DuplicateNames, Prompts, Template, Templates};
 pub use ranking::TiedRank;
 pub use retrieval::{Retrieval, RetrievalReport, retrieve};
 pub use robustness::ReferenceLine;
-pub use shard_evaluation::{
-    LabelSource, evaluate_retrieval, evaluate_retrieval_in, evaluate_zeroshot,
-};
+pub use shard_evaluation::{LabelSource, evaluate_retrieval, evaluate_zeroshot};
 pub use shard_features::{ImagePass, ShardFeatures};

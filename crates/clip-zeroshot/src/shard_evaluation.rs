@@ -21,24 +21,13 @@ pub enum LabelSource {
     Caption,
 }
 
-/// Ranks all captions of some shards for each image, and all images for each caption.
+/// Ranks all captions of some shards for each image, and all images for each caption, with the features held in a
+/// precision: f16 halves the memory of f32, and may let candidates that are nearly equal change places.
 ///
 /// # Errors
 /// Those of [`retrieve`] and of the text encoder. Load the shards with
 /// [`EvalNeeds::Captions`](clip_data::EvalNeeds::Captions), so that images without a caption are counted faults.
 pub fn evaluate_retrieval(
-    encoders: &ClipEncoders,
-    shards: &ShardFeatures,
-) -> Result<Retrieval, ZeroShotError> {
-    evaluate_retrieval_in(encoders, shards, DType::F32)
-}
-
-/// As [`evaluate_retrieval`], with the features held in another precision: f16 halves the memory, and may let
-/// candidates that are nearly equal change places.
-///
-/// # Errors
-/// As [`evaluate_retrieval`].
-pub fn evaluate_retrieval_in(
     encoders: &ClipEncoders,
     shards: &ShardFeatures,
     precision: DType,

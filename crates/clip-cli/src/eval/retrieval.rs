@@ -10,7 +10,7 @@ use anyhow::Result;
 use burn::tensor::DType;
 use clip_data::EvalNeeds;
 use clip_metrics::percent;
-use clip_zeroshot::{ImagePass, Retrieval, RetrievalReport, ShardFeatures, evaluate_retrieval_in};
+use clip_zeroshot::{ImagePass, Retrieval, RetrievalReport, ShardFeatures, evaluate_retrieval};
 use serde::Serialize;
 use serde_json::json;
 
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let reading = &args.shards.reading;
     let features = reading.encode(shards, &encoders, EvalNeeds::Captions, pass)?;
     let precision = if args.half { DType::F16 } else { DType::F32 };
-    let retrieval = evaluate_retrieval_in(&encoders, &features, precision)?;
+    let retrieval = evaluate_retrieval(&encoders, &features, precision)?;
     if let Some(path) = &args.per_query {
         clip_files::replace_with(path, |path| write_queries(path, &features, &retrieval))?;
     }

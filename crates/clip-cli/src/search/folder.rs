@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_files::PathLock;
-use clip_zeroshot::{IndexChanges, ClipEncoders, Found, ImageIndex, IndexedImage, EncodeTexts};
+use clip_zeroshot::{ClipEncoders, EncodeTexts, Found, ImageIndex, IndexChanges, IndexedImage};
 
 use crate::{
     output,

@@ -7,7 +7,7 @@ use clip_data::Tokenizer;
 use clip_files::NewFolder;
 use clip_model::{
     presets,
-    weights::{ImportedWeights, FloatType, ReadOptions, TextTokens},
+    weights::{FloatType, ImportedWeights, ReadOptions, TextTokens},
 };
 
 use super::{tell, tokenizer};

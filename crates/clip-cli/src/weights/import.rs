@@ -6,7 +6,7 @@ use anyhow::Result;
 use clip_files::NewFolder;
 use clip_model::{
     ClipConfig,
-    weights::{ImportedWeights, FloatType, ReadOptions},
+    weights::{FloatType, ImportedWeights, ReadOptions},
 };
 
 use super::{config_of_tag, locate, preprocess_of_tag, tell, tokenizer};

@@ -182,7 +182,7 @@ impl ClipConfig {
     }
 
     /// Number of the decoder's parameters; 0 without one.
-    pub fn decoder_params(&self) -> usize {
+    fn decoder_params(&self) -> usize {
         let decoder = self.multimodal_cfg.as_ref();
         decoder.map_or(0, |decoder| decoder.num_params(self.text_cfg.vocab_size))
     }

@@ -9,8 +9,8 @@ use burn::tensor::Device;
 use safetensors::SafeTensors;
 
 use super::{
-    ImportedWeights, FileKind, FloatType, ModelDir, ReadOptions, TextTokens, WEIGHTS_FILE, WeightsFile,
-    parameter_shapes,
+    FileKind, FloatType, ImportedWeights, ModelDir, ReadOptions, TextTokens, WEIGHTS_FILE,
+    WeightsFile, parameter_shapes,
     resize::{resize_image_positions, resize_text_positions},
     weights_bytes,
 };

@@ -24,8 +24,9 @@ use groups::Parameters;
 use lora::Adapters;
 pub use lora::{LoraConfig, Target};
 use rule::{Factor, Grouped, ScalingRule};
+pub(crate) use state::HostAdapters;
+pub use state::OptimizerState;
 use state::refused;
-pub use state::{HostAdapters, OptimizerState};
 
 use crate::{TrainError, step::global_norm};
 

@@ -21,7 +21,7 @@ pub struct OptimizerState {
 
 /// A model's adapters as they were when they were copied to the host.
 #[derive(Debug)]
-pub struct HostAdapters(AdapterState);
+pub(crate) struct HostAdapters(AdapterState);
 
 impl HostAdapters {
     /// Writes a safetensors file, in f32: for each adapter `A` `[from, rank]`, `B` `[rank, to]` and the weights that
@@ -29,7 +29,7 @@ impl HostAdapters {
     ///
     /// # Errors
     /// [`TrainError::Io`] when the folder can't be written or the disk is full.
-    pub fn write(&self, path: &Path) -> Result<(), TrainError> {
+    pub(crate) fn write(&self, path: &Path) -> Result<(), TrainError> {
         self.0.write(path)
     }
 }
@@ -41,7 +41,7 @@ impl OptimizerState {
     }
 
     /// Its adapters, if it has some, which have a file of their own.
-    pub fn take_adapters(&mut self) -> Option<HostAdapters> {
+    pub(crate) fn take_adapters(&mut self) -> Option<HostAdapters> {
         self.adapters.take().map(HostAdapters)
     }
 

@@ -32,7 +32,7 @@ pub enum Display {
 
 impl Display {
     /// Whether the dashboard is meant, on the terminal at hand.
-    pub fn is_dashboard(self) -> bool {
+    fn is_dashboard(self) -> bool {
         match self {
             Self::Plain => false,
             Self::Dashboard => true,
@@ -47,23 +47,23 @@ impl Display {
 
 /// How long a run is, for the share done and the time left.
 #[derive(Debug, Clone, Copy)]
-pub struct RunPlan {
+pub(crate) struct RunPlan {
     /// Steps of the whole run.
-    pub total_steps: u64,
+    pub(crate) total_steps: u64,
     /// Steps done before this program started: above 0 when resumed.
-    pub steps_done: u64,
+    pub(crate) steps_done: u64,
     /// Steps of an epoch; may be less than one batch's worth, hence a float.
-    pub steps_per_epoch: f64,
+    pub(crate) steps_per_epoch: f64,
     /// Plain lines come no closer together than this.
-    pub line_interval: Duration,
+    pub(crate) line_interval: Duration,
     /// Plain lines come at most every so many steps.
-    pub line_steps: u64,
+    pub(crate) line_steps: u64,
 }
 
 impl RunPlan {
     /// A run of `total_steps`, of which an epoch has `steps_per_epoch`; a line at most every ten
     /// seconds, which stays readable in a log of hours and still shows life.
-    pub fn new(total_steps: u64, steps_per_epoch: f64) -> Self {
+    pub(crate) fn new(total_steps: u64, steps_per_epoch: f64) -> Self {
         Self {
             total_steps,
             steps_done: 0,
@@ -79,7 +79,7 @@ pub(crate) type Output = Arc<Mutex<Box<dyn Write + Send>>>;
 /// A voice for what isn't a metric (checkpoints, warnings, where things are): said at once in
 /// plain display, kept until the dashboard has given the terminal back otherwise.
 #[derive(Clone)]
-pub struct Notes {
+pub(crate) struct Notes {
     output: Output,
     /// Where all is kept.
     log: Option<RunLog>,
@@ -113,7 +113,7 @@ impl Notes {
     }
 
     /// Says one line.
-    pub fn say(&self, line: impl Into<String>) {
+    pub(crate) fn say(&self, line: impl Into<String>) {
         let line = line.into();
         if let Some(log) = &self.log {
             log.say(&line);
@@ -128,7 +128,7 @@ impl Notes {
     }
 
     /// Prints the lines held back, those of logs too. Call it when the run's renderer is closed.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         for line in self.held.and_then(Held::end).into_iter().flatten() {
             print(&self.output, &line);
         }
@@ -138,7 +138,7 @@ impl Notes {
 /// The renderer of a run for Burn's `SupervisedTraining`, and the voice beside it.
 ///
 /// `interrupter` must be the training's own, so that the dashboard's "stop" key reaches it.
-pub fn renderer_for_run(
+pub(crate) fn renderer_for_run(
     display: Display,
     plan: RunPlan,
     log: Option<RunLog>,

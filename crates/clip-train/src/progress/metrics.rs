@@ -13,7 +13,7 @@ use clip_metrics::{Kind, Measured, label_of, significant};
 const DIGITS: usize = 4;
 
 /// A number that each training step reports, and how it is shown.
-pub trait Quantity: Clone + Send + Sync + 'static {
+pub(crate) trait Quantity: Clone + Send + Sync + 'static {
     /// The name on the dashboard's tab.
     const NAME: &'static str;
     /// The unit after the number, if it has one.
@@ -25,14 +25,14 @@ pub trait Quantity: Clone + Send + Sync + 'static {
 }
 
 /// The quantities of a training step.
-pub mod quantity {
+pub(crate) mod quantity {
     use super::Quantity;
 
     macro_rules! quantity {
         ($(#[$doc:meta])* $type:ident { $($body:tt)* }) => {
             $(#[$doc])*
             #[derive(Debug, Clone, Copy)]
-            pub struct $type;
+            pub(crate) struct $type;
             impl Quantity for $type { $($body)* }
         };
     }
@@ -100,25 +100,25 @@ pub mod quantity {
 }
 
 /// The loss of each batch. (Burn's own `LossMetric` wants a tensor.)
-pub type BatchLossMetric = QuantityMetric<quantity::Loss>;
+pub(crate) type BatchLossMetric = QuantityMetric<quantity::Loss>;
 /// A decoder's loss of each batch.
-pub type CaptionLossMetric = QuantityMetric<quantity::CaptionLoss>;
+pub(crate) type CaptionLossMetric = QuantityMetric<quantity::CaptionLoss>;
 /// A teacher's loss of each batch.
-pub type DistillLossMetric = QuantityMetric<quantity::DistillLoss>;
+pub(crate) type DistillLossMetric = QuantityMetric<quantity::DistillLoss>;
 /// The multiplier of the similarities.
-pub type LogitScaleMetric = QuantityMetric<quantity::LogitScale>;
+pub(crate) type LogitScaleMetric = QuantityMetric<quantity::LogitScale>;
 /// The learning rate that the step used.
-pub type LearningRateMetric = QuantityMetric<quantity::LearningRate>;
+pub(crate) type LearningRateMetric = QuantityMetric<quantity::LearningRate>;
 /// Training throughput.
-pub type ImagesPerSecondMetric = QuantityMetric<quantity::ImagesPerSecond>;
+pub(crate) type ImagesPerSecondMetric = QuantityMetric<quantity::ImagesPerSecond>;
 /// Time lost waiting for data.
-pub type DataWaitMetric = QuantityMetric<quantity::DataWait>;
+pub(crate) type DataWaitMetric = QuantityMetric<quantity::DataWait>;
 /// The gradient's norm before clipping.
-pub type GradNormMetric = QuantityMetric<quantity::GradNorm>;
+pub(crate) type GradNormMetric = QuantityMetric<quantity::GradNorm>;
 
 /// One value of a [`Quantity`], averaged over `weight` units.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading<Q> {
+pub(crate) struct Reading<Q> {
     value: f64,
     weight: usize,
     quantity: PhantomData<Q>,
@@ -126,7 +126,7 @@ pub struct Reading<Q> {
 
 impl<Q> Reading<Q> {
     /// A value that counts as `weight` in means over an epoch.
-    pub fn new(value: f64, weight: usize) -> Self {
+    pub(crate) fn new(value: f64, weight: usize) -> Self {
         Self {
             value,
             weight,
@@ -137,7 +137,7 @@ impl<Q> Reading<Q> {
 
 /// A Burn metric of one [`Quantity`].
 #[derive(Clone)]
-pub struct QuantityMetric<Q> {
+pub(crate) struct QuantityMetric<Q> {
     name: MetricName,
     state: NumericMetricState,
     latest: f64,
@@ -157,7 +157,7 @@ impl<Q: Quantity> Default for QuantityMetric<Q> {
 
 impl<Q: Quantity> QuantityMetric<Q> {
     /// The metric, with nothing seen yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -228,12 +228,12 @@ impl<Q: Quantity> Numeric for QuantityMetric<Q> {
 
 /// The numbers of one evaluation.
 #[derive(Debug, Clone, Default)]
-pub struct NamedValues(pub Vec<Measured>);
+pub(crate) struct NamedValues(pub Vec<Measured>);
 
 /// A Burn metric of one number of an evaluation, such as `i2t_r1`: an evaluation computes it
 /// once over the whole set, so there is nothing to average.
 #[derive(Clone)]
-pub struct NamedMetric {
+pub(crate) struct NamedMetric {
     key: String,
     name: MetricName,
     kind: Kind,
@@ -244,7 +244,7 @@ impl NamedMetric {
     /// The metric of `key`, a key of [`EvalOutput::named`](super::EvalOutput::named).
     ///
     /// Shares are shown in percent, losses and ranks as they are.
-    pub fn new(key: impl Into<String>, kind: Kind) -> Self {
+    pub(crate) fn new(key: impl Into<String>, kind: Kind) -> Self {
         let key = key.into();
         Self {
             name: Arc::new(label_of(&key)),

@@ -12,22 +12,22 @@ use super::{EvalOutput, StepOutput};
 /// `metrics.jsonl`: one JSON object a line, each on disk's side of a crash of the program as soon
 /// as it is appended.
 #[derive(Debug)]
-pub struct MetricsLog {
+pub(crate) struct MetricsLog {
     path: PathBuf,
     file: File,
 }
 
 /// What [`MetricsLog::open`] found in the file of an earlier run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resumed {
+pub(crate) struct Resumed {
     /// Lines kept.
-    pub kept: usize,
+    pub(crate) kept: usize,
     /// Lines of steps after the resumed one, which will be trained again.
-    pub rewound: usize,
+    pub(crate) rewound: usize,
     /// Lines that were no JSON object: the one being written when the earlier run was killed.
-    pub torn: usize,
+    pub(crate) torn: usize,
     /// The last step of the lines kept that has an evaluation.
-    pub evaluated: Option<u64>,
+    pub(crate) evaluated: Option<u64>,
 }
 
 impl MetricsLog {
@@ -39,7 +39,7 @@ impl MetricsLog {
     /// # Errors
     ///
     /// The file can't be read, rewritten or opened; the message names it.
-    pub fn open(path: &Path, resume_step: Option<u64>) -> Result<(Self, Resumed), IoError> {
+    pub(crate) fn open(path: &Path, resume_step: Option<u64>) -> Result<(Self, Resumed), IoError> {
         let mut resumed = Resumed::default();
         let old = match (resume_step, fs::read(path)) {
             (Some(_), Ok(old)) => old,
@@ -82,7 +82,7 @@ impl MetricsLog {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn append(&mut self, object: &Map<String, Value>) -> Result<(), IoError> {
+    pub(crate) fn append(&mut self, object: &Map<String, Value>) -> Result<(), IoError> {
         // One write for line and line feed: whatever tears it, a reader sees an unfinished line.
         // invariant: values under string keys always have a JSON form.
         let mut line = serde_json::to_vec(object).expect("invariant: it has a JSON form");
@@ -99,7 +99,7 @@ impl MetricsLog {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn append_step(
+    pub(crate) fn append_step(
         &mut self,
         step: u64,
         samples: u64,
@@ -120,7 +120,7 @@ impl MetricsLog {
     /// # Errors
     ///
     /// The file can't be written; the message names it.
-    pub fn append_eval(
+    pub(crate) fn append_eval(
         &mut self,
         step: u64,
         samples: u64,
@@ -141,7 +141,9 @@ impl MetricsLog {
     /// # Errors
     ///
     /// The system refuses another handle, or later to write; the message names the file.
-    pub fn sync(&self) -> Result<impl FnOnce() -> Result<(), IoError> + Send + use<>, IoError> {
+    pub(crate) fn sync(
+        &self,
+    ) -> Result<impl FnOnce() -> Result<(), IoError> + Send + use<>, IoError> {
         let path = self.path.clone();
         let file = self
             .file

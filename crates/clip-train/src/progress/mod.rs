@@ -8,14 +8,14 @@ mod output;
 mod plain;
 mod terminal;
 
-pub use display::{Display, Notes, RunPlan, renderer_for_run};
-pub use metrics::{
+pub use display::Display;
+pub(crate) use display::{Notes, RunPlan, renderer_for_run};
+pub(crate) use metrics::{
     BatchLossMetric, CaptionLossMetric, DataWaitMetric, DistillLossMetric, GradNormMetric,
-    ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric, NamedValues,
-    Quantity, QuantityMetric, Reading, quantity,
+    ImagesPerSecondMetric, LearningRateMetric, LogitScaleMetric, NamedMetric,
 };
-pub(crate) use metrics_log::last_step;
-pub use metrics_log::{MetricsLog, Resumed};
-pub use output::{EvalOutput, StepOutput};
-pub use plain::PlainRenderer;
+pub(crate) use metrics_log::{MetricsLog, last_step};
+pub use output::EvalOutput;
+pub(crate) use output::StepOutput;
+pub(crate) use plain::PlainRenderer;
 pub use terminal::{end_dashboard, say_on_stderr};

@@ -8,27 +8,27 @@ use super::metrics::{NamedValues, Reading, quantity};
 /// What one training step says about itself, as plain numbers: the tensors behind them are gone,
 /// so the metrics thread never waits for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct StepOutput {
+pub(crate) struct StepOutput {
     /// The contrastive loss of the whole batch, in nats.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// What the similarities lose that should be a teacher's, in nats; of a run that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub distill_loss: Option<f64>,
+    pub(crate) distill_loss: Option<f64>,
     /// What a CoCa model's decoder loses of each token, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub caption_loss: Option<f64>,
+    pub(crate) caption_loss: Option<f64>,
     /// The temperature's inverse `exp(logit_scale)`, as it multiplies the similarities.
-    pub logit_scale: f64,
+    pub(crate) logit_scale: f64,
     /// The learning rate of this step.
-    pub lr: f64,
+    pub(crate) lr: f64,
     /// Training throughput, in images/s.
-    pub images_per_s: f64,
+    pub(crate) images_per_s: f64,
     /// The share of the step's time spent waiting for data, 0 to 1.
-    pub data_wait: f64,
+    pub(crate) data_wait: f64,
     /// The global norm of the gradient, before clipping.
-    pub grad_norm: f64,
+    pub(crate) grad_norm: f64,
     /// Pairs in the batch.
-    pub batch: usize,
+    pub(crate) batch: usize,
 }
 
 /// What one evaluation found.

@@ -27,7 +27,7 @@ const BURN_ITERATION: &str = "Iteration";
 /// ```text
 /// step 120/470  epoch 5.1/20.0  loss 3.912  lr 9.8e-4  scale 17.2  84 img/s  data 1%  ETA 12m03s
 /// ```
-pub struct PlainRenderer {
+pub(crate) struct PlainRenderer {
     plan: RunPlan,
     notes: Notes,
     names: HashMap<MetricId, String>,
@@ -54,7 +54,7 @@ enum Split {
 
 impl PlainRenderer {
     /// Lines of the run `plan`, said by `notes`.
-    pub fn new(plan: RunPlan, notes: Notes) -> Self {
+    pub(crate) fn new(plan: RunPlan, notes: Notes) -> Self {
         Self {
             plan,
             notes,

@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
     #[cfg(feature = "cpu")]
-    use crate::{ContrastiveLearner, ContrastiveStep};
+    use crate::{ContrastiveStep, run::ContrastiveLearner};
 
     /// Three batches of two pairs, then an error.
     struct Three;

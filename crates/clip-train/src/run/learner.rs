@@ -34,7 +34,7 @@ pub struct NamedDevice {
 
 /// CLIP as Burn's learner trains it: batches of bytes in, gradients of the whole batch's loss out.
 #[derive(Module, Debug)]
-pub struct ContrastiveLearner {
+pub(crate) struct ContrastiveLearner {
     /// The model, which is away during the optimizer's step alone: with nobody else to hold its numbers, they change in place.
     clip: Option<Clip>,
     #[module(skip)]
@@ -63,7 +63,7 @@ impl StoppedDevice {
 
 impl ContrastiveLearner {
     /// `clip` is on a device with autodiff. Whole images, each of which matches its own caption alone.
-    pub fn new(clip: Clip, step: ContrastiveStep, norm: ImageNorm) -> Self {
+    pub(crate) fn new(clip: Clip, step: ContrastiveStep, norm: ImageNorm) -> Self {
         Self {
             clip: Some(clip),
             step,
@@ -78,7 +78,7 @@ impl ContrastiveLearner {
     }
 
     /// The model.
-    pub fn clip(&self) -> &Clip {
+    pub(crate) fn clip(&self) -> &Clip {
         self.clip.as_ref().expect("invariant: put back")
     }
 
@@ -94,7 +94,7 @@ impl ContrastiveLearner {
     }
 
     /// Encodes on all of these devices, of which the model's may be one.
-    pub fn with_devices(mut self, devices: Vec<NamedDevice>) -> Self {
+    pub(crate) fn with_devices(mut self, devices: Vec<NamedDevice>) -> Self {
         let handles = devices.iter().map(|device| device.device.clone());
         self.step = self.step.with_devices(handles.collect());
         self.devices = devices;
@@ -102,19 +102,22 @@ impl ContrastiveLearner {
     }
 
     /// Encodes some of each image's patches.
-    pub fn with_patch_dropout(mut self, patch_dropout: Option<PatchDropout>) -> Self {
+    pub(crate) fn with_patch_dropout(mut self, patch_dropout: Option<PatchDropout>) -> Self {
         self.preparation.patch_dropout = patch_dropout;
         self
     }
 
     /// Skips residual paths of the image encoder.
-    pub fn with_stochastic_depth(mut self, stochastic_depth: Option<StochasticDepth>) -> Self {
+    pub(crate) fn with_stochastic_depth(
+        mut self,
+        stochastic_depth: Option<StochasticDepth>,
+    ) -> Self {
         self.preparation.stochastic_depth = stochastic_depth;
         self
     }
 
     /// Sets what equal captions and images of a batch are to each other.
-    pub fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
+    pub(crate) fn with_duplicates(mut self, duplicates: Duplicates) -> Self {
         self.preparation.duplicates = duplicates;
         self
     }

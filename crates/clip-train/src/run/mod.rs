@@ -16,7 +16,8 @@ mod unlogged;
 
 pub(crate) use dir::CONFIG;
 pub use dir::RunDir;
-pub use learner::{ContrastiveLearner, NamedDevice};
+pub(crate) use learner::ContrastiveLearner;
+pub use learner::NamedDevice;
 pub use log::RunLog;
 pub use standing::Standing;
 pub use train::{Evaluate, EvaluateError, EvaluationStopped, NotFinite, Trained, Training};

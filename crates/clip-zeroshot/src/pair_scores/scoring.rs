@@ -18,7 +18,7 @@ use super::{
     folder::{Index, ScoreFolder},
 };
 use crate::{
-    ClipEncoders, PROMPT_BATCH, EncodeTexts, ZeroShotError, encode_all, features::finite_rows,
+    ClipEncoders, EncodeTexts, PROMPT_BATCH, ZeroShotError, encode_all, features::finite_rows,
     tensor_file::Matrix,
 };
 

@@ -1,4 +1,4 @@
-use burn::tensor::{DType, IndexingUpdateOp, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{IndexingUpdateOp, Tensor, TensorData, activation::log_softmax};
 
 use super::{Lbfgs, Samples};
 use crate::ZeroShotError;
@@ -192,16 +192,11 @@ impl LinearProbe {
     pub fn converged(&self) -> bool {
         self.converged
     }
-
-    /// Whether it was fitted in f64.
-    pub fn is_double(&self) -> bool {
-        self.weights.dtype() == DType::F64
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{DType, Device};
 
     use super::*;
 
@@ -253,7 +248,8 @@ mod tests {
         regression.optimizer.gradient_tolerance = 1e-10;
         let probe = regression.fit(&samples).unwrap();
         let bias = probe.bias().try_into_vec_as::<f64>().unwrap();
-        assert!(probe.converged() && probe.is_double());
+        assert!(probe.converged());
+        assert_eq!(probe.weights.dtype(), DType::F64);
         assert!(
             (bias[0] - bias[1] - (5.0f64 / 3.0).ln()).abs() < 1e-8,
             "{bias:?}"
