@@ -170,22 +170,35 @@ pub fn json(name: &str) -> Option<&'static str> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use serde::Deserialize;
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::ClipConfig;
 
-    /// Counted by OpenCLIP itself (`tests/reference/parameter_counts.py`).
+    /// What OpenCLIP's package has under a name.
+    #[derive(Deserialize)]
+    struct Theirs {
+        parameters: usize,
+        sha256: String,
+    }
+
+    /// Files and counts of OpenCLIP 3.3.0 (`tests/reference/presets.py`). A count alone knows neither activations nor
+    /// epsilons, and no pooling without parameters.
     #[test]
-    fn parameter_counts_are_open_clips() {
-        let counts = include_str!("../tests/reference/parameter_counts.json");
-        let counts: BTreeMap<String, usize> = serde_json::from_str(counts).unwrap();
-        assert_eq!(counts["ViT-B-32"], 151_277_313); // OpenCLIP's docs/model_profile.csv, rounded there
+    fn presets_are_open_clips() {
+        let theirs = include_str!("../tests/reference/presets.json");
+        let mut theirs: BTreeMap<String, Theirs> = serde_json::from_str(theirs).unwrap();
+        assert_eq!(theirs["ViT-B-32"].parameters, 151_277_313); // OpenCLIP's docs/model_profile.csv, rounded there
         let ours = ["ViT-Nano-6-36", "ViT-Mini-16-96"];
-        for name in names() {
+        for name in names().filter(|name| !ours.contains(name)) {
+            let theirs = theirs.remove(name).expect(name);
             let count = ClipConfig::load(name).unwrap().num_params();
-            if !ours.contains(&name) {
-                assert_eq!(Some(&count), counts.get(name), "{name}");
-            }
+            assert_eq!(count, theirs.parameters, "{name}");
+            let sum = format!("{:x}", Sha256::digest(json(name).unwrap()));
+            assert_eq!(sum, theirs.sha256, "{name}");
         }
+        assert!(theirs.is_empty(), "presets that are no longer there");
     }
 
     #[test]
