@@ -59,10 +59,11 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, FaultKind> {
     decode_within(bytes, MAX_PIXELS)
 }
 
-/// As [`decode`], of an image of at most `max_pixels`.
+/// Decodes an image of at most `max_pixels`, else as [`decode`] does.
 ///
 /// # Errors
-/// As there.
+/// [`FaultKind::TooLarge`] by the header's size, before any pixel is allocated;
+/// [`FaultKind::Undecodable`] otherwise, for a file that is cut off too.
 pub fn decode_within(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, FaultKind> {
     // A decoder that panics on hostile bytes costs that sample, not the run.
     let decoded = catch_unwind(AssertUnwindSafe(|| {

@@ -63,7 +63,8 @@ pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed
     pack_some(shards, config, out, |_| true)
 }
 
-/// As [`pack`], of the samples that are `wanted` alone, which is asked in the set's order.
+/// Writes those usable samples of a set that are `wanted` as new shards. It is asked in the set's order; the rest is as
+/// in [`pack`].
 ///
 /// # Errors
 /// As [`pack`], and [`DataError::NothingWanted`].

@@ -28,7 +28,7 @@ impl Chunks {
         Self::reading(shards, Bodies::All)
     }
 
-    /// The same items, without their images.
+    /// A set's items, without their images.
     pub(crate) fn without_images(shards: &ShardSet) -> Self {
         Self::reading(shards, Bodies::Text)
     }

@@ -72,9 +72,15 @@ impl Clip {
         self.visual.forward(images).cast(DType::F32)
     }
 
-    /// As [`encode_image`](Self::encode_image), but without what `draws` leave out (patch dropout, stochastic depth), and
-    /// with batch norms that use the batch's own statistics, which come back for
+    /// Image features in a training step, not normalised: without what `draws` leave out (patch dropout, stochastic
+    /// depth), and with batch norms that use the batch's own statistics, which come back for
     /// [`ImageEncoder::update_running_statistics`].
+    ///
+    /// # Shapes
+    /// As [`encode_image`](Self::encode_image).
+    ///
+    /// # Panics
+    /// If `draws` leave out what the encoder doesn't have, or always computes.
     pub fn encode_image_in_training(
         &self,
         images: Tensor<4>,
@@ -122,7 +128,7 @@ impl Clip {
         logits.reshape([batch, length, vocab_size])
     }
 
-    /// The same of the last token alone, given the images' tokens.
+    /// Logits of the token that follows the last of some captions', given their images' tokens.
     ///
     /// # Shapes
     /// - `image`: `[batch, image tokens, width]`

@@ -35,7 +35,7 @@ impl ImageNorm {
         self.bytes_to_tensor(Bytes::from_bytes_vec(pixels), size, device)
     }
 
-    /// The same of bytes that may be shared, such as a part of a batch: they aren't copied on this side.
+    /// Normalised images of bytes that may be shared, such as a part of a batch: they aren't copied on this side.
     ///
     /// # Shapes
     /// As [`to_tensor`](Self::to_tensor)
@@ -43,7 +43,7 @@ impl ImageNorm {
         self.normalise(SentPixels::new(pixels, device), size)
     }
 
-    /// The same of whole images of `size` by `size` that are on the device already.
+    /// Normalised images of pixels that are on the device already, whole images of `size` by `size`.
     ///
     /// # Shapes
     /// As [`to_tensor`](Self::to_tensor)
@@ -72,12 +72,12 @@ pub enum SentPixels {
 }
 
 impl SentPixels {
-    /// `pixels` may be shared: they aren't copied on this side.
+    /// Sends pixels, which may be shared: they aren't copied on this side.
     pub fn new(pixels: Bytes, device: &Device) -> Self {
         Self::of_data(row(pixels), device)
     }
 
-    /// The same by way of memory that a GPU reads while it computes.
+    /// Sends pixels by way of memory that a GPU reads while it computes.
     pub fn while_it_computes(pixels: Bytes, device: &Device) -> Self {
         let mut data = row(pixels);
         device.staging(std::iter::once(&mut data));

@@ -74,7 +74,7 @@ impl Init {
         self.param(shape, values)
     }
 
-    /// The same value everywhere.
+    /// One value everywhere.
     pub fn constant<const D: usize>(&mut self, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
         self.param(shape, vec![value; shape.iter().product()])
     }

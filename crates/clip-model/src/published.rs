@@ -46,7 +46,7 @@ pub fn all() -> impl Iterator<Item = Published> {
     presets::names().flat_map(of)
 }
 
-/// Those of a preset, by tag.
+/// The published models of a preset, by tag.
 pub fn of(preset: &str) -> impl Iterator<Item = Published> {
     let of_preset = PUBLISHED.get_key_value(preset).into_iter();
     of_preset.flat_map(|(preset, tags)| {

@@ -53,7 +53,7 @@ impl ClipEncoders {
         )
     }
 
-    /// As [`new`](Self::new); `origin` names the model in the error.
+    /// The encoders of a model that `origin` names in errors.
     pub(crate) fn named(
         origin: &str,
         config: ClipConfig,
@@ -75,8 +75,8 @@ impl ClipEncoders {
         })
     }
 
-    /// The same, which asks before each batch of images or texts whether to stop: if `stops` says yes, the work ends
-    /// with [`ZeroShotError::Stopped`].
+    /// Encoders that ask before each batch of images or texts whether to stop: if `stops` says yes, the work ends with
+    /// [`ZeroShotError::Stopped`].
     pub fn stopping_when(self, stops: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
             stops: Some(Arc::new(stops)),
@@ -93,8 +93,8 @@ impl ClipEncoders {
         }
     }
 
-    /// The same, whose weights are f32, computing in another precision. Features are f32 whatever it is; to a
-    /// [head](crate::ClassifierHead) and to every cache it is another model.
+    /// Encoders that compute in another precision, of those whose weights are f32. Features are f32 whatever it is; to
+    /// a [head](crate::ClassifierHead) and to every cache it is another model.
     pub fn with_precision(self, precision: Precision) -> Self {
         if precision == Precision::F32 {
             return self;

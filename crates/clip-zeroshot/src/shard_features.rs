@@ -54,13 +54,14 @@ impl ClipEncoders {
         self.encode_shards_in(loader, ImagePass::default())
     }
 
-    /// As [`encode_shards`](Self::encode_shards), with what a pass asks for.
+    /// Encodes every image of a loader, batch by batch, with what a pass asks for beside the features.
     ///
     /// # Errors
-    /// As [`encode_shards`](Self::encode_shards).
+    /// [`ZeroShotError::Loader`] when the shards can't be read or too many samples are bad,
+    /// [`ZeroShotError::NoSamples`] when they hold none, and [`ZeroShotError::Stopped`].
     ///
     /// # Panics
-    /// As [`encode_shards`](Self::encode_shards).
+    /// If the loader's images have another size than the model's; see [`loader`](Self::loader).
     pub fn encode_shards_in(
         &self,
         loader: &EvalLoader,

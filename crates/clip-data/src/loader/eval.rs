@@ -128,7 +128,7 @@ impl DataLoader<EvalBatch> for EvalLoader {
         self.plan.total() as usize
     }
 
-    /// The same loader: its batches are on the host.
+    /// Itself: its batches are on the host.
     fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<EvalBatch>> {
         Arc::new(self.clone())
     }

@@ -160,7 +160,7 @@ impl DataLoader<ImageTextBatch> for TrainLoader {
         self.samples_per_epoch() as usize
     }
 
-    /// The same loader: its batches are on the host.
+    /// Itself: its batches are on the host.
     fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<ImageTextBatch>> {
         Arc::new(self.clone())
     }

@@ -41,7 +41,8 @@ pub enum Search {
 pub struct Draws {
     /// What logits are divided by, once it is clear from which tokens is drawn: below 1, likely ones are drawn more often.
     pub temperature: f64,
-    /// The same seed means the same captions. Each image has draws of its own, by its place among all that are captioned.
+    /// What the draws follow from: a seed always gives the same captions. Each image has draws of its own, by its place
+    /// among all that are captioned.
     pub seed: u64,
 }
 

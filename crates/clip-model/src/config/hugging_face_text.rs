@@ -75,7 +75,7 @@ impl TextConfig {
         })
     }
 
-    /// The same with the numbers of Hugging Face's model, if one is named that is known.
+    /// The configuration with the numbers of Hugging Face's model, if one is named that is known.
     pub(super) fn with_numbers_of_named(self) -> Self {
         let name = self.hf_model_name.as_deref();
         match name.and_then(|name| self.hugging_face_shape(name)) {

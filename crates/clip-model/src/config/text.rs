@@ -100,7 +100,7 @@ pub enum TextPool {
     First,
     /// The last of the whole context: SigLIP's.
     Last,
-    /// That of the highest id, which is the end token's in CLIP's vocabulary.
+    /// The token of the highest id, which is the end token's in CLIP's vocabulary.
     #[default]
     Argmax,
     /// The first whose id is `eos_id`.

@@ -111,7 +111,7 @@ pub struct VisionConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VisionPool {
-    /// Those of the class token.
+    /// The class token's features.
     #[default]
     Tok,
     /// The mean of the patches': CLIPA's.

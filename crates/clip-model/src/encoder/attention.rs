@@ -22,7 +22,7 @@ pub struct MultiHeadAttention {
 }
 
 impl MultiHeadAttention {
-    /// As PyTorch initialises it: xavier-uniform `in_proj`, zero biases.
+    /// With initial weights as PyTorch draws them: xavier-uniform `in_proj`, zero biases.
     pub fn init(width: usize, heads: usize, init: &mut Init) -> Self {
         // fan_in + fan_out of the fused [3 * width, width] matrix.
         let xavier = (6.0 / (4 * width) as f64).sqrt();
@@ -31,7 +31,7 @@ impl MultiHeadAttention {
         Self::with_zero_biases(in_proj, out_proj, width, heads, init)
     }
 
-    /// As OpenAI initialises the text encoder's: normal with the given deviations, zero biases.
+    /// With initial weights as OpenAI draws the text encoder's: normal with the given deviations, zero biases.
     pub fn init_normal(
         width: usize,
         heads: usize,

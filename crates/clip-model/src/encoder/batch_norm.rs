@@ -32,9 +32,9 @@ pub struct BatchNorm {
 /// Which mean and variance batch norms normalise by.
 #[derive(Debug)]
 pub enum Statistics {
-    /// Those of past batches.
+    /// The mean and variance of past batches.
     Running,
-    /// Those of the batch at hand, which are kept here.
+    /// The mean and variance of the batch at hand, which are kept here.
     OfBatch(BatchStatistics),
 }
 
@@ -159,7 +159,7 @@ impl BatchStatistics {
         parts.into_iter().reduce(merge).unwrap_or_default()
     }
 
-    /// The same on another device.
+    /// The statistics on another device.
     pub fn to_device(self, device: &Device) -> Self {
         let moved = self.0.into_iter().map(|moments| Moments {
             mean: moments.mean.to_device(device),

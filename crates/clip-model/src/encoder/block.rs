@@ -296,7 +296,7 @@ impl Transformer {
         Self { resblocks }
     }
 
-    /// The same with layer scales, which begin with a value.
+    /// The stack with layer scales, which begin with a value.
     pub(super) fn with_layer_scales(self, value: f64, init: &mut Init) -> Self {
         let mut add = |block: ResidualAttentionBlock| {
             let width = block.ln_1.gamma.lazy_shape()[0];

@@ -103,10 +103,11 @@ impl ImageEncoder {
         }
     }
 
-    /// As [`forward`](Self::forward), and the tokens that a decoder reads, from some of each image's patches if `keep` says
-    /// which.
+    /// Features of each image in the joint space, not normalised, and the tokens that a decoder reads: from all of its
+    /// patches, or from those that `keep` names.
     ///
     /// # Shapes
+    /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
     /// - `keep`: `[batch, kept]`, indices of patches
     /// - returns `[batch, embed_dim]` and `[batch, tokens, width]`
     ///
@@ -123,9 +124,12 @@ impl ImageEncoder {
         }
     }
 
-    /// As [`forward`](Self::forward), but without what `draws` leave out, and with batch norms that use the batch's own
-    /// statistics and leave the running ones as they are until
+    /// Features of each image in a training step, in the joint space and not normalised: without what `draws` leave
+    /// out, and with batch norms that use the batch's own statistics and leave the running ones as they are until
     /// [`update_running_statistics`](Self::update_running_statistics).
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
     ///
     /// # Panics
     /// If `draws` leave out what this encoder doesn't have, or always computes.

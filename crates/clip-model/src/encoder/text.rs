@@ -49,7 +49,7 @@ impl EmbeddedCaptions {
         }
     }
 
-    /// The same, whose graph begins with the leaf that comes beside them.
+    /// Captions whose graph begins with the leaf that comes beside them.
     pub(super) fn as_leaf(tokens: Tensor<2, Int>, table: &Embedding) -> (Self, Tensor<3>) {
         let weight = table.weight.val();
         let embedded = embedding(weight.clone().inner(), tokens.clone().inner());
@@ -164,7 +164,7 @@ impl TextTransformer {
         self.forward_embedded(&self.embed(&tokens))
     }
 
-    /// The same of captions whose tokens were looked up.
+    /// Features of captions whose tokens were looked up, in the joint space and not normalised.
     ///
     /// # Shapes
     /// - returns `[batch, embed_dim]`

@@ -93,7 +93,7 @@ impl TextEncoder {
         }
     }
 
-    /// The same of captions whose tokens were looked up.
+    /// Features of captions whose tokens were looked up, in the joint space and not normalised.
     ///
     /// # Shapes
     /// - returns `[batch, embed_dim]`
@@ -105,7 +105,8 @@ impl TextEncoder {
         }
     }
 
-    /// The same, and the tokens that a decoder reads.
+    /// Features of captions whose tokens were looked up, in the joint space and not normalised, and the tokens that a
+    /// decoder reads.
     ///
     /// # Shapes
     /// - returns `[batch, embed_dim]` and `[batch, tokens, width]`

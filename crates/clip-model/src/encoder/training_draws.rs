@@ -11,7 +11,7 @@ pub struct TrainingDraws {
 }
 
 impl TrainingDraws {
-    /// The same off the graph.
+    /// The draws off the graph.
     pub fn inner(self) -> Self {
         Self {
             patches: self.patches.map(Tensor::inner),
@@ -19,7 +19,7 @@ impl TrainingDraws {
         }
     }
 
-    /// Those of an encoder that skips no residual paths.
+    /// The draws of an encoder that skips no residual paths.
     ///
     /// # Panics
     /// If paths are skipped.
@@ -28,7 +28,7 @@ impl TrainingDraws {
         self.patches
     }
 
-    /// Those of an encoder that reads all patches.
+    /// The draws of an encoder that reads all patches.
     ///
     /// # Panics
     /// If patches are dropped.

@@ -195,7 +195,8 @@ impl VisionTransformer {
         self.head_with_tokens(self.transformer.forward(x, None, None))
     }
 
-    /// The same of what the blocks give for all tokens.
+    /// Features in the joint space, not normalised, and the tokens that a decoder reads, of what the blocks give for
+    /// all tokens.
     ///
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`

@@ -61,7 +61,7 @@ impl ModelDir {
         Self::open_with(path, Preprocess::default())
     }
 
-    /// The same with the preprocessing that is meant where the file is silent.
+    /// Opens a directory with the preprocessing that is meant where its file is silent.
     pub(super) fn open_with(path: &Path, preprocess: Preprocess) -> Result<Self, ModelError> {
         let file = path.join(CONFIG_FILE);
         let origin = file.display().to_string();

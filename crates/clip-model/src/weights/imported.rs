@@ -154,8 +154,8 @@ impl ImportedWeights {
         })
     }
 
-    /// The same of a matrix, turned over: PyTorch's linear layers keep `[to, from]`, others' `[from, to]`. Nothing if the
-    /// tensor is no matrix of floats.
+    /// A matrix's numbers by OpenCLIP's name, turned over: PyTorch's linear layers keep `[to, from]`, others'
+    /// `[from, to]`. Nothing if the tensor is no matrix of floats.
     pub fn transposed_bytes(&self, name: &str, dtype: FloatType) -> Option<Vec<u8>> {
         let &[rows, columns] = self.shape(name)? else {
             return None;

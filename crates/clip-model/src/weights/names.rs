@@ -24,7 +24,7 @@ pub fn parameter_shapes(model: &Clip) -> Vec<(String, Vec<usize>)> {
     params.map(|param| (param.name, param.shape)).collect()
 }
 
-/// The same parameters and buffers by what tells them apart in a module, with OpenCLIP's names.
+/// OpenCLIP's names of a model's parameters and buffers, each by what tells it apart in a module.
 pub fn parameter_names(model: &Clip) -> Vec<(ParamId, String)> {
     let params = named_params(model, false).into_iter();
     params.map(|param| (param.id, param.name)).collect()

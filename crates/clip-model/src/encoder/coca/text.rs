@@ -91,7 +91,7 @@ impl CocaTextTransformer {
         self.forward_embedded(&EmbeddedCaptions::of(tokens, &self.token_embedding))
     }
 
-    /// The same of captions whose tokens were looked up.
+    /// Features of captions whose tokens were looked up, in the joint space and not normalised.
     ///
     /// # Shapes
     /// - returns `[batch, embed_dim]`
@@ -100,7 +100,8 @@ impl CocaTextTransformer {
         self.head(x)
     }
 
-    /// The same, and the tokens that a decoder reads.
+    /// Features of captions whose tokens were looked up, in the joint space and not normalised, and the tokens that a
+    /// decoder reads.
     ///
     /// # Shapes
     /// - returns `[batch, embed_dim]` and `[batch, tokens, width]`

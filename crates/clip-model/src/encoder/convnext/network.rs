@@ -83,9 +83,10 @@ impl ConvNeXt {
         self.forward_along(images, None)
     }
 
-    /// As [`forward`](Self::forward), with stochastic depth (section 2.1).
+    /// Features of each image in the joint space, not normalised, with stochastic depth (section 2.1).
     ///
     /// # Shapes
+    /// As [`forward`](Self::forward), and
     /// - `paths`: `[batch, blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws)
     pub fn forward_along(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
         self.project(self.pooled(images, paths))

@@ -33,7 +33,7 @@ pub struct EvaShape {
 pub enum EvaFamily {
     /// Keys without a bias. Fang et al. 2022, [EVA](https://arxiv.org/abs/2211.07636).
     Eva01,
-    /// The same with rotary positions, `SwiGLU`, and norms within attention and MLP. Fang et al. 2023,
+    /// EVA-02: EVA with rotary positions, `SwiGLU`, and norms within attention and MLP. Fang et al. 2023,
     /// [EVA-02](https://arxiv.org/abs/2303.11331).
     Eva02,
     /// [`Eva01`](Self::Eva01) with norms after attention and MLP instead of before: EVA-02-CLIP-E. Sun et al. 2023,

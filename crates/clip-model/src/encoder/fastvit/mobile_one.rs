@@ -18,7 +18,7 @@ pub struct MobileOneBlock {
     pub identity: Option<BatchNorm>,
     /// The convolution.
     pub conv_kxk: Option<ConvNorm>,
-    /// That of a single place, where the other is of more.
+    /// The branch of a single place, where the other is of more.
     pub conv_scale: Option<ConvNorm>,
     /// After the sum.
     pub se: Option<SqueezeExcite>,

@@ -118,7 +118,7 @@ impl HfTextEncoder {
         self.forward_embedded(&EmbeddedCaptions::of(tokens, self.token_embedding()))
     }
 
-    /// The same of captions whose tokens were looked up.
+    /// Features of captions whose tokens were looked up, in the joint space and not normalised.
     ///
     /// # Shapes
     /// - returns `[batch, embed_dim]`

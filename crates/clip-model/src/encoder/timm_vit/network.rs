@@ -93,9 +93,10 @@ impl TimmVisionTransformer {
         self.forward_along(images, statistics, None)
     }
 
-    /// As [`forward`](Self::forward), with stochastic depth.
+    /// Features of each image in the joint space, not normalised, with stochastic depth.
     ///
     /// # Shapes
+    /// As [`forward`](Self::forward), and
     /// - `paths`: `[batch, 2 * blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws): each block's attention, then its
     ///   MLP
     pub fn forward_along(

@@ -69,9 +69,10 @@ impl ViTamin {
         self.forward_along(images, None)
     }
 
-    /// As [`forward`](Self::forward), with stochastic depth in the transformer.
+    /// Features of each image in the joint space, not normalised, with stochastic depth in the transformer.
     ///
     /// # Shapes
+    /// As [`forward`](Self::forward), and
     /// - `paths`: `[batch, 2 * blocks]`, as in [`TrainingDraws`](super::super::TrainingDraws): each block's attention, then its
     ///   MLP
     pub fn forward_along(&self, images: Tensor<4>, paths: Option<&Tensor<2>>) -> Tensor<2> {
