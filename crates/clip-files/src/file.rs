@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{IoError, LOCK, PARTIAL, beside, lock::PathLock, parent, unfinished::Unfinished};
@@ -26,6 +26,7 @@ pub fn replace_with(
 }
 
 fn replaced(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let path = &meant(path)?;
     let partial = beside(path, PARTIAL);
     // One after the other: half of one's file must not get its name by another. Where a file system has no locks, whoever
     // writes the same file at the same moment isn't waited for.
@@ -41,6 +42,23 @@ fn replaced(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Res
     unfinished.finish(|| fs::rename(&partial, path))?;
     sync_folder(parent(path));
     Ok(())
+}
+
+/// The file that is to be replaced: what a link leads to, not the link.
+///
+/// Whoever may write a folder may put a file in the place of a device or a pipe in it, and nobody means that.
+fn meant(path: &Path) -> io::Result<PathBuf> {
+    let real = match fs::symlink_metadata(path) {
+        Ok(kind) if kind.is_symlink() => fs::canonicalize(path)?,
+        _ => path.to_owned(),
+    };
+    match fs::metadata(&real) {
+        Ok(kind) if !kind.is_file() && !kind.is_dir() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a device or a pipe, which a file can't take the place of: name a file",
+        )),
+        _ => Ok(real),
+    }
 }
 
 /// Writes a file, and waits until it is on the disk.
@@ -97,6 +115,25 @@ mod tests {
             }
         });
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_are_followed_and_nothing_but_files_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link, socket] = ["a.bin", "link", "socket"].map(|name| dir.path().join(name));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink("a.bin", &link).unwrap();
+        replace(&link, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let error = replace(&socket, b"new").unwrap_err();
+        assert!(crate::one_line(&error).contains("name a file"), "{error}");
+        assert!(!fs::symlink_metadata(&socket).unwrap().is_file());
+        // A link into nowhere is no place to write to.
+        fs::remove_file(&file).unwrap();
+        assert!(replace(&link, b"new").is_err());
     }
 
     #[test]

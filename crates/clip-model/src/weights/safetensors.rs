@@ -1,25 +1,63 @@
-use std::{fmt::Display, fs::File, path::Path};
+use std::{
+    fmt::Display,
+    fs::File,
+    io::{Error, Result, Write},
+    path::Path,
+};
 
-use safetensors::{SafeTensorError, View};
+use safetensors::{
+    View,
+    tensor::{Metadata, TensorInfo},
+};
+
+/// The longest header that readers of the format take.
+const LONGEST_HEADER: usize = 100_000_000;
 
 /// Writes a safetensors file, one tensor after the other: it is never in memory as a whole.
 ///
+/// The format's own writer makes a temporary file beside this one, which a process that is killed leaves behind under a name
+/// that nobody knows.
+///
 /// # Errors
 /// When the folder can't be written, the disk is full, or names or sizes make no such file.
-pub fn write_safetensors<S: AsRef<str> + Ord + Display>(
+pub fn write_safetensors<S: AsRef<str> + Ord + Display, V: View>(
     path: &Path,
-    tensors: impl IntoIterator<Item = (S, impl View)>,
+    tensors: impl IntoIterator<Item = (S, V)>,
     metadata: impl IntoIterator<Item = (String, String)>,
-) -> std::io::Result<()> {
-    // The format's own writer puts a temporary file in this one's place, which only its owner may read.
-    let permissions = File::create(path)?.metadata()?.permissions();
-    let metadata = metadata.into_iter().collect();
-    let written = safetensors::serialize_to_file(tensors, Some(metadata), path);
-    written.map_err(|error| match error {
-        SafeTensorError::IoError(error) => error,
-        other => std::io::Error::other(other),
-    })?;
-    std::fs::set_permissions(path, permissions)
+) -> Result<()> {
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    // The widest numbers first, so that all lie at a multiple of their size.
+    tensors.sort_by(|(name, tensor), (other_name, other)| {
+        let narrower = other.dtype().cmp(&tensor.dtype());
+        narrower.then_with(|| name.cmp(other_name))
+    });
+    let mut end = 0;
+    let places = tensors.iter().map(|(name, tensor)| {
+        let begin = end;
+        end += tensor.data_len();
+        let place = TensorInfo {
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            data_offsets: (begin, end),
+        };
+        (name.to_string(), place)
+    });
+    let places = places.collect();
+    let header = Metadata::new(Some(metadata.into_iter().collect()), places);
+    let mut header = serde_json::to_vec(&header.map_err(Error::other)?)?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+    if header.len() > LONGEST_HEADER {
+        return Err(Error::other(
+            "its names are longer than a safetensors file takes",
+        ));
+    }
+    let mut file = File::create(path)?;
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    for (_, tensor) in &tensors {
+        file.write_all(&tensor.data())?;
+    }
+    Ok(())
 }
 
 /// Rows and columns that are transposed at a time: their lines stay in the cache.
@@ -46,17 +84,23 @@ mod tests {
 
     use super::*;
 
-    #[cfg(unix)]
     #[test]
-    fn who_may_read_other_files_may_read_a_safetensors_file() {
-        use std::os::unix::fs::PermissionsExt;
-
+    fn the_file_is_the_formats_own() {
         let dir = tempfile::tempdir().unwrap();
-        let [plain, written] = ["a", "b"].map(|name| dir.path().join(name));
-        std::fs::write(&plain, b"text").unwrap();
-        let view = TensorView::new(Dtype::U8, vec![4], b"data").unwrap();
-        write_safetensors(&written, [("a", view)], []).unwrap();
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
-        assert_eq!(mode(&written), mode(&plain));
+        let path = dir.path().join("a.safetensors");
+        let view = |dtype, bytes| TensorView::new(dtype, vec![2], bytes).unwrap();
+        let tensors = || {
+            [
+                ("bytes", view(Dtype::U8, b"ab")),
+                ("wide", view(Dtype::F32, b"abcdefgh")),
+                ("half", view(Dtype::F16, b"abcd")),
+            ]
+        };
+        let metadata = || [("format".to_owned(), "pt".to_owned())];
+        write_safetensors(&path, tensors(), metadata()).unwrap();
+        let expected = safetensors::serialize(tensors(), Some(metadata().into())).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), expected);
+        // Nothing else was made beside it.
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
