@@ -33,7 +33,7 @@ mod weights;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::{device::DeviceName, usage::WrongUsage};
@@ -116,7 +116,8 @@ fn main() -> ExitCode {
         clip_alloc::keep_freed_memory();
     }
     kernels::keep();
-    match interrupt::install().and_then(|()| run(cli)) {
+    let started = interrupt::install().and_then(|()| start_threads());
+    match started.and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the results has seen enough, as in `clip ... | head`.
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
@@ -133,6 +134,14 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Starts the threads that commands share, one a core: where the system gives none, they would panic later.
+fn start_threads() -> Result<()> {
+    rayon::ThreadPoolBuilder::new().build_global().context(
+        "cannot start a thread for each core: let this account or container have more processes (`ulimit -u`, \
+         `pids.max`), or set RAYON_NUM_THREADS to fewer",
+    )
 }
 
 fn run(cli: Cli) -> Result<()> {
