@@ -1,6 +1,6 @@
 //! `clip caption`: captions that a CoCa model writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clip_model::{Captioner, Captioning, Draws, Search};
@@ -51,7 +51,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let encoders = args.model.load(device)?;
     let how = encoders.captioning()?;
     let mut captioner = Captioner::new(args.change(how, encoders.context_length())?);
-    let bad = pictures::in_batches(&images, Pictures::new(&encoders), |paths, pixels| {
+    let bad = pictures::in_batches(&images, Pictures::new(&encoders), |positions, pixels| {
+        let paths = positions.iter().map(|&at| images[at].as_path());
         args.write(&encoders, &mut captioner, paths, pixels)
     })?;
     if bad > 0 {
@@ -87,15 +88,16 @@ impl Args {
         })
     }
 
-    fn write(
+    fn write<'a>(
         &self,
         encoders: &ClipEncoders,
         captioner: &mut Captioner,
-        paths: &[String],
+        paths: impl Iterator<Item = &'a Path>,
         pixels: Vec<u8>,
     ) -> Result<()> {
         let captions = encoders.write_captions(captioner, pixels);
-        for (path, caption) in paths.iter().zip(captions) {
+        for (path, caption) in paths.zip(captions) {
+            let path = path.display().to_string();
             if self.json {
                 output::line(&json!({ "image": path, "caption": caption }).to_string())?;
             } else {

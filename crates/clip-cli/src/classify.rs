@@ -50,10 +50,10 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let encoders = args.model.load(device)?;
     let classifier = classes::classifier(&encoders, &names, &templates, None)?;
     let classifier = classifier.with_bias(encoders.logit_bias());
-    let bad = pictures::in_batches(&images, Pictures::new(&encoders), |paths, pixels| {
+    let bad = pictures::in_batches(&images, Pictures::new(&encoders), |positions, pixels| {
         let found = predict(&encoders, &classifier, pixels, args.top)?;
-        for (path, found) in paths.iter().zip(&found) {
-            print(path, found, args.json)?;
+        for (&at, found) in positions.iter().zip(&found) {
+            print(&images[at].display().to_string(), found, args.json)?;
         }
         Ok(())
     })?;

@@ -17,7 +17,7 @@ use crate::{
     device::DeviceName,
     model::EncoderArgs,
     output,
-    pictures::{self, BATCH, Pictures},
+    pictures::{self, Pictures},
     usage::WrongUsage,
 };
 
@@ -203,30 +203,19 @@ fn encode_texts(encoders: &ClipEncoders, texts: &[String]) -> Result<Features> {
 }
 
 /// Features of the images that can be read, and their paths. The others are named.
-fn encode_images(encoders: &ClipEncoders, paths: &[PathBuf]) -> Result<(Features, Vec<String>)> {
-    let mut pictures = Pictures::new(encoders);
-    let mut features = Features::new("image_features", paths.len(), encoders);
-    let mut read = Vec::new();
+fn encode_images(encoders: &ClipEncoders, images: &[PathBuf]) -> Result<(Features, Vec<String>)> {
+    let mut features = Features::new("image_features", images.len(), encoders);
+    let mut paths = Vec::new();
     let mut told = Instant::now();
-    for (part, batch) in paths.chunks(BATCH).enumerate() {
-        let mut pixels = Vec::new();
-        for path in batch {
-            match pictures.read(path) {
-                Ok(own) => {
-                    pixels.extend(own);
-                    read.push(path.display().to_string());
-                }
-                Err(error) => output::print_error(&error.into()),
-            }
-        }
-        if !pixels.is_empty() {
-            features.add(encoders.encode_images(pixels))?;
-        }
+    pictures::in_batches(images, Pictures::new(encoders), |positions, pixels| {
+        features.add(encoders.encode_images(pixels))?;
+        let read = positions.iter();
+        paths.extend(read.map(|&at| images[at].display().to_string()));
         if told.elapsed() >= TELL_EVERY {
-            let done = part * BATCH + batch.len();
-            log::info!("{done} of {} images encoded", paths.len());
+            log::info!("{} of {} images encoded", paths.len(), images.len());
             told = Instant::now();
         }
-    }
-    Ok((features, read))
+        Ok(())
+    })?;
+    Ok((features, paths))
 }

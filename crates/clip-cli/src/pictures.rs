@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 use crate::output;
 
 /// Images encoded at once: past it a processor gets no faster.
-pub(crate) const BATCH: usize = 64;
+const BATCH: usize = 64;
 
 /// What `clip-data` decodes.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
@@ -42,21 +42,21 @@ impl Pictures {
     }
 }
 
-/// Gives `use_batch` the images that can be read, some at a time: their paths, and what [`Pictures::read`] makes of them one
-/// after the other. Tells which can't be, and returns how many those are.
+/// Gives `use_batch` the images that can be read, some at a time: their positions in `images`, which rise, and what
+/// [`Pictures::read`] makes of them one after the other. Tells which can't be, and returns how many those are.
 pub(crate) fn in_batches(
     images: &[PathBuf],
     mut pictures: Pictures,
-    mut use_batch: impl FnMut(&[String], Vec<u8>) -> Result<()>,
+    mut use_batch: impl FnMut(&[usize], Vec<u8>) -> Result<()>,
 ) -> Result<usize> {
     let mut bad = 0;
-    for paths in images.chunks(BATCH) {
+    for start in (0..images.len()).step_by(BATCH) {
         let (mut read, mut pixels) = (Vec::new(), Vec::new());
-        for path in paths {
-            match pictures.read(path) {
+        for at in start..images.len().min(start + BATCH) {
+            match pictures.read(&images[at]) {
                 Ok(image) => {
                     pixels.extend(image);
-                    read.push(path.display().to_string());
+                    read.push(at);
                 }
                 Err(error) => {
                     output::print_error(&error.into());
@@ -143,4 +143,36 @@ pub(crate) fn is_image(path: &Path) -> bool {
                 .iter()
                 .any(|known| extension.eq_ignore_ascii_case(known))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_keep_their_positions_where_others_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut images = vec![folder.path().join("gone.png"); BATCH + 3];
+        let good = folder.path().join("good.bmp");
+        // A BMP of one red pixel: two headers of 14 and 40 bytes, and a row of 4.
+        let mut bytes =
+            b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\x18\0".to_vec();
+        bytes.resize(54, 0);
+        bytes.extend([0, 0, 255, 0]);
+        std::fs::write(&good, bytes).unwrap();
+        for at in [1, BATCH + 2] {
+            images[at].clone_from(&good);
+        }
+        let pictures = Pictures {
+            resizer: ImageResizer::new(1),
+        };
+        let mut found = Vec::new();
+        let bad = in_batches(&images, pictures, |positions, pixels| {
+            found.push((positions.to_vec(), pixels));
+            Ok(())
+        });
+        assert_eq!(bad.unwrap(), BATCH + 1);
+        let red = || vec![255, 0, 0];
+        assert_eq!(found, [(vec![1], red()), (vec![BATCH + 2], red())]);
+    }
 }

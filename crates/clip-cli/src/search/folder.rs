@@ -13,10 +13,7 @@ use anyhow::{Context, Result};
 use clip_files::PathLock;
 use clip_zeroshot::{ClipEncoders, EncodeTexts, Found, ImageIndex, IndexChanges, IndexedImage};
 
-use crate::{
-    output,
-    pictures::{self, BATCH, Pictures},
-};
+use crate::pictures::{self, Pictures};
 
 /// The index's name in the folder that it is of; hidden, and no image.
 const INDEX_FILE: &str = ".clip-index.safetensors";
@@ -79,51 +76,36 @@ pub(super) fn update(
 ) -> Result<(IndexChanges, usize)> {
     let present = scan(dir)?;
     let missing: Vec<IndexedImage> = index.missing(&present).into_iter().cloned().collect();
-    let mut pictures = Pictures::new(encoders);
+    let files: Vec<PathBuf> = missing.iter().map(|image| dir.join(&image.path)).collect();
     let mut encoded = HashMap::new();
-    let mut unreadable = 0;
     let before: HashSet<String> = paths(index).collect();
     let mut changes = IndexChanges {
         kept: present.len() - missing.len(),
         ..IndexChanges::default()
     };
     let mut saved = Instant::now();
-    for part in missing.chunks(BATCH) {
-        let (mut read, mut pixels) = (Vec::new(), Vec::new());
-        for image in part {
-            match pictures.read(&dir.join(&image.path)) {
-                Ok(own) => {
-                    pixels.extend(own);
-                    read.push(image.clone());
-                }
-                Err(error) => {
-                    output::print_error(&error.into());
-                    unreadable += 1;
-                }
-            }
-        }
-        if read.is_empty() {
-            continue;
-        }
-        let read_now = read.len();
+    let pictures = Pictures::new(encoders);
+    let unreadable = pictures::in_batches(&files, pictures, |positions, pixels| {
         let features = encoders.encode_images(pixels).try_into_vec_as::<f32>()?;
-        let rows = features.chunks_exact(features.len() / read_now);
-        for (image, row) in read.into_iter().zip(rows) {
+        let rows = features.chunks_exact(features.len() / positions.len());
+        for (&at, row) in positions.iter().zip(rows) {
+            let image = &missing[at];
             anyhow::ensure!(
                 row.iter().all(|value| value.is_finite()),
                 "the feature of {} is not finite: the model's weights are damaged",
                 image.path
             );
-            encoded.insert(image, row.to_vec());
+            encoded.insert(image.clone(), row.to_vec());
         }
-        changes.encoded += read_now;
+        changes.encoded += positions.len();
         log::info!("{} of {} images encoded", changes.encoded, missing.len());
         if saved.elapsed() >= SAVE_EVERY {
             index.update(present.clone(), mem::take(&mut encoded));
             index.save(file)?;
             saved = Instant::now();
         }
-    }
+        Ok(())
+    })?;
     index.update(present, encoded);
     index.save(file)?;
     let after: HashSet<String> = paths(index).collect();
