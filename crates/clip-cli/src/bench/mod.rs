@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// OpenCLIP's side, which comes with the program.
-const PEER: &str = include_str!("../../../../tests/reference/openclip_bench.py");
+const PEER: &str = include_str!("openclip.py");
 
 /// A round is repeated for so long, in seconds: a hundred times what a clock and a wake-up cost.
 const ROUND_SECONDS: f64 = 1.0;

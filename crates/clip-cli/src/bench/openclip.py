@@ -1,6 +1,6 @@
 """OpenCLIP's side of `clip bench`: does one work whenever it is asked to, one JSON value a line on stdin and stdout.
 
-    clip bench --peer venv/bin/python       # a virtual environment of requirements.txt; `cargo xtask bench` makes one
+    clip bench --peer venv/bin/python       # of tests/reference/requirements.txt; `cargo xtask bench` makes one
 
 The lines are those of `crates/clip-cli/src/bench/protocol.rs`. Each work is done as a user of OpenCLIP would do it: with
 its own modules and tokenizer, torch's own kernels, captions padded to the context as its tokenizer does. In f32, a GPU
