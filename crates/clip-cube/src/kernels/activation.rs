@@ -76,7 +76,13 @@ pub(crate) fn back(
     activation: Activation,
 ) -> (CubeTensor, CubeTensor) {
     let shape = x.meta.shape().clone();
-    let vectors = shape.num_elements() / VECTOR;
+    let numbers = shape.num_elements();
+    let vector = if numbers.is_multiple_of(VECTOR) {
+        VECTOR
+    } else {
+        1
+    };
+    let vectors = numbers / vector;
     let [value, by_x] = [(); 2].map(|()| empty(&x, shape.clone(), x.dtype));
     let client = x.client.clone();
     let dim = CubeDim::new(&client, vectors);
@@ -85,7 +91,7 @@ pub(crate) fn back(
         &client,
         calculate_cube_count_elemwise(&client, vectors, dim),
         dim,
-        VECTOR,
+        vector,
         x.into_buffer_arg(),
         by_y.into_buffer_arg(),
         value.clone().into_buffer_arg(),
@@ -114,7 +120,7 @@ fn back_kernel<E: Float, N: Size>(
     let mut value = Vector::<E, N>::empty();
     let mut by_this = Vector::<E, N>::empty();
     #[unroll]
-    for i in 0..VECTOR {
+    for i in 0..N::value() {
         let (number, slope) = value_and_slope(f32::cast_from(x.extract(i)), activation);
         value.insert(i, E::cast_from(number));
         by_this.insert(i, E::cast_from(f32::cast_from(by_y.extract(i)) * slope));
