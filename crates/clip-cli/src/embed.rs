@@ -91,6 +91,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         let reason = "--images and --texts both read stdin: give a file for one of them";
         return Err(WrongUsage(reason.to_owned()).into());
     }
+    clip_files::check_writable(&args.out)?;
     let texts = args.texts.as_deref().map(read_lines).transpose()?;
     let images = match args.images.as_slice() {
         [] => Vec::new(),

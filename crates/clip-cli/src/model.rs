@@ -135,11 +135,7 @@ impl ReadingArgs {
             None => encoders.encode_shards_in(&self.loader(shards, encoders, needs)?, pass)?,
             Some(folder) => {
                 let (cache, config) = (FeatureCache::new(folder), self.config());
-                let (features, kept) =
-                    cache.encode_shards(encoders, shards, needs, config, pass)?;
-                let what = if kept { "taken from" } else { "kept in" };
-                log::info!("image features {what} {}", folder.display());
-                features
+                cache.encode_shards(encoders, shards, needs, config, pass)?
             }
         };
         let faults = &features.faults;

@@ -86,7 +86,7 @@ pub(crate) fn find(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
             }
         } else if argument.is_dir() {
             let before = found.len();
-            found.extend(below(argument)?);
+            found.extend(below(argument)?.images);
             ensure!(
                 found.len() > before,
                 "{} holds no jpg, png, webp, gif or bmp",
@@ -112,15 +112,24 @@ pub(crate) fn find(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The images below a folder, sorted by path; symbolic links are not followed. What can't be read below it, as another
-/// user's folder, is left out and named.
-pub(crate) fn below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// What lies below a folder.
+#[derive(Default)]
+pub(crate) struct Below {
+    /// The images, sorted by path.
+    pub(crate) images: Vec<PathBuf>,
+    /// What couldn't be looked into, as another user's folder.
+    pub(crate) closed: Vec<PathBuf>,
+}
+
+/// The images below a folder; symbolic links are not followed. What can't be read below it is named.
+pub(crate) fn below(folder: &Path) -> Result<Below> {
+    let mut found = Below::default();
     for entry in WalkDir::new(folder).sort_by_file_name() {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) if error.depth() > 0 => {
                 log::warn!("left out: {error}");
+                found.closed.extend(error.path().map(Path::to_owned));
                 continue;
             }
             Err(error) => {
@@ -128,7 +137,7 @@ pub(crate) fn below(folder: &Path) -> Result<Vec<PathBuf>> {
             }
         };
         if entry.file_type().is_file() && is_image(entry.path()) {
-            found.push(entry.into_path());
+            found.images.push(entry.into_path());
         }
     }
     Ok(found)

@@ -44,6 +44,26 @@ fn replaced(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Res
     Ok(())
 }
 
+/// Looks whether [`replace`] can write a file there, before hours of work for it.
+///
+/// # Errors
+/// When its folder isn't there or can't be written, or something that is no file stands in its place.
+pub fn check_writable(path: &Path) -> Result<(), IoError> {
+    let writable = || {
+        let path = meant(path)?;
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        // Whoever holds the lock can write there.
+        if cfg!(unix) {
+            PathLock::try_take(&beside(&path, LOCK)).map(drop)
+        } else {
+            fs::metadata(parent(&path)).map(drop)
+        }
+    };
+    writable().map_err(crate::io("write", path))
+}
+
 /// The file that is to be replaced: what a link leads to, not the link.
 ///
 /// Whoever may write a folder may put a file in the place of a device or a pipe in it, and nobody means that.
@@ -131,6 +151,11 @@ mod tests {
         let error = replace(&socket, b"new").unwrap_err();
         assert!(crate::one_line(&error).contains("name a file"), "{error}");
         assert!(!fs::symlink_metadata(&socket).unwrap().is_file());
+        assert!(check_writable(&socket).is_err() && check_writable(dir.path()).is_err());
+        assert!(check_writable(&dir.path().join("none/a.bin")).is_err());
+        let before = fs::read_dir(dir.path()).unwrap().count();
+        check_writable(&dir.path().join("b.bin")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), before);
         // A link into nowhere is no place to write to.
         fs::remove_file(&file).unwrap();
         assert!(replace(&link, b"new").is_err());

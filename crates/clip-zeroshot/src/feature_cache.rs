@@ -46,13 +46,12 @@ impl FeatureCache {
         }
     }
 
-    /// The features of shards from the folder, or else from the model, then kept. A damaged file is replaced.
-    /// Returns whether the model was spared.
+    /// The features of shards from the folder, or else from the model, then kept; says which. A damaged file is replaced.
+    /// If they can't be kept, as on a full disk, they are returned all the same, with a warning.
     ///
     /// # Errors
     /// [`ZeroShotError::NotKept`] of shards that aren't tars on this machine, those of [`ClipEncoders::loader`] and
-    /// [`ClipEncoders::encode_shards`], and [`ZeroShotError::Io`] when the folder can't be
-    /// written.
+    /// [`ClipEncoders::encode_shards`], and [`ZeroShotError::Io`] when the folder can't be made.
     pub fn encode_shards(
         &self,
         encoders: &ClipEncoders,
@@ -60,16 +59,27 @@ impl FeatureCache {
         needs: EvalNeeds,
         config: LoaderConfig,
         pass: ImagePass,
-    ) -> Result<(ShardFeatures, bool), ZeroShotError> {
+    ) -> Result<ShardFeatures, ZeroShotError> {
         let key = key(encoders, &shards, needs, config.max_bad_share, pass)?;
         let path = self.folder.join(format!("features-{key}.safetensors"));
         if let Some(features) = load(&path, encoders.device()) {
-            return Ok((features, true));
+            log::info!("image features taken from {}", self.folder.display());
+            return Ok(features);
         }
-        let features = encoders.encode_shards_in(&encoders.loader(shards, needs, config)?, pass)?;
+        // Before an encoding of hours.
         std::fs::create_dir_all(&self.folder).map_err(clip_files::io("create", &self.folder))?;
-        save(&path, &features)?;
-        Ok((features, false))
+        let features = encoders.encode_shards_in(&encoders.loader(shards, needs, config)?, pass)?;
+        match save(&path, &features) {
+            Ok(()) => log::info!("image features kept in {}", self.folder.display()),
+            Err(ZeroShotError::Io(error)) => {
+                log::warn!(
+                    "image features are not kept: {}",
+                    clip_files::one_line(&error)
+                );
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(features)
     }
 }
 

@@ -46,6 +46,9 @@ struct Found {
 }
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
+    if let Some(path) = &args.per_query {
+        clip_files::check_writable(path)?;
+    }
     let shards = args.shards.find()?;
     let encoders = args.model.load(device)?;
     let pass = ImagePass::default();
@@ -53,12 +56,18 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let features = reading.encode(shards, &encoders, EvalNeeds::Captions, pass)?;
     let precision = if args.half { DType::F16 } else { DType::F32 };
     let retrieval = evaluate_retrieval(&encoders, &features, precision)?;
+    print(&retrieval.report, &features, args.json)?;
+    // After what was asked for first: a disk that is full by now costs only this.
     if let Some(path) = &args.per_query {
         clip_files::replace_with(path, |path| write_queries(path, &features, &retrieval))?;
     }
-    let report = retrieval.report;
-    if args.json {
+    Ok(())
+}
+
+fn print(report: &RetrievalReport, features: &ShardFeatures, as_json: bool) -> Result<()> {
+    if as_json {
         let skipped = features.faults.bad();
+        let report = report.clone();
         return output::line(&serde_json::to_string(&Found { report, skipped })?);
     }
     let row = |name: &str, recalls: [f64; 3], median: f64| {

@@ -66,15 +66,21 @@ pub(super) fn open_or_new(file: &Path, encoders: &ClipEncoders, model: &str) -> 
     Ok(index)
 }
 
-/// Encodes what is new or changed below a folder, and saves it. Returns what was done, and how many images could not be
-/// read.
+/// Encodes what is new or changed below a folder, and saves it. What is indexed below folders that can't be looked into stays.
+/// Returns what was done, and how many images and folders could not be read.
 pub(super) fn update(
     index: &mut ImageIndex,
     file: &Path,
     dir: &Path,
     encoders: &ClipEncoders,
 ) -> Result<(IndexChanges, usize)> {
-    let present = scan(dir)?;
+    let below = pictures::below(dir)?;
+    let mut present = scan(dir, below.images)?;
+    let is_closed = |image: &&IndexedImage| {
+        let path = dir.join(&image.path);
+        below.closed.iter().any(|closed| path.starts_with(closed))
+    };
+    present.extend(index.images().iter().filter(is_closed).cloned());
     let missing: Vec<IndexedImage> = index.missing(&present).into_iter().cloned().collect();
     let files: Vec<PathBuf> = missing.iter().map(|image| dir.join(&image.path)).collect();
     let mut encoded = HashMap::new();
@@ -110,17 +116,17 @@ pub(super) fn update(
     index.save(file)?;
     let after: HashSet<String> = paths(index).collect();
     changes.removed = before.difference(&after).count();
-    Ok((changes, unreadable))
+    Ok((changes, unreadable + below.closed.len()))
 }
 
 fn paths(index: &ImageIndex) -> impl Iterator<Item = String> {
     index.images().iter().map(|image| image.path.clone())
 }
 
-/// The images below a folder. Those whose path is no text are left out and named.
-fn scan(dir: &Path) -> Result<Vec<IndexedImage>> {
+/// The images of a folder as they are now. Those whose path is no text are left out and named.
+fn scan(dir: &Path, images: Vec<PathBuf>) -> Result<Vec<IndexedImage>> {
     let mut present = Vec::new();
-    for path in pictures::below(dir)? {
+    for path in images {
         let about = match path.metadata() {
             Ok(about) => about,
             // Deleted since the folder was listed.

@@ -124,8 +124,7 @@ fn index(args: &IndexArgs, device: Option<DeviceName>) -> Result<()> {
     }
     ensure!(
         unreadable == 0,
-        "{unreadable} of {} images could not be read: {} has the others",
-        images + unreadable,
+        "{unreadable} images or folders could not be read: {} has the others, and what it had below such folders",
         file.display()
     );
     Ok(())

@@ -147,6 +147,9 @@ fn severities(kind: CorruptionKind) -> impl Iterator<Item = Corruption> {
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // What the user wrote is read before the model, which takes longer.
     let extras = Extras::new(args)?;
+    if let Some(path) = &args.html {
+        clip_files::check_writable(path)?;
+    }
     let mut sets = match &args.sets {
         Some(path) => sets::read(path)?,
         None => vec![Set::of_flags(&args.set)?],
@@ -168,19 +171,24 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         found.push(one);
     }
     measure::shifts(&mut found, &sets, extras.reference);
+    print_all(args, &found)?;
+    // After what was asked for first: a disk that is full by now costs only this.
     let page = page::page(args.model.name(), &found);
-    output::page(&page, args.html.as_deref(), args.svg.as_deref())?;
+    output::page(&page, args.html.as_deref(), args.svg.as_deref())
+}
+
+fn print_all(args: &Args, found: &[Found]) -> Result<()> {
     if args.json {
-        let object = match (args.sets.is_some(), found.as_slice()) {
+        let object = match (args.sets.is_some(), found) {
             (false, [one]) => serde_json::to_value(one)?,
             _ => json!({ "sets": found }),
         };
         return output::line(&object.to_string());
     }
     if args.sets.is_some() {
-        print::overview(&found)?;
+        print::overview(found)?;
     }
-    for one in &found {
+    for one in found {
         print::details(one, args.sets.is_some())?;
     }
     Ok(())
