@@ -4,8 +4,6 @@
 //! small blocks stay with the thread that freed them ([`ThreadCached`]), and large ones come from the one heap of the
 //! system, which is to keep what a step frees ([`keep_freed_memory`]).
 
-#![warn(missing_docs)]
-
 mod cache;
 mod class;
 mod heap;

@@ -1,4 +1,4 @@
-//! Backends and their devices. No other file of the workspace names a backend.
+//! Backends and their devices. No other file of the program names a backend.
 
 use std::{
     fmt,

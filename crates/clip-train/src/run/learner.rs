@@ -211,7 +211,7 @@ impl ContrastiveLearner {
             distill: found.distill,
             caption: found.caption,
             temperature_factor: found.temperature_factor,
-            grad_norm: Some(grad_norm),
+            grad_norm,
         }
     }
 
@@ -238,43 +238,50 @@ fn computes_meanwhile(_clip: &Clip) -> bool {
 /// What a step is to tell, on the device: `[1]` each.
 pub(super) struct Numbers {
     loss: Tensor<1>,
+    temperature_factor: Tensor<1>,
+    grad_norm: Tensor<1>,
     distill: Option<Tensor<1>>,
     caption: Option<Tensor<1>>,
-    temperature_factor: Tensor<1>,
-    grad_norm: Option<Tensor<1>>,
+}
+
+/// What a step tells of itself.
+pub(super) struct StepNumbers {
+    /// Nats.
+    pub(super) loss: f64,
+    /// The temperature's inverse, as it multiplies the similarities.
+    pub(super) logit_scale: f64,
+    /// Before clipping.
+    pub(super) grad_norm: f64,
+    /// A teacher's part of the loss.
+    pub(super) distill_loss: Option<f64>,
+    /// A decoder's part of the loss.
+    pub(super) caption_loss: Option<f64>,
 }
 
 impl Numbers {
-    /// Waits for the device. What the loop alone knows (learning rate, speed) is NaN, and so is a norm that nobody found.
+    /// Waits for the device.
     ///
     /// # Errors
     /// Why the device stopped, which may have been long before: whoever waits is told.
-    pub(super) fn read(self, batch: usize) -> Result<StepOutput, String> {
-        let numbers = [
-            Some(self.loss),
-            Some(self.temperature_factor),
-            self.grad_norm,
-            self.distill,
-            self.caption,
-        ];
-        let asked = numbers.iter().flatten().cloned();
+    pub(super) fn read(self) -> Result<StepNumbers, String> {
+        let (teaches, captions) = (self.distill.is_some(), self.caption.is_some());
+        let always = [self.loss, self.temperature_factor, self.grad_norm];
+        let asked = always.into_iter().chain(self.distill).chain(self.caption);
         // In one reading.
         let asked = asked.fold(Transaction::default(), Transaction::register);
         let found = waited_for(|| asked.try_execute())?;
         let mut found = found.iter().flat_map(|number| number.iter::<f64>());
-        let [loss, logit_scale, grad_norm, distill_loss, caption_loss] =
-            numbers.map(|asked| asked.and_then(|_| found.next()));
-        let known = |number: Option<f64>| number.unwrap_or(f64::NAN);
-        Ok(StepOutput {
-            loss: known(loss),
-            distill_loss,
-            caption_loss,
-            logit_scale: known(logit_scale),
-            lr: f64::NAN,
-            images_per_s: f64::NAN,
-            data_wait: f64::NAN,
-            grad_norm: known(grad_norm),
-            batch,
+        let mut next = || {
+            found
+                .next()
+                .ok_or("the device gave fewer numbers than it was asked for")
+        };
+        Ok(StepNumbers {
+            loss: next()?,
+            logit_scale: next()?,
+            grad_norm: next()?,
+            distill_loss: teaches.then(&mut next).transpose()?,
+            caption_loss: captions.then(&mut next).transpose()?,
         })
     }
 }
@@ -293,26 +300,8 @@ impl TrainStep for ContrastiveLearner {
     type Input = ImageTextBatch;
     type Output = StepOutput;
 
-    /// The gradients of a batch, after which Burn's loops take the step. What only the loop knows (learning rate,
-    /// speed, the clipped norm) is NaN.
-    fn step(&self, batch: ImageTextBatch) -> TrainOutput<StepOutput> {
-        let batch = self.preparation.pairs(batch);
-        let found = self.step.gradients(self.clip(), &batch);
-        let visual = &self.clip().visual;
-        visual.update_running_statistics(&found.statistics);
-        let numbers = Numbers {
-            loss: found.loss,
-            distill: found.distill,
-            caption: found.caption,
-            temperature_factor: found.temperature_factor,
-            grad_norm: None,
-        };
-        let read = numbers.read(batch.images.count());
-        TrainOutput {
-            grads: found.grads,
-            // Burn's trait has no other way to fail.
-            item: read.unwrap_or_else(|reason| panic!("{reason}")),
-        }
+    fn step(&self, _batch: ImageTextBatch) -> TrainOutput<StepOutput> {
+        unreachable!("invariant: a run's strategy takes its steps, not Burn's loops")
     }
 }
 

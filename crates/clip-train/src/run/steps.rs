@@ -13,8 +13,11 @@ use clip_data::{Cursor, ImageTextBatch, TrainLoader};
 use clip_metrics::Measured;
 
 use super::{
-    ContrastiveLearner, EvaluateError, EvaluationStopped, NotFinite, ahead::Prepared,
-    learner::Numbers, plan::Plan, strategy::Work,
+    ContrastiveLearner, EvaluateError, EvaluationStopped, NotFinite,
+    ahead::Prepared,
+    learner::{Numbers, StepNumbers},
+    plan::Plan,
+    strategy::Work,
 };
 use crate::{
     Aside, PairBatch, Pending, StepGradients, TrainError,
@@ -64,7 +67,7 @@ pub(super) struct Begun {
 #[allow(clippy::large_enum_variant, reason = "there is one a run")]
 enum Reading {
     Here(Numbers),
-    Aside(Pending<Result<StepOutput, String>>),
+    Aside(Pending<Result<StepNumbers, String>>),
 }
 
 impl Steps<'_> {
@@ -163,7 +166,7 @@ impl Steps<'_> {
         let numbers = match &self.reader {
             Some(reader) => {
                 model.submit();
-                Reading::Aside(reader.run(move || numbers.read(images)))
+                Reading::Aside(reader.run(move || numbers.read()))
             }
             None => Reading::Here(numbers),
         };
@@ -228,19 +231,27 @@ impl Steps<'_> {
         } = begun;
         let step = self.work.state.step + 1;
         let read = match numbers {
-            Reading::Here(numbers) => numbers.read(images),
+            Reading::Here(numbers) => numbers.read(),
             Reading::Aside(numbers) => numbers.wait(),
         };
-        let mut output = read.map_err(|reason| TrainError::DeviceStopped {
+        let read = read.map_err(|reason| TrainError::DeviceStopped {
             device: model.own_device(),
             step,
             reason,
             has_model: true,
         })?;
         let seconds = self.ready.elapsed().as_secs_f64();
-        output.lr = lr;
-        output.images_per_s = images as f64 / seconds;
-        output.data_wait = mem::take(&mut self.waited).as_secs_f64() / seconds;
+        let output = StepOutput {
+            loss: read.loss,
+            distill_loss: read.distill_loss,
+            caption_loss: read.caption_loss,
+            logit_scale: read.logit_scale,
+            lr,
+            images_per_s: images as f64 / seconds,
+            data_wait: mem::take(&mut self.waited).as_secs_f64() / seconds,
+            grad_norm: read.grad_norm,
+            batch: images,
+        };
         for (what, value) in [("loss", output.loss), ("gradient norm", output.grad_norm)] {
             if !value.is_finite() {
                 return Err(TrainError::Diverged { what, step, value });
