@@ -29,7 +29,8 @@ pub struct AdamWStep {
 
 /// Whether [`adamw`] computes on tensors like `x`: those in f32 on a GPU, without a graph.
 pub fn steps<const D: usize>(x: &Tensor<D>) -> bool {
-    client(&x.device()).is_some_and(|client| kernels::adamw::fits(&client, x.dtype()))
+    let numbers = x.shape().num_elements();
+    client(&x.device()).is_some_and(|client| kernels::adamw::fits(&client, x.dtype(), numbers))
 }
 
 /// The parameter and its moments after a step of `AdamW`.

@@ -11,12 +11,12 @@ use crate::{
 };
 
 /// Whether [`attention`] and [`attention_back`] compute on this device: it has matrix units for the precision, whose
-/// registers hold known numbers.
+/// registers hold known numbers, and cubes for so many sequences.
 ///
 /// - `dtype`: of what is multiplied
-/// - `head_width`: numbers of a query
-pub fn attends(device: &Device, dtype: DType, head_width: usize) -> bool {
-    client(device).is_some_and(|client| kernels::attention::fits(&client, dtype, head_width))
+/// - `shape`: `[batch, tokens, heads, head_width]`
+pub fn attends(device: &Device, dtype: DType, shape: [usize; 4]) -> bool {
+    client(device).is_some_and(|client| kernels::attention::fits(&client, dtype, shape))
 }
 
 /// What each head of each token finds among a sequence's tokens, side by side; and what [`attention_back`] wants to know.

@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// Whether [`embedding_gradient`] computes on rows like these: those in f32 on a GPU, without a graph.
-pub fn gathers(rows: &Tensor<2>) -> bool {
-    let [_, width] = rows.dims();
+pub fn gathers(rows: &Tensor<2>, vocab_size: usize) -> bool {
+    let shape = rows.dims();
     client(&rows.device())
-        .is_some_and(|client| kernels::embedding::fits(&client, rows.dtype(), width))
+        .is_some_and(|client| kernels::embedding::fits(&client, rows.dtype(), shape, vocab_size))
 }
 
 /// For each token of a vocabulary the sum of the rows that stand for it.

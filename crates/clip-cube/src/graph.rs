@@ -21,8 +21,10 @@ use crate::{
 };
 
 /// Whether [`project`] and [`multiply`] compute on this device, with a graph or without.
-pub fn multiplies_on_graph(device: &Device, dtype: DType) -> bool {
-    multiplies_any(&device.clone().inner(), dtype)
+///
+/// - `shape`: `[products, m, n, k]`, and so are those of the gradients' products, in another order
+pub fn multiplies_on_graph(device: &Device, dtype: DType, shape: [usize; 4]) -> bool {
+    multiplies_any(&device.clone().inner(), dtype, shape)
 }
 
 /// Rows by a matrix, each with a graph or without.

@@ -42,5 +42,8 @@ pub use {
     embedding::{embedding_gradient, gathers},
     graph::{multiplies_on_graph, multiply, project},
     norm::{norm, norm_back, norm_sums, norms, sums},
-    product::{multiplies, multiplies_any, product, product_activated, products, weight_gradient},
+    product::{
+        multiplies, multiplies_any, multiplies_over_rows, product, product_activated, products,
+        weight_gradient,
+    },
 };

@@ -10,9 +10,11 @@ use crate::{
     kernels,
 };
 
-/// Whether [`norm`], [`norm_back`], [`norm_sums`] and [`sums`] compute on this device rows of `width` numbers.
-pub fn norms(device: &Device, dtype: DType, width: usize) -> bool {
-    client(device).is_some_and(|client| kernels::norm::fits(&client, dtype, width))
+/// Whether [`norm`], [`norm_back`], [`norm_sums`] and [`sums`] compute on this device.
+///
+/// - `shape`: of all tokens, `[rows, width]`
+pub fn norms(device: &Device, dtype: DType, shape: [usize; 2]) -> bool {
+    client(device).is_some_and(|client| kernels::norm::fits(&client, dtype, shape))
 }
 
 /// A layer norm of each token, in f32 whatever `x` is in.

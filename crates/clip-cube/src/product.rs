@@ -12,10 +12,15 @@ use crate::{
     norm::{self, norms},
 };
 
-/// Whether [`product`] and [`weight_gradient`] multiply `[m, k]` by `[k, n]` on this device: in half precision it has matrix
-/// units for that, and the matrices are of whole blocks of them; in f32 it has none.
+/// Whether [`product`] multiplies `[m, k]` by `[k, n]` on this device: in half precision it has matrix units for that, and the
+/// matrices are of whole blocks of them; in f32 it has none.
 pub fn multiplies(device: &Device, dtype: DType, shape: [usize; 3]) -> bool {
     client(device).is_some_and(|client| kernels::product::fits(&client, dtype, shape))
+}
+
+/// Whether [`weight_gradient`] multiplies `[m, k]` by `[k, n]`, which lie by columns and by rows, on this device.
+pub fn multiplies_over_rows(device: &Device, dtype: DType, shape: [usize; 3]) -> bool {
+    client(device).is_some_and(|client| kernels::product::fits_sums(&client, dtype, shape))
 }
 
 /// Rows by a matrix, and a bias.
@@ -68,10 +73,12 @@ pub fn product_activated(
     (Tensor::from_dispatch(product), Tensor::from_dispatch(value))
 }
 
-/// Whether [`products`] multiplies matrices of such numbers on this device, whatever their shape: in f32, where it has no
-/// matrix units for that.
-pub fn multiplies_any(device: &Device, dtype: DType) -> bool {
-    client(device).is_some_and(|client| kernels::product::fits_any(&client, dtype))
+/// Whether [`products`] multiplies matrices of such numbers on this device, in whichever order each lies: in f32, where it has
+/// no matrix units for that.
+///
+/// - `shape`: `[products, m, n, k]`: of no more numbers than 32 bits count
+pub fn multiplies_any(device: &Device, dtype: DType, shape: [usize; 4]) -> bool {
+    client(device).is_some_and(|client| kernels::product::fits_any(&client, dtype, shape))
 }
 
 /// Each of several matrices by another.
@@ -99,7 +106,7 @@ pub fn products(left: Tensor<3>, right: Tensor<3>, by_column: (bool, bool)) -> T
 /// - returns `[m, n]`
 ///
 /// # Panics
-/// Where [`multiplies`] says no for `[m, n, k]`.
+/// Where [`multiplies_over_rows`] says no for `[m, n, k]`.
 pub fn weight_gradient(rows: Tensor<2>, by_product: Tensor<2>) -> Tensor<2> {
     let device = rows.device();
     let ([k, m], [_, n]) = (rows.dims(), by_product.dims());
@@ -110,7 +117,7 @@ pub fn weight_gradient(rows: Tensor<2>, by_product: Tensor<2>) -> Tensor<2> {
     let sums: Tensor<3> = Tensor::from_dispatch(sums);
     match parts {
         1 => sums.reshape([m, n]),
-        _ if norms(&device, DType::F32, m * n) => {
+        _ if norms(&device, DType::F32, [parts, m * n]) => {
             norm::sum(sums.reshape([parts, m * n])).reshape([m, n])
         }
         _ => sums.sum_dim(0).reshape([m, n]),

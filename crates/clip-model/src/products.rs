@@ -4,13 +4,13 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
-/// Whether a device has such kernels, on a graph and off it.
-pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
+/// Whether a device has such kernels for `[products, m, n, k]`, on a graph and off it.
+pub(crate) fn has_kernels(device: &Device, dtype: DType, shape: [usize; 4]) -> bool {
     #[cfg(feature = "gpu")]
-    return clip_cube::multiplies_on_graph(device, dtype);
+    return clip_cube::multiplies_on_graph(device, dtype, shape);
     #[cfg(not(feature = "gpu"))]
     {
-        let _ = (device, dtype);
+        let _ = (device, dtype, shape);
         false
     }
 }
@@ -22,8 +22,11 @@ pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
 /// - returns `[m, n]`
 pub(crate) fn project(rows: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
     #[cfg(feature = "gpu")]
-    if has_kernels(&rows.device(), rows.dtype()) {
-        return clip_cube::project(rows, matrix);
+    {
+        let ([m, k], [_, n]) = (rows.dims(), matrix.dims());
+        if has_kernels(&rows.device(), rows.dtype(), [1, m, n, k]) {
+            return clip_cube::project(rows, matrix);
+        }
     }
     rows.matmul(matrix)
 }
@@ -35,11 +38,13 @@ pub(crate) fn project(rows: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
 /// - returns `[batch, heads, m, n]`
 pub(crate) fn of_heads(left: Tensor<4>, right: Tensor<4>) -> Tensor<4> {
     #[cfg(feature = "gpu")]
-    if has_kernels(&left.device(), left.dtype()) {
+    {
         let ([batch, heads, m, k], [.., n]) = (left.dims(), right.dims());
-        let left = left.reshape([batch * heads, m, k]);
-        let right = right.reshape([batch * heads, k, n]);
-        return clip_cube::multiply(left, right).reshape([batch, heads, m, n]);
+        if has_kernels(&left.device(), left.dtype(), [batch * heads, m, n, k]) {
+            let left = left.reshape([batch * heads, m, k]);
+            let right = right.reshape([batch * heads, k, n]);
+            return clip_cube::multiply(left, right).reshape([batch, heads, m, n]);
+        }
     }
     left.matmul(right)
 }
@@ -52,8 +57,13 @@ pub(crate) fn of_heads(left: Tensor<4>, right: Tensor<4>) -> Tensor<4> {
 /// - returns `[matrices, m, n]`
 pub(crate) fn multiply(left: Tensor<3>, right: Tensor<3>, by_column: (bool, bool)) -> Tensor<3> {
     #[cfg(feature = "gpu")]
-    if clip_cube::multiplies_any(&left.device(), left.dtype()) {
-        return clip_cube::products(left, right, by_column);
+    {
+        let ([products, a, b], [_, c, d]) = (left.dims(), right.dims());
+        let [m, k] = if by_column.0 { [b, a] } else { [a, b] };
+        let n = if by_column.1 { c } else { d };
+        if clip_cube::multiplies_any(&left.device(), left.dtype(), [products, m, n, k]) {
+            return clip_cube::products(left, right, by_column);
+        }
     }
     let by_rows = |x: Tensor<3>, by_column| if by_column { x.transpose() } else { x };
     by_rows(left, by_column.0).matmul(by_rows(right, by_column.1))

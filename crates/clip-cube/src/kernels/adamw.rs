@@ -6,15 +6,31 @@ use burn::{
 };
 use burn_cubecl::tensor::CubeTensor;
 
-use super::memory::empty;
+use super::{limits::counts, memory::empty};
 use crate::AdamWStep;
 
 /// Numbers that a thread reads and writes at once: 16 bytes of f32.
 const VECTOR: usize = 4;
 
-/// Whether the kernel computes on a device.
-pub(crate) fn fits(client: &Client, dtype: DType) -> bool {
-    dtype == DType::F32 && client.properties().hardware.num_cpu_cores.is_none()
+/// Buffers that the kernel takes at once: its tensors, and what CubeCL says of them.
+const BINDINGS: u32 = 9;
+
+/// Whether the kernel computes on so many numbers on a device.
+pub(crate) fn fits(client: &Client, dtype: DType, numbers: usize) -> bool {
+    let hardware = &client.properties().hardware;
+    dtype == DType::F32
+        && hardware.num_cpu_cores.is_none()
+        && BINDINGS <= hardware.max_bindings
+        && counts(numbers / vector(numbers))
+}
+
+/// How many of so many numbers a thread reads and writes at once.
+fn vector(numbers: usize) -> usize {
+    if numbers.is_multiple_of(VECTOR) {
+        VECTOR
+    } else {
+        1
+    }
 }
 
 /// The parameter and its moments after a step along the gradient times `factor`, `[1]`, if it is to be `scaled`.
@@ -29,11 +45,7 @@ pub(crate) fn step(
     let numbers = shape.num_elements();
     let [to, to_first, to_second] = [(); 3].map(|()| empty(&parameter, shape.clone(), DType::F32));
     let client = parameter.client.clone();
-    let vector = if numbers.is_multiple_of(VECTOR) {
-        VECTOR
-    } else {
-        1
-    };
+    let vector = vector(numbers);
     let vectors = numbers / vector;
     let dim = CubeDim::new(&client, vectors);
     let time = step.time as i32;

@@ -9,7 +9,10 @@ use burn::{
 };
 use burn_cubecl::tensor::CubeTensor;
 
-use super::memory::empty;
+use super::{
+    limits::{MOST_CUBES, counts},
+    memory::empty,
+};
 
 /// Numbers that a thread reads and writes at once: 16 bytes of f32.
 const VECTOR: usize = 4;
@@ -18,10 +21,17 @@ const COLUMNS: u32 = 32;
 /// Threads that share the places of a token.
 const SHARES: u32 = 8;
 
-/// Whether the kernel computes rows of `width` numbers on a device.
-pub(crate) fn fits(client: &Client, dtype: DType, width: usize) -> bool {
+/// Whether the kernel computes `[places, width]` and so many tokens on a device.
+pub(crate) fn fits(
+    client: &Client,
+    dtype: DType,
+    [places, width]: [usize; 2],
+    tokens: usize,
+) -> bool {
     let hardware = &client.properties().hardware;
     dtype == DType::F32
+        && tokens <= MOST_CUBES * MOST_CUBES
+        && counts(places.max(tokens) * width / VECTOR)
         && width.is_multiple_of(VECTOR)
         && hardware.num_cpu_cores.is_none()
         && COLUMNS * SHARES <= hardware.max_units_per_cube
@@ -40,8 +50,7 @@ pub(crate) fn gradient(rows: CubeTensor, order: CubeTensor, starts: CubeTensor) 
     let (tokens, vectors) = (ends - 1, width / VECTOR);
     let sums = empty(&rows, Shape::new([tokens, width]), DType::F32);
     let client = rows.client.clone();
-    // Devices have no more cubes along an axis.
-    let along = tokens.min(usize::from(u16::MAX));
+    let along = tokens.min(MOST_CUBES);
     let count = CubeCount::Static(
         along as u32,
         tokens.div_ceil(along.max(1)) as u32,

@@ -4,6 +4,7 @@ pub(crate) mod activation;
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod embedding;
+mod limits;
 mod matrix_units;
 pub(crate) mod memory;
 pub(crate) mod norm;

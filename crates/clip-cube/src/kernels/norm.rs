@@ -11,7 +11,7 @@ use burn::{
 };
 use burn_cubecl::tensor::CubeTensor;
 
-use super::memory::empty;
+use super::{limits::counts, memory::empty};
 
 /// Planes of a cube.
 const PLANES: u32 = 8;
@@ -20,13 +20,14 @@ const LANES: u32 = 32;
 /// Parts that sums over rows are taken in, enough to fill a large GPU.
 const PARTS: usize = 128;
 
-/// Whether these kernels compute rows of `width` numbers on a device.
-pub(crate) fn fits(client: &Client, dtype: DType, width: usize) -> bool {
+/// Whether these kernels compute `[rows, width]` on a device.
+pub(crate) fn fits(client: &Client, dtype: DType, [rows, width]: [usize; 2]) -> bool {
     let properties = client.properties();
     let hardware = &properties.hardware;
     matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
         && properties.supports_type(dtype_to_storage_type(dtype))
         && width.is_multiple_of(vector(dtype))
+        && counts(rows * (width / vector(dtype)))
         && hardware.num_cpu_cores.is_none()
         && lanes(client) * PLANES <= hardware.max_units_per_cube
 }

@@ -38,7 +38,9 @@ pub(super) fn project(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) 
             return clip_cube::product(rows, weight, false, bias).reshape([batch, tokens, to]);
         }
     }
-    let parts = if x.device().is_autodiff() && !products::has_kernels(&x.device(), x.dtype()) {
+    let shape = [1, batch * tokens, to, from];
+    let parts = if x.device().is_autodiff() && !products::has_kernels(&x.device(), x.dtype(), shape)
+    {
         parts(batch, tokens, [from, to])
     } else {
         1
@@ -115,6 +117,13 @@ pub(super) fn linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     project(x, layer.weight.val(), bias)
 }
 
+/// Whether the device of `x` has kernels for norms and sums of such rows.
+#[cfg(feature = "gpu")]
+pub(super) fn has_norms(x: &Tensor<3>) -> bool {
+    let [batch, tokens, width] = x.dims();
+    clip_cube::norms(&x.device(), x.dtype(), [batch * tokens, width])
+}
+
 /// The norm of each token, in f32, whatever the model computes in.
 ///
 /// # Shapes
@@ -123,7 +132,7 @@ pub(super) fn layer_norm(norm: &LayerNorm, epsilon: f64, x: Tensor<3>) -> Tensor
     if !x.device().is_autodiff() {
         #[cfg(feature = "gpu")]
         if let Some(beta) = &norm.beta
-            && clip_cube::norms(&x.device(), x.dtype(), norm.gamma.lazy_shape()[0])
+            && has_norms(&x)
         {
             return clip_cube::norm(x, norm.gamma.val(), beta.val(), epsilon).0;
         }

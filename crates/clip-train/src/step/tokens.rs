@@ -96,7 +96,7 @@ fn by_embedding(ids: Vec<i32>, rows: Tensor<2>, vocab_size: usize) -> Tensor<2> 
         return clip_kernels::embedding_gradient(&ids, rows, vocab_size);
     }
     #[cfg(feature = "gpu")]
-    if clip_cube::gathers(&rows) {
+    if clip_cube::gathers(&rows, vocab_size) {
         return clip_cube::embedding_gradient(&ids, rows, vocab_size);
     }
     let ([count, width], device) = (rows.dims(), rows.device());

@@ -24,7 +24,10 @@ use burn::{
     tensor::DType,
 };
 
-use super::matrix_units::{self, PLANE, TILE};
+use super::{
+    limits::counts,
+    matrix_units::{self, PLANE, TILE},
+};
 
 /// Queries or keys of a block, of which each plane has a tile.
 const BLOCK: usize = 64;
@@ -96,9 +99,52 @@ fn launch(tokens: usize, heads: usize, batch: usize) -> (CubeCount, CubeDim) {
     )
 }
 
-/// Whether both ways are computed on a device, for sequences of any length.
-pub(crate) fn fits(client: &Client, dtype: DType, head_width: usize) -> bool {
+/// Whether both ways are computed on a device, for sequences of any length: `[batch, tokens, heads, head_width]`.
+pub(crate) fn fits(client: &Client, dtype: DType, shape: [usize; 4]) -> bool {
     matrix_units::take_apart(client, dtype)
-        && head_width.is_multiple_of(TILE)
+        && has_kernel(shape, client.properties().hardware.max_cube_count)
+}
+
+/// Whether heads are of a width that kernels have, a device has cubes enough along each axis, and kernels can count what they
+/// read and write: queries, keys and values in pairs, and numbers of a mask and of each row.
+fn has_kernel([batch, tokens, heads, head_width]: [usize; 4], most: (u32, u32, u32)) -> bool {
+    head_width.is_multiple_of(TILE)
         && head_width <= MOST_WIDTH
+        && tokens.div_ceil(BLOCK) <= most.0 as usize
+        && heads <= most.1 as usize
+        && batch <= most.2 as usize
+        && counts(batch * tokens * 3 * heads * head_width / 2)
+        && counts(batch * heads * padded(tokens))
+        && counts(tokens * tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What CUDA has along each axis.
+    const CUBES: (u32, u32, u32) = (i32::MAX as u32, 65_535, 65_535);
+
+    #[test]
+    fn heads_are_of_whole_tiles_and_not_too_wide() {
+        for width in [16, 64, 80, 128] {
+            assert!(has_kernel([3, 50, 12, width], CUBES), "{width}");
+        }
+        for width in [8, 72, 144] {
+            assert!(!has_kernel([3, 50, 12, width], CUBES), "{width}");
+        }
+    }
+
+    #[test]
+    fn there_are_no_more_sequences_than_cubes_along_an_axis() {
+        assert!(has_kernel([65_535, 77, 8, 64], CUBES));
+        assert!(!has_kernel([65_536, 77, 8, 64], CUBES));
+    }
+
+    #[test]
+    fn pairs_are_no_more_than_32_bits_count() {
+        // Of ViT-bigG-14.
+        assert!(has_kernel([6144, 257, 16, 112], CUBES));
+        assert!(!has_kernel([8192, 257, 16, 112], CUBES));
+    }
 }

@@ -9,14 +9,21 @@ use burn::{
 };
 use burn_cubecl::tensor::CubeTensor;
 
-use super::memory::reshaped;
+use super::{limits::counts, memory::reshaped};
 use crate::Activation;
 
 pub(crate) use by_threads::{fits as fits_any, parts as parts_of_any, products};
 
 /// Whether a device multiplies `[m, k]` by `[k, n]` with these kernels.
 pub(crate) fn fits(client: &Client, dtype: DType, shape: [usize; 3]) -> bool {
-    by_planes::fits(client, dtype, shape) || fits_any(client, dtype)
+    let [m, n, k] = shape;
+    by_planes::fits(client, dtype, shape) || fits_any(client, dtype, [1, m, n, k])
+}
+
+/// Whether it sums a product over `k` in [`parts`], whose sums kernels count one by one.
+pub(crate) fn fits_sums(client: &Client, dtype: DType, shape: [usize; 3]) -> bool {
+    let [m, n, _] = shape;
+    fits(client, dtype, shape) && counts(parts(client, dtype, shape) * m * n)
 }
 
 /// In how many parts of `k` a product `[m, n]` is summed, so that there are enough of them for the device.

@@ -110,9 +110,9 @@ impl MultiHeadAttention {
     /// Whether the device has one kernel for it.
     #[cfg(feature = "gpu")]
     fn is_kernel(&self, projected: &Tensor<3>) -> bool {
-        let [_, _, all] = projected.dims();
-        let head_width = all / 3 / self.heads;
-        clip_cube::attends(&projected.device(), projected.dtype(), head_width)
+        let [batch, tokens, all] = projected.dims();
+        let shape = [batch, tokens, self.heads, all / 3 / self.heads];
+        clip_cube::attends(&projected.device(), projected.dtype(), shape)
     }
 
     fn composed(&self, projected: Tensor<3>, mask: &ScoreMask) -> Attention {

@@ -4,9 +4,9 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-#[cfg(feature = "gpu")]
-use super::layers::has_norms;
 use super::layers::{Statistics, sum, weight_gradient};
+#[cfg(feature = "gpu")]
+use crate::encoder::sequences::has_norms;
 use crate::encoder::{LayerScale, sequences};
 
 /// Gradients by the parameters of a block that aren't locked, without a graph, in f32.

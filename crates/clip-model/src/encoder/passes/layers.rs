@@ -5,6 +5,8 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
+#[cfg(feature = "gpu")]
+use crate::encoder::sequences::has_norms;
 use crate::encoder::{Mlp, sequences};
 
 /// Of each token, `[batch, tokens, 1]`, in f32.
@@ -57,13 +59,6 @@ impl Mlp {
             (by_value * self.activation.slope(hidden)).cast(dtype),
         )
     }
-}
-
-/// Whether the device of `x` has kernels for norms and sums of such rows.
-#[cfg(feature = "gpu")]
-pub(super) fn has_norms(x: &Tensor<3>) -> bool {
-    let [_, _, width] = x.dims();
-    clip_cube::norms(&x.device(), x.dtype(), width)
 }
 
 /// The sum of all tokens, in f32: `[batch, tokens, width]` to `[width]`.
@@ -132,7 +127,8 @@ pub(super) fn weight_gradient(x: Tensor<3>, by_y: Tensor<3>) -> Tensor<2> {
     #[cfg(feature = "gpu")]
     {
         let ([batch, tokens, from], [_, _, to]) = (x.dims(), by_y.dims());
-        if clip_cube::multiplies(&x.device(), x.dtype(), [from, to, batch * tokens]) {
+        let shape = [from, to, batch * tokens];
+        if clip_cube::multiplies_over_rows(&x.device(), x.dtype(), shape) {
             return clip_cube::weight_gradient(rows(x), rows(by_y));
         }
     }

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::kernels::matrix_units::TILE;
 
-/// Where a cube takes its part of a matrix from, and where that lies in shared memory.
+/// Where a cube takes its part of a matrix from, and where that lies in shared memory. Places in memory are counted in
+/// vectors all along: numbers may be more than 32 bits count.
 #[derive(CubeType, Clone, Copy)]
 struct Window {
     /// In memory, of the first step: its first vector.
@@ -37,15 +38,15 @@ impl Window {
         let threads = comptime!(plan.threads());
         if comptime!(part.by_column) {
             Window {
-                first: (first * m + row) / VECTOR,
+                first: first * (m / VECTOR) + row / VECTOR,
                 stride: m / VECTOR,
-                step: DEPTH * m / VECTOR,
+                step: DEPTH * (m / VECTOR),
                 part,
                 threads,
             }
         } else {
             Window {
-                first: (row * k + first) / VECTOR,
+                first: row * (k / VECTOR) + first / VECTOR,
                 stride: k / VECTOR,
                 step: comptime!(DEPTH / VECTOR).runtime(),
                 part,
@@ -62,7 +63,7 @@ impl Window {
         let threads = comptime!(plan.threads());
         if comptime!(part.by_column) {
             Window {
-                first: (column * k + first) / VECTOR,
+                first: column * (k / VECTOR) + first / VECTOR,
                 stride: k / VECTOR,
                 step: comptime!(DEPTH / VECTOR).runtime(),
                 part,
@@ -70,9 +71,9 @@ impl Window {
             }
         } else {
             Window {
-                first: (first * n + column) / VECTOR,
+                first: first * (n / VECTOR) + column / VECTOR,
                 stride: n / VECTOR,
-                step: DEPTH * n / VECTOR,
+                step: DEPTH * (n / VECTOR),
                 part,
                 threads,
             }

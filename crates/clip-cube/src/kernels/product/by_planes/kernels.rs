@@ -32,6 +32,7 @@ pub(super) fn product_kernel<E: Float, V: Size>(
     let (down, across) = comptime!(plan.block());
     let row = CUBE_POS_Y as usize * down + plane / plan.planes.1 * SIDE;
     let column = CUBE_POS_X as usize * across + plane % plan.planes.1 * SIDE;
+    let stride = n / VECTOR;
     let lane_row = UNIT_POS_X as usize / 2;
     let lane_column = UNIT_POS_X as usize % 2 * VECTOR;
     #[unroll]
@@ -57,8 +58,9 @@ pub(super) fn product_kernel<E: Float, V: Size>(
                 }
                 vector.insert(x, E::cast_from(number));
             }
-            let at = (row + comptime!(i * TILE) + lane_row) * n + column;
-            out[at / VECTOR] = vector;
+            // In vectors: numbers may be more than 32 bits count.
+            let at = (row + comptime!(i * TILE) + lane_row) * stride + column / VECTOR;
+            out[at] = vector;
             if comptime!(plan.activation.is_some()) {
                 // invariant: this branch is expanded for plans that have one.
                 let activation = comptime!(plan.activation.unwrap());
@@ -69,7 +71,7 @@ pub(super) fn product_kernel<E: Float, V: Size>(
                     let (number, _) = value_and_slope(number, activation);
                     value.insert(x, E::cast_from(number));
                 }
-                values[at / VECTOR] = value;
+                values[at] = value;
             }
             sync_plane();
         }

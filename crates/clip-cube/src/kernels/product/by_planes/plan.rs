@@ -8,7 +8,10 @@ use burn::{
 use super::{DEPTH, SIDE, SKEW, SUM_PITCH, TILES, VECTOR};
 use crate::{
     Activation,
-    kernels::matrix_units::{self, PLANE, TILE},
+    kernels::{
+        limits::counts,
+        matrix_units::{self, PLANE, TILE},
+    },
 };
 
 /// Planes of the smallest cube.
@@ -168,15 +171,25 @@ fn multiprocessors(client: &Client) -> usize {
 }
 
 /// Whether a device multiplies `[m, k]` by `[k, n]` with these kernels: it has matrix units for the precision, and whole
-/// blocks make up the matrices.
-pub(crate) fn fits(client: &Client, dtype: DType, [m, n, k]: [usize; 3]) -> bool {
-    let plan = Plan::square();
-    let (down, across) = plan.block();
+/// blocks make up the matrices, none of which is too large.
+pub(crate) fn fits(client: &Client, dtype: DType, shape: [usize; 3]) -> bool {
     matrix_units::multiply(client, dtype)
-        && plan.has_room(client)
-        && m.is_multiple_of(down)
+        && Plan::square().has_room(client)
+        && is_of_blocks(shape, client.properties().hardware.max_cube_count)
+}
+
+/// Whether whole blocks make up the matrices, of which a device has enough cubes along each axis, and kernels can count what
+/// the matrices are of.
+fn is_of_blocks([m, n, k]: [usize; 3], (most_across, most_down, _): (u32, u32, u32)) -> bool {
+    let (down, across) = Plan::square().block();
+    m.is_multiple_of(down)
         && n.is_multiple_of(across)
         && k.is_multiple_of(DEPTH)
+        && n / across <= most_across as usize
+        && m / down <= most_down as usize
+        && [m * n, m * k, n * k]
+            .iter()
+            .all(|numbers| counts(numbers / VECTOR))
 }
 
 /// In how many parts of `k` a product `[m, n]` is summed, so that there are enough of them for the device.
@@ -189,4 +202,55 @@ pub(crate) fn parts(client: &Client, [m, n, k]: [usize; 3]) -> usize {
         .rev()
         .find(|parts| steps.is_multiple_of(*parts))
         .unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What CUDA has along each axis.
+    const CUBES: (u32, u32, u32) = (i32::MAX as u32, 65_535, 65_535);
+
+    #[test]
+    fn matrices_are_of_whole_blocks() {
+        assert!(is_of_blocks([128, 256, 64], CUBES));
+        for shape in [[64, 256, 64], [128, 200, 64], [128, 256, 32]] {
+            assert!(!is_of_blocks(shape, CUBES), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn matrices_may_be_of_more_numbers_than_32_bits_count_but_not_of_more_vectors() {
+        // Hidden numbers of 2,048 images by ViT-bigG-14, some 4.3 billion, and all ways by the weights.
+        let (rows, width, hidden) = (2048 * 257, 1664, 8192);
+        for shape in [
+            [rows, hidden, width],
+            [rows, width, hidden],
+            [width, hidden, rows],
+        ] {
+            assert!(is_of_blocks(shape, CUBES), "{shape:?}");
+        }
+        let most = 1 << 32;
+        let side = most * VECTOR / (1 << 17);
+        for shape in [
+            [1 << 17, side, 64],
+            [1 << 17, 128, side],
+            [128, 1 << 17, side],
+        ] {
+            assert!(!is_of_blocks(shape, CUBES), "{shape:?}");
+            let less = shape.map(|length| if length == side { side / 2 } else { length });
+            assert!(is_of_blocks(less, CUBES), "{less:?}");
+        }
+    }
+
+    #[test]
+    fn a_product_has_no_more_blocks_along_an_axis_than_the_device_has_cubes() {
+        let (down, across) = Plan::square().block();
+        assert!(is_of_blocks([65_535 * down, across, 64], CUBES));
+        assert!(!is_of_blocks([65_536 * down, across, 64], CUBES));
+        assert!(!is_of_blocks(
+            [down, 65_536 * across, 64],
+            (65_535, 65_535, 65_535)
+        ));
+    }
 }

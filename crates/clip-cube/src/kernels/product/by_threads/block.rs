@@ -120,13 +120,14 @@ pub(super) struct Place {
 
 #[cube]
 impl Place {
-    /// Products are counted along the third axis of cubes first, and then along the second, beyond their rows.
+    /// The squares below each other of all products are counted along the second axis of cubes first, and then along the
+    /// third.
     pub(super) fn of_cube(m: usize, #[comptime] square: Square) -> Place {
         let side = comptime!(square.side());
         let cubes = m.div_ceil(side);
-        let down = CUBE_POS_Y as usize;
+        let down = (CUBE_POS_Z * CUBE_COUNT_Y + CUBE_POS_Y) as usize;
         Place {
-            product: down / cubes * CUBE_COUNT_Z as usize + CUBE_POS_Z as usize,
+            product: down / cubes,
             row: down % cubes * side,
             column: CUBE_POS_X as usize * side,
         }

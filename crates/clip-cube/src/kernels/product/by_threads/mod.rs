@@ -16,15 +16,16 @@ use self::{
     kernels::product_kernel,
     plan::{Plan, Square},
 };
-use crate::{Activation, kernels::memory::empty};
+use crate::{
+    Activation,
+    kernels::{limits::MOST_CUBES, memory::empty},
+};
 
 /// Numbers that a thread takes from shared memory at once: 16 bytes.
 const QUAD: usize = 4;
 type Quad = Vector<f32, Const<QUAD>>;
 /// Numbers of a row or column that are in shared memory at once.
 const DEPTH: usize = 16;
-/// Cubes along an axis, at most: what every GPU has.
-const MOST_CUBES: usize = 65_535;
 
 /// # Shapes
 /// - `left`: `[products, m, k]`, or `[products, k, m]` if it lies `by_column`
@@ -71,8 +72,9 @@ pub(crate) fn products(
         1
     };
     let side = plan.square.side();
-    let deep = products.min(MOST_CUBES);
-    let down = m.div_ceil(side) * products.div_ceil(deep.max(1));
+    let squares = m.div_ceil(side) * products;
+    let deep = squares.div_ceil(MOST_CUBES).max(1);
+    let down = squares.div_ceil(deep);
     product_kernel::launch(
         &client,
         CubeCount::Static(n.div_ceil(side) as u32, down as u32, deep as u32),

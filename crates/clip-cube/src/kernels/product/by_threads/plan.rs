@@ -6,7 +6,13 @@ use burn::{
 };
 
 use super::{DEPTH, QUAD};
-use crate::{Activation, kernels::matrix_units};
+use crate::{
+    Activation,
+    kernels::{
+        limits::{MOST_CUBES, counts},
+        matrix_units,
+    },
+};
 
 /// Threads that keep a large laptop's GPU busy: an estimate, some 24 multiprocessors of 700 each.
 const BUSY: usize = 16_384;
@@ -115,13 +121,24 @@ impl Square {
     }
 }
 
-/// Whether a device multiplies matrices of such numbers with these kernels: f32, for which it has no matrix units. (CUDA's
-/// round it to tf32.)
-pub(crate) fn fits(client: &Client, dtype: DType) -> bool {
+/// Whether a device multiplies each of `products` matrices `[m, k]` by one of `[k, n]` with these kernels: of f32, for which it
+/// has no matrix units (CUDA's round it to tf32), and not too large.
+pub(crate) fn fits(client: &Client, dtype: DType, shape: [usize; 4]) -> bool {
     dtype == DType::F32
         && client.properties().hardware.num_cpu_cores.is_none()
         && SQUARES[2].0.has_room(client)
         && !matrix_units::take_single(client)
+        && is_in_reach(shape)
+}
+
+/// Whether kernels can count the numbers of these matrices, and GPUs have cubes enough along each axis for the smallest square.
+fn is_in_reach([products, m, n, k]: [usize; 4]) -> bool {
+    let side = SQUARES[2].0.side();
+    n.div_ceil(side) <= MOST_CUBES
+        && products * m.div_ceil(side) <= MOST_CUBES * MOST_CUBES
+        && [m * n, m * k, k * n]
+            .iter()
+            .all(|numbers| counts(products * numbers))
 }
 
 /// In how many parts of `k` a product `[m, n]` is summed, so that there are threads enough: as many go into it.
@@ -134,4 +151,31 @@ pub(crate) fn parts([m, n, k]: [usize; 3]) -> usize {
         .rev()
         .find(|parts| k.is_multiple_of(*parts))
         .unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_are_of_no_more_numbers_than_32_bits_count() {
+        assert!(is_in_reach([1, 1 << 21, 1024, 512]));
+        for shape in [
+            [1, 1 << 22, 1024, 512],
+            [1, 1 << 22, 512, 1024],
+            [1, 512, 1 << 20, 1 << 12],
+            [1 << 16, 1 << 8, 1 << 8, 1],
+        ] {
+            assert!(!is_in_reach(shape), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn rows_and_products_are_spread_but_columns_are_not() {
+        let side = SQUARES[2].0.side();
+        assert!(is_in_reach([1, 2 * MOST_CUBES * side, 4, 4]));
+        assert!(is_in_reach([2 * MOST_CUBES, 2 * side, 4, 4]));
+        assert!(is_in_reach([1, 4, MOST_CUBES * side, 4]));
+        assert!(!is_in_reach([1, 4, MOST_CUBES * side + 1, 4]));
+    }
 }
