@@ -50,9 +50,10 @@ pub(crate) fn in_batches(
     mut use_batch: impl FnMut(&[usize], Vec<u8>) -> Result<()>,
 ) -> Result<usize> {
     let mut bad = 0;
-    for start in (0..images.len()).step_by(BATCH) {
+    let positions: Vec<usize> = (0..images.len()).collect();
+    for batch in positions.chunks(BATCH) {
         let (mut read, mut pixels) = (Vec::new(), Vec::new());
-        for at in start..images.len().min(start + BATCH) {
+        for &at in batch {
             match pictures.read(&images[at]) {
                 Ok(image) => {
                     pixels.extend(image);

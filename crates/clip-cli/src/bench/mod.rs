@@ -4,7 +4,6 @@
 //! caches. They work by turns, round by round, and the one that waits sleeps.
 
 mod captions;
-mod flops;
 mod machine;
 mod protocol;
 mod report;

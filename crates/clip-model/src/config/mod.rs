@@ -1,5 +1,6 @@
 mod coca;
 mod differences;
+mod flops;
 mod hugging_face_text;
 mod text;
 mod timm_vision;

@@ -5,7 +5,6 @@ use clip_zeroshot::{
 };
 
 use super::{Place, Task, noise};
-use crate::bench::flops::Shape;
 
 fn load(place: &Place, preset: &str) -> Result<ClipEncoders> {
     let dir = place.model(preset);
@@ -15,12 +14,12 @@ fn load(place: &Place, preset: &str) -> Result<ClipEncoders> {
 }
 
 /// Mean cost of some texts, each at its own length.
-fn flop_per_text(preset: &str, encoders: &ClipEncoders, texts: &[String]) -> Option<f64> {
-    let shape = Shape::of(preset)?;
-    let flop = texts
-        .iter()
-        .map(|text| shape.text(encoders.text_length(text) as u64));
-    Some(flop.sum::<u64>() as f64 / texts.len() as f64)
+fn flop_per_text(encoders: &ClipEncoders, texts: &[String]) -> Option<f64> {
+    let flop = texts.iter().map(|text| {
+        let tokens = encoders.text_length(text);
+        encoders.config().text_flops(tokens)
+    });
+    Some(flop.sum::<Option<f64>>()? / texts.len() as f64)
 }
 
 pub(super) struct Images {
@@ -37,10 +36,10 @@ impl Images {
         let side = encoders.image_size();
         Ok(Self {
             place,
-            encoders,
             pixels: noise(batch * side * side * 3),
             batch,
-            flop: Shape::of(preset).map(|shape| shape.image() as f64),
+            flop: encoders.config().image_flops(),
+            encoders,
         })
     }
 }
@@ -69,7 +68,7 @@ impl Texts {
     pub(super) fn new(place: Place, preset: &str, batch: usize) -> Result<Self> {
         let encoders = load(&place, preset)?;
         let captions = place.captions(batch)?;
-        let flop = flop_per_text(preset, &encoders, &captions);
+        let flop = flop_per_text(&encoders, &captions);
         Ok(Self {
             place,
             encoders,
@@ -107,7 +106,7 @@ impl Head {
         let names = ClassNames::from_file(&place.file("classes.txt"), DuplicateNames::Refuse)?;
         let templates = Templates::from_file(&place.file("templates.txt"))?;
         let prompts = Prompts::new(&names, &templates);
-        let flop = flop_per_text(preset, &encoders, prompts.texts());
+        let flop = flop_per_text(&encoders, prompts.texts());
         Ok(Self {
             place,
             encoders,

@@ -6,7 +6,6 @@ use clip_train::{
 };
 
 use super::{Place, Task, noise, tokenizer};
-use crate::bench::flops::Shape;
 
 /// So small that noise doesn't teach the model anything, nor spoils its numbers.
 const LEARNING_RATE: f64 = 1e-6;
@@ -51,10 +50,10 @@ impl Step {
         let tokenizer = tokenizer(&place.model(preset))?;
         let texts = place.captions(batch)?;
         let (captions, lengths) = tokenize(&tokenizer, &texts, dir.config.text_cfg.context_length);
-        let flop = Shape::of(preset).map(|shape| {
-            let flop: u64 = lengths.iter().map(|tokens| shape.training(*tokens)).sum();
-            flop as f64 / batch as f64
-        });
+        let flop = lengths
+            .iter()
+            .map(|&tokens| dir.config.training_flops(tokens));
+        let flop = flop.sum::<Option<f64>>().map(|flop| flop / batch as f64);
         let size = dir.config.vision_cfg.image_size;
         let images = Images::new(noise(batch * size * size * 3), size, dir.preprocess.norm());
         Ok(Self {
@@ -91,13 +90,13 @@ fn tokenize(
     tokenizer: &Tokenizer,
     texts: &[String],
     context_length: usize,
-) -> (Captions, Vec<u64>) {
+) -> (Captions, Vec<usize>) {
     let ids: Vec<Vec<u32>> = texts
         .iter()
         .map(|text| tokenizer.encode(text, context_length).ids)
         .collect();
     let (rows, longest) = tokenizer.pad(ids.iter().map(Vec::as_slice), context_length);
-    let lengths = ids.iter().map(|ids| ids.len() as u64).collect();
+    let lengths = ids.iter().map(Vec::len).collect();
     (Captions::new(rows, longest), lengths)
 }
 
