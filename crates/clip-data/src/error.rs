@@ -129,7 +129,7 @@ pub enum DataError {
     /// More samples are bad than may be.
     #[error(
         "{bad} of {samples} samples are unusable, more than the allowed share of {allowed}; \
-         worst shards: {worst}. Repair or leave out these shards, or raise the share: \
+         worst shards: {worst}. {remedy}, or raise the share: \
          `data.max_bad_share` of a run, `--max-bad-share` of an evaluation"
     )]
     TooManyBad {
@@ -141,6 +141,8 @@ pub enum DataError {
         allowed: f64,
         /// The shards with most bad samples, with their kinds.
         worst: String,
+        /// What is to be done about the most frequent kind.
+        remedy: &'static str,
     },
     /// A whole pass over the data gave no sample.
     #[error("no usable sample in the whole data set; worst shards: {worst}")]

@@ -126,6 +126,7 @@ impl FaultLog {
                 samples,
                 allowed: self.max_bad_share,
                 worst: self.total.worst_shards(3),
+                remedy: self.total.remedy(),
             });
         }
         Ok(())

@@ -24,7 +24,7 @@ pub enum FaultKind {
     NoCaption,
     /// Every caption is blank.
     EmptyCaption,
-    /// No `cls`, where a class is needed.
+    /// No `cls` and no class folder, where a class is needed.
     NoClass,
     /// No member with an image's extension.
     NoImage,
@@ -203,6 +203,19 @@ impl FaultReport {
             _ => self.worst_shards(3),
         };
         DataError::NothingUsable { worst }
+    }
+
+    /// What is to be done about the kind that is most frequent.
+    fn remedy(&self) -> &'static str {
+        let kinds = self.kinds();
+        match kinds.into_iter().max_by_key(|(_, count)| *count) {
+            Some((FaultKind::NoClass, _)) => {
+                "A class is a number from 0 in `KEY.cls`, or the sub-folder of an image where no image has a text of its \
+                 own; names of classes in captions are read with `--labels-from caption`. Give classes, leave out these \
+                 shards"
+            }
+            _ => "Repair or leave out these shards",
+        }
     }
 
     /// Keeps the key of a bad sample, if it is one of the first of its shard.

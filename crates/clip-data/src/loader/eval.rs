@@ -173,6 +173,12 @@ impl Prepared {
 fn usable(item: ShardItem, needs: EvalNeeds) -> Result<(RawSample, RgbImage), (FaultKind, String)> {
     let mut sample = match item {
         ShardItem::Sample(sample) => sample,
+        // What has a class lacks nothing by having no caption.
+        ShardItem::Fault(FaultKind::NoCaption | FaultKind::EmptyCaption, key)
+            if needs == EvalNeeds::Classes =>
+        {
+            return Err((FaultKind::NoClass, key));
+        }
         ShardItem::Fault(kind, key) => return Err((kind, key)),
     };
     let lacks = match needs {

@@ -468,6 +468,7 @@ fn a_set_to_evaluate_on_is_read_up_to_its_first_usable_sample() {
             EvalNeeds::Classes,
             "good.tar (1 no class)",
         ),
+        (&[bad.as_path()], EvalNeeds::Classes, "bad.tar (2 no class)"),
     ] {
         let error = required(paths, needs).unwrap_err().to_string();
         assert!(error.ends_with(worst), "{error}");
