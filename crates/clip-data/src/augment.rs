@@ -46,6 +46,12 @@ impl Augment {
         wrong.map(|(name, share, _)| (name, share))
     }
 
+    /// Whether images are to have their colours changed and nothing says how much, or how much and no image is to.
+    pub(crate) fn jitters_by_halves(&self) -> bool {
+        let amount = self.color_jitter.iter().any(|most| *most > 0.0);
+        amount != (self.color_jitter_prob > 0.0)
+    }
+
     /// Changes an image of `side` pixels a row, as the random stream says.
     pub(crate) fn apply(&self, pixels: &mut [u8], side: usize, rng: &mut ChaCha8Rng) {
         // Every draw is made whether it is used or not, so that one option doesn't move another's.

@@ -130,6 +130,14 @@ impl LoaderConfig {
             let reason = "every share must be between 0 and 1, and the hue's at most 0.5";
             return Err(DataError::setting(name, share, reason));
         }
+        if self.augment.jitters_by_halves() {
+            return Err(DataError::setting(
+                "data.augment.color_jitter_prob",
+                self.augment.color_jitter_prob,
+                "`color_jitter` and the share of images that it changes do nothing without each other: set both, such as \
+                 `color_jitter = [0.32, 0.32, 0.32, 0.08]` and `color_jitter_prob = 0.8`, or neither",
+            ));
+        }
         Ok(())
     }
 
@@ -170,7 +178,18 @@ mod tests {
         assert!(name(share).contains("`--max-bad-share` of an evaluation"));
         let mut hue = LoaderConfig::default();
         hue.augment.color_jitter[3] = 0.6;
-        assert!(name(hue).starts_with("data.augment.color_jitter = 0.6: "));
+        assert!(name(hue.clone()).starts_with("data.augment.color_jitter = 0.6: "));
+        hue.augment.color_jitter[3] = 0.5;
+        let without_share = name(hue.clone());
+        assert!(
+            without_share.starts_with("data.augment.color_jitter_prob = 0: ")
+                && without_share.contains("set both"),
+            "{without_share}"
+        );
+        hue.augment.color_jitter_prob = 0.8;
+        hue.validate().unwrap();
+        hue.augment.color_jitter = [0.0; 4];
+        assert!(name(hue).starts_with("data.augment.color_jitter_prob = 0.8: "));
         let flip = LoaderConfig {
             augment: Augment {
                 flip_prob: 2.0,
