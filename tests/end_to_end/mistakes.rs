@@ -251,6 +251,20 @@ fn names_and_templates_that_do_not_fit_are_named() {
     );
     let allowed = [&eval("twice.txt")[..], &["--allow-duplicates"]].concat();
     assert_eq!(folder.clip(&allowed).code, Some(0));
+    let classify = [
+        "classify",
+        "0.png",
+        "--model",
+        "model",
+        "--classes",
+        "twice.txt",
+    ];
+    refused(
+        &folder,
+        &[(&classify, &["twice.txt, line 3", "`--allow-duplicates`"])],
+    );
+    let allowed = folder.clip(&[&classify[..], &["--allow-duplicates"]].concat());
+    assert_eq!(allowed.code, Some(0), "{allowed:?}");
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// The labels, one a line of a file, or a Python or JSON list.
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
+    /// Let two labels of `--classes` have the same name, as some published lists need.
+    #[arg(long, requires = "classes")]
+    allow_duplicates: bool,
     #[command(flatten)]
     templates: TemplateArgs,
     #[command(flatten)]
@@ -42,7 +45,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let templates = args.templates.read()?;
     let names = match &args.classes {
-        Some(path) => classes::read_names(path, false)?,
+        Some(path) => classes::read_names(path, args.allow_duplicates)?,
         None => ClassNames::from_list(&args.labels, "--labels")
             .map_err(|error| WrongUsage(error.to_string()))?,
     };

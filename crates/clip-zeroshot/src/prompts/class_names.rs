@@ -86,7 +86,7 @@ impl ClassNames {
                 line: entry.line,
                 reason: format!(
                     "class `{}` is on line {before} already: give each class its own name (two may share one by \
-                     `--allow-duplicates` of `clip eval zeroshot`, or `allow_duplicates = true` in a TOML file's set)",
+                     `--allow-duplicates`, or `allow_duplicates = true` in a TOML file's set)",
                     entry.text
                 ),
             });
