@@ -25,18 +25,16 @@ impl ValLoss {
         }
     }
 
-    /// The mean over batches of training's size, in nats, of each image with its first caption; all pairs are one batch
-    /// where they are fewer. What is left of whole batches is left out: to find a pair among fewer others is easier,
-    /// and would make the loss that of another task.
+    /// The mean over all pairs, each an image with its first caption, in nats: of batches of training's size, the last of
+    /// which has what is left and weighs as much less. So OpenCLIP's `clip_val_loss` is computed.
     ///
     /// # Shapes
     /// - captions: `[captions, embed_dim]`, the features of all captions of the shards
     pub(super) fn of(&self, model: &Clip, shards: &ShardFeatures, captions: &Tensor<2>) -> f64 {
         let firsts = first_captions(&shards.image_of_caption);
-        let batch = self.batch.min(firsts.len());
-        let starts = (0..=firsts.len() - batch).step_by(batch);
-        let losses = starts.map(|start| {
-            let firsts = &firsts[start..start + batch];
+        let batches = firsts.chunks(self.batch).zip((0..).step_by(self.batch));
+        let losses = batches.map(|(firsts, start)| {
+            let batch = firsts.len();
             let rows: Vec<i64> = firsts.iter().map(|&at| at as i64).collect();
             let rows = Tensor::<1, Int>::from_ints(rows.as_slice(), &captions.device());
             let groups = match self.duplicates {
@@ -51,10 +49,10 @@ impl ValLoss {
             let pairs = ContrastiveBatch::new(images, captions, model.logit_scale.val())
                 .with_bias(model.logit_bias.as_ref().map(Param::val))
                 .with_groups(groups);
-            f64::from(self.loss.with_gradients(pairs).loss.into_scalar::<f32>())
+            let mean = self.loss.with_gradients(pairs).loss.into_scalar::<f32>();
+            f64::from(mean) * batch as f64
         });
-        let losses: Vec<f64> = losses.collect();
-        losses.iter().sum::<f64>() / losses.len() as f64
+        losses.sum::<f64>() / firsts.len() as f64
     }
 }
 
@@ -89,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_mean_of_whole_batches_of_first_captions() {
+    fn it_is_the_mean_over_all_pairs_in_batches_of_first_captions() {
         let device = Device::flex();
         let model = ClipConfig::load("ViT-Nano-6-36").unwrap().init(0, &device);
         let random = |rows| Tensor::<2>::random([rows, 8], Distribution::Default, &device);
@@ -114,11 +112,20 @@ mod tests {
         let close = |found: f64, expected: f64| {
             assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
         };
-        // The captions "a", "b" and "c", then "d", "a" and "f"; the seventh image is left.
-        let expected = f64::midpoint(
+        // The captions "a", "b", "c" and "d", then "a", "f" and "f". `cumulative_loss += total_loss * batch_size`, over
+        // `num_samples`, in open_clip_train's `evaluate`.
+        let batches = [
+            plain(&[0, 1, 2, 3], &[0, 2, 3, 5], None),
+            plain(&[4, 5, 6], &[6, 8, 9], None),
+        ];
+        let expected = (batches[0] * 4.0 + batches[1] * 3.0) / 7.0;
+        close(of(4, Duplicates::Negatives), expected);
+        // Of a pair by itself there is nothing to lose.
+        let batches = [
             plain(&[0, 1, 2], &[0, 2, 3], None),
             plain(&[3, 4, 5], &[5, 6, 8], None),
-        );
+        ];
+        let expected = (batches[0] + batches[1]) * 3.0 / 7.0;
         close(of(3, Duplicates::Negatives), expected);
         // All pairs, fewer than training's; "a" and "f" stand among them twice.
         let all = |groups| plain(&[0, 1, 2, 3, 4, 5, 6], &[0, 2, 3, 5, 6, 8, 9], groups);
