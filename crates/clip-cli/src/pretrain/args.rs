@@ -235,6 +235,9 @@ impl PretrainArgs {
                 layers = layers.value(key, value as i64, flag)?;
             }
         }
+        if self.checkpoint_steps.is_some() {
+            layers = layers.value("checkpoint.epochs", 0.0, "--checkpoint-steps")?;
+        }
         for (key, flag, value) in [("epochs", "--epochs", self.epochs), ("lr", "--lr", self.lr)] {
             if let Some(value) = value {
                 layers = layers.value(key, value, flag)?;

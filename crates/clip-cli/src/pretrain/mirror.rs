@@ -62,7 +62,7 @@ pub(super) fn open(
     let mirror = apart(config, resumes)?;
     if let Some(mirror) = &mirror {
         if let Some(run) = begun {
-            mirror.check_not_ahead(run, &run.checkpoints(config.checkpoint.keep))?;
+            mirror.check_not_ahead(run, &run.checkpoints(config.checkpoint.kept()))?;
         }
         let writable = mirror.check_writable();
         writable.context("cannot keep a copy of the run")?;
@@ -98,7 +98,7 @@ pub(super) fn start(
     run: &RunDir,
     config: &RunConfig,
 ) -> Result<Option<Arc<Copier>>> {
-    let copier = mirror.map(|mirror| Copier::start(mirror, run.path(), config.checkpoint.keep));
+    let copier = mirror.map(|mirror| Copier::start(mirror, run.path(), config.checkpoint.kept()));
     Ok(copier
         .transpose()
         .context("cannot keep a copy of the run")?

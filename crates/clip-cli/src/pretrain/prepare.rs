@@ -83,7 +83,7 @@ pub(super) fn done(resumed: Option<&RunDir>, config: &RunConfig) -> Result<Optio
     let Some(run) = resumed else {
         return Ok(None);
     };
-    Ok(run.checkpoints(config.checkpoint.keep).newest()?)
+    Ok(run.checkpoints(config.checkpoint.kept()).newest()?)
 }
 
 /// Refuses to go on with a run that has done more than is wanted, or whose checkpoints are gone; `done` is the step of the
@@ -92,17 +92,18 @@ pub(super) fn goes_on(
     resumed: Option<&RunDir>,
     done: Option<u64>,
     config: &RunConfig,
-    total_steps: u64,
+    samples_per_epoch: u64,
 ) -> Result<()> {
     let Some(run) = resumed else {
         return Ok(());
     };
     let path = run.path().display();
     let Some(done) = done else {
-        run.refuse_lost_checkpoints(config.checkpoint_every(total_steps))?;
+        run.refuse_lost_checkpoints(config.checkpoint_every(samples_per_epoch))?;
         log::info!("{path} has no checkpoint yet: it begins with its first step");
         return Ok(());
     };
+    let total_steps = config.total_steps(samples_per_epoch);
     ensure!(
         done <= total_steps,
         "{path} has done {done} steps already, and is to end after {total_steps}: give it more, or use its model as it is"
@@ -228,8 +229,8 @@ pub(super) fn shapes(config: &mut RunConfig, model: &ClipConfig) -> Result<()> {
 /// Fewer shapes to evaluate on, for a run that would otherwise evaluate more images than it trains on: the first of the
 /// usual sets, one for each pair of colour and shape that is seen, and 100 whose captions are ranked.
 fn few(config: &RunConfig, shapes: &ShapesConfig) -> Option<ShapesConfig> {
-    let total_steps = config.total_steps(shapes.train as u64);
-    let steps = config.eval_every(total_steps).min(total_steps);
+    let samples = shapes.train as u64;
+    let steps = config.eval_every(samples).min(config.total_steps(samples));
     let trained = steps * config.batch as u64;
     (trained < evaluated(config, shapes)).then(|| ShapesConfig {
         train: 1,
@@ -281,6 +282,7 @@ mod tests {
         // Evaluated once, after more images than that takes.
         assert_eq!(images(&["steps=100", "eval.steps=1000"]), 3_400);
         assert_eq!(images(&["steps=100"]), 260);
+        assert_eq!(images(&["steps=100", "eval.epochs=1"]), 3_400);
         // The user's own validation set is taken whole.
         assert_eq!(images(&["steps=2", "data.val=\"val.tar\""]), 160);
     }

@@ -220,6 +220,19 @@ mod tests {
     }
 
     #[test]
+    fn all_are_kept_where_no_number_is_too_many() {
+        let keep = crate::config::CheckpointConfig {
+            keep: 0,
+            ..Default::default()
+        };
+        let (_dir, checkpoints) = checkpoints(keep.kept());
+        for step in 1..=5 {
+            checkpoints.save(&state(step), contents()).unwrap();
+        }
+        assert_eq!(checkpoints.steps().unwrap(), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
     fn the_best_stays_until_a_better_one() {
         let (_dir, checkpoints) = checkpoints(1);
         let best = |step| {

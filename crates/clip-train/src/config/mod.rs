@@ -1,6 +1,7 @@
 //! What a run is: one TOML file, written into the run's directory with every default resolved.
 
 mod changes;
+mod intervals;
 mod layers;
 mod memory;
 mod objective;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
 pub(crate) use changes::differences;
+pub use intervals::{CheckpointConfig, EvalConfig};
 pub use layers::ConfigLayers;
 pub use memory::MemoryLimit;
 pub use objective::{Duplicates, Loss};
@@ -162,39 +164,6 @@ pub struct LabelledSet {
     pub templates: std::path::PathBuf,
 }
 
-/// When the model is tried on the validation data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EvalConfig {
-    /// Steps from one evaluation to the next. 0: a tenth of the run. The last step is always evaluated.
-    pub steps: u64,
-    /// Images or texts encoded at once. 256.
-    pub batch: usize,
-}
-
-/// When the run's state is saved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CheckpointConfig {
-    /// Steps from one checkpoint to the next. 0: a tenth of the run and at most 1,000. The last step is always saved.
-    pub steps: u64,
-    /// Minutes after which a checkpoint is due whatever the steps. None by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub minutes: Option<f64>,
-    /// A folder, or an address at `s3://`, `gs://` or `az://`, where checkpoints and all that a run goes on with are kept a second
-    /// time. None by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mirror: Option<String>,
-    /// Newest checkpoints kept. 2: the second is there when the newest turns out damaged.
-    pub keep: usize,
-    /// The key of an evaluation, such as `i2t_r1`: the checkpoint at which it was highest is kept too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub best: Option<String>,
-    /// How often a run that diverges goes back to its last checkpoint and on with the data after the bad batch. 0: it
-    /// stops.
-    pub rollbacks: u32,
-}
-
 impl Default for RunConfig {
     fn default() -> Self {
         Self {
@@ -250,28 +219,6 @@ impl Default for DataConfig {
             with_replacement: loader.with_replacement,
             stall_seconds: loader.stall_seconds,
             augment: loader.augment,
-        }
-    }
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self {
-            steps: 0,
-            batch: 256,
-        }
-    }
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self {
-            steps: 0,
-            minutes: None,
-            mirror: None,
-            keep: 2,
-            best: None,
-            rollbacks: 0,
         }
     }
 }
@@ -375,22 +322,6 @@ impl RunConfig {
         }
     }
 
-    /// Steps from one evaluation to the next.
-    pub fn eval_every(&self, total_steps: u64) -> u64 {
-        match self.eval.steps {
-            0 => total_steps.div_ceil(10),
-            steps => steps,
-        }
-    }
-
-    /// Steps from one checkpoint to the next.
-    pub fn checkpoint_every(&self, total_steps: u64) -> u64 {
-        match self.checkpoint.steps {
-            0 => total_steps.div_ceil(10).min(1_000),
-            steps => steps,
-        }
-    }
-
     /// How the training shards become batches for `model`.
     pub fn loader(&self, model: &ClipConfig) -> LoaderConfig {
         LoaderConfig {
@@ -443,13 +374,17 @@ mod tests {
         };
         assert_eq!(config.total_steps(6_000), 468);
         assert_eq!(config.schedule(468).warmup_steps, 46);
-        assert_eq!(config.eval_every(468), 47);
+        assert_eq!(config.eval_every(6_000), 47);
         let steps = RunConfig {
             steps: Some(7),
             ..config
         };
         assert_eq!(steps.total_steps(6_000), 7);
-        assert_eq!(steps.checkpoint_every(100_000), 1_000);
+        let long = RunConfig {
+            steps: Some(100_000),
+            ..steps
+        };
+        assert_eq!(long.checkpoint_every(6_000), 1_000);
     }
 
     #[test]

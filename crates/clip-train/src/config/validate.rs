@@ -108,6 +108,7 @@ impl RunConfig {
             .into_iter()
             .chain(self.losses())
             .chain(self.adapters())
+            .chain(self.intervals())
             .chain(self.checkpoints())
             .chain(self.normalisation())
             .chain(self.labelled_sets());
@@ -172,8 +173,32 @@ impl RunConfig {
         ]
     }
 
+    /// What must hold of how often a run is evaluated and saved.
+    fn intervals(&self) -> [(&'static str, bool, &'static str); 4] {
+        let (eval, checkpoint) = (&self.eval, &self.checkpoint);
+        let good = |epochs: f64| epochs.is_finite() && epochs >= 0.0;
+        [
+            ("eval.epochs", good(eval.epochs), "must not be negative"),
+            (
+                "eval.epochs",
+                !(eval.epochs > 0.0 && eval.steps > 0),
+                "and `eval.steps` are two answers to one question: set one of them to 0",
+            ),
+            (
+                "checkpoint.epochs",
+                good(checkpoint.epochs),
+                "must not be negative",
+            ),
+            (
+                "checkpoint.epochs",
+                !(checkpoint.epochs > 0.0 && checkpoint.steps > 0),
+                "and `checkpoint.steps` are two answers to one question: set one of them to 0",
+            ),
+        ]
+    }
+
     /// What must hold of when and where the run is saved.
-    fn checkpoints(&self) -> [(&'static str, bool, &'static str); 3] {
+    fn checkpoints(&self) -> [(&'static str, bool, &'static str); 2] {
         [
             (
                 "checkpoint.minutes",
@@ -186,11 +211,6 @@ impl RunConfig {
                 "checkpoint.mirror",
                 self.checkpoint.mirror.as_deref() != Some(""),
                 "must name a folder, or an address at s3://, gs:// or az://",
-            ),
-            (
-                "checkpoint.keep",
-                self.checkpoint.keep > 0,
-                "must be at least 1",
             ),
         ]
     }
@@ -302,6 +322,18 @@ mod tests {
         assert!(error.contains("`optimizer.beta_2`"), "{error}");
         for (key, set) in [
             ("threads", |config: &mut RunConfig| config.threads = 1 << 20),
+            ("eval.epochs", |config| config.eval.epochs = -1.0),
+            ("checkpoint.epochs", |config| {
+                config.checkpoint.epochs = f64::INFINITY;
+            }),
+            ("checkpoint.epochs", |config| {
+                config.checkpoint.epochs = 1.0;
+                config.checkpoint.steps = 1;
+            }),
+            ("eval.epochs", |config| {
+                config.eval.epochs = 0.5;
+                config.eval.steps = 10;
+            }),
             ("checkpoint.minutes", |config| {
                 config.checkpoint.minutes = Some(1e18);
             }),
@@ -319,7 +351,7 @@ mod tests {
             ("preprocess.std", |config| {
                 config.preprocess.get_or_insert_default().std[2] = 0.0;
             }),
-        ] as [(&str, fn(&mut RunConfig)); 5]
+        ] as [(&str, fn(&mut RunConfig)); 9]
         {
             let mut config = RunConfig::default();
             set(&mut config);

@@ -149,7 +149,7 @@ impl Training<'_> {
         self.supports_precision()?;
         let samples_per_epoch = self.loader.samples_per_epoch();
         let total_steps = self.config.total_steps(samples_per_epoch);
-        let checkpoints = self.run.checkpoints(self.config.checkpoint.keep);
+        let checkpoints = self.run.checkpoints(self.config.checkpoint.kept());
         let resumed = self.resume(&checkpoints, samples_per_epoch)?;
         let resume_step = resumed.from_checkpoint.then_some(resumed.state.step);
         if let (Some(step), Some(copier)) = (resume_step, &self.copier) {
@@ -199,8 +199,8 @@ impl Training<'_> {
                 best: self.config.checkpoint.best.clone(),
                 rollbacks: self.config.checkpoint.rollbacks,
                 elastic: self.elastic,
-                eval_every: self.config.eval_every(total_steps),
-                checkpoint_every: self.config.checkpoint_every(total_steps),
+                eval_every: self.config.eval_every(samples_per_epoch),
+                checkpoint_every: self.config.checkpoint_every(samples_per_epoch),
                 samples_per_epoch,
                 batch: self.config.batch as u64,
             },
