@@ -351,6 +351,79 @@ fn groups_are_read_wherever_images_are_and_before_any_is_encoded() {
 }
 
 #[test]
+fn class_folders_are_labels_by_name_or_by_order() {
+    let folder = Folder::new();
+    folder.class_folders("named", ["red", "green", "blue"]);
+    folder.class_folders("inet", ["n01440764", "n01443537", "n02"]);
+    let eval = |data, classes| {
+        let start = ["eval", "zeroshot", "--model", "model", "--data", data];
+        [&start[..], &["--classes", classes, "--json"]].concat()
+    };
+    // As it lies among some of ImageNet's folders.
+    folder.write("inet/synsets.txt", b"of the classes");
+    let expected = folder.clip(&eval("a.tar", "names.txt")).json();
+    let same = |found: &Value| {
+        for key in ["samples", "top1", "top5", "per_class", "confusion"] {
+            assert_eq!(found[key], expected[key], "{key}");
+        }
+    };
+    same(&folder.clip(&eval("named", "names.txt")).json());
+    // What is no image's is a sample without an image.
+    let share = ["--max-bad-share", "0.2"];
+    same(
+        &folder
+            .clip(&[&eval("inet", "names.txt")[..], &share].concat())
+            .json(),
+    );
+    let packed = folder.clip(&["data", "pack", "inet", "--out", "packed"]);
+    assert_eq!(packed.code, Some(0), "{packed:?}");
+    same(&folder.clip(&eval("packed/*.tar", "names.txt")).json());
+
+    folder.write("two.txt", b"red\ngreen\n");
+    folder.write("order.txt", b"n02\nblue\nred\n");
+    std::fs::remove_file(folder.path("inet/synsets.txt")).unwrap();
+    let retrieval = ["eval", "retrieval", "--model", "model", "--data", "inet"];
+    std::fs::create_dir(folder.path("plain")).unwrap();
+    folder.write("plain/0.png", &picture(0));
+    refused(
+        &folder,
+        &[
+            (
+                &eval("inet", "two.txt"),
+                &["class folders of inet: there are 3, from `n01440764` to `n02`, but 2 classes"],
+            ),
+            (
+                &eval("inet", "order.txt"),
+                &["`n02` is number 3 of them and number 1 of the classes"],
+            ),
+            (&retrieval, &["inet (6 no caption)"]),
+            (
+                &eval("plain", "names.txt"),
+                &["plain (1 no class)", "KEY.cls", "--labels-from caption"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_probe_takes_class_folders_without_a_list() {
+    let folder = Folder::new();
+    for split in ["train", "test"] {
+        folder.class_folders(split, ["red", "green", "blue"]);
+    }
+    let args = |test| {
+        let start = ["eval", "probe", "--model", "model", "--train", "train"];
+        [&start[..], &["--val", "train", "--test", test, "--json"]].concat()
+    };
+    let found = folder.clip(&args("test")).json();
+    assert!(found["top1"].as_f64().unwrap() > 0.9, "{found}");
+    assert_eq!(found["per_class"][0]["name"], "blue");
+    folder.class_folders("other", ["red", "green", "grey"]);
+    let words: &[&str] = &["other has the class folder `grey`, which train hasn't"];
+    refused(&folder, &[(&args("other"), words)]);
+}
+
+#[test]
 fn features_are_kept_of_tars_alone() {
     let folder = Folder::new();
     std::fs::create_dir(folder.path("photos")).unwrap();

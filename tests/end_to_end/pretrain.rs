@@ -2,7 +2,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::runs::{PRESET, folder, metrics, pretrain, weights};
+use crate::runs::{PRESET, checkpoints, folder, metrics, pretrain, weights};
 
 #[test]
 fn a_run_leaves_a_model_that_every_command_uses() {
@@ -197,6 +197,53 @@ fn bad_samples_are_counted_and_too_many_stop_the_run() {
     assert!(
         !log.contains("seed"),
         "what was refused is none of the run's: {log}"
+    );
+}
+
+#[test]
+fn a_run_is_evaluated_and_saved_by_epochs() {
+    let folder = folder();
+    folder.class_folders("inet", ["n01440764", "n01443537", "n02"]);
+    fs::write(folder.path("templates.txt"), "{}\n").unwrap();
+    fs::write(
+        folder.path("run.toml"),
+        "[eval]\nepochs = 0.5\n[checkpoint]\nepochs = 0.2\nkeep = 0\n[[data.zeroshot]]\nname = \"inet\"\n\
+         shards = \"inet\"\nclasses = \"names.txt\"\ntemplates = \"templates.txt\"\n",
+    )
+    .unwrap();
+    // 80 samples are ten steps of eight.
+    let by_epochs = |out, more: &[&'static str]| {
+        let data = ["pretrain", "--train", "train-{0..1}.tar", "--epochs", "1"];
+        let model = ["--preset", "tiny.json", "--batch", "8", "--out", out];
+        folder.clip(&[&data[..], &model, &["--config", "run.toml"], more].concat())
+    };
+    let steps = |out| -> Vec<String> {
+        let name =
+            |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy()[5..].to_owned();
+        checkpoints(&folder, out).iter().map(name).collect()
+    };
+    let ran = by_epochs("run", &[]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let all = [2, 4, 6, 8, 10].map(|step| format!("{step:08}"));
+    assert_eq!(steps("run"), all);
+    let lines = metrics(&folder, "run");
+    let evaluated = lines.iter().filter(|line| line["loss"].is_null());
+    let evaluated: Vec<_> = evaluated.map(|line| line["step"].as_u64()).collect();
+    assert_eq!(evaluated, [Some(5), Some(10)]);
+    // Classes by the order of their folders, as `clip eval zeroshot` takes them.
+    let args = ["eval", "zeroshot", "--model", "run/model", "--data", "inet"];
+    let more = ["--classes", "names.txt", "--template", "{}", "--json"];
+    let again = folder.clip(&[&args[..], &more].concat()).json();
+    assert_eq!(lines[11]["zeroshot_top1_inet"], again["top1"]);
+
+    let ran = by_epochs("flag", &["--checkpoint-steps", "4"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(steps("flag"), [4, 8, 10].map(|step| format!("{step:08}")));
+    let both = by_epochs("both", &["--set", "eval.steps=3"]);
+    let reason = "`eval.epochs` and `eval.steps` are two answers to one question";
+    assert!(
+        both.code != Some(0) && both.err.contains(reason),
+        "{both:?}"
     );
 }
 

@@ -80,6 +80,14 @@ impl Folder {
         self.write(name, &tar.into_inner().unwrap());
     }
 
+    /// The six samples of `a.tar`, their classes in the names of the folders that they lie in alone.
+    pub(crate) fn class_folders(&self, name: &str, classes: [&str; 3]) {
+        for (sample, class) in (0..6).zip(classes.into_iter().cycle()) {
+            fs::create_dir_all(self.path(name).join(class)).unwrap();
+            self.write(&format!("{name}/{class}/{sample}.JPEG"), &picture(sample));
+        }
+    }
+
     /// Samples of which the first are bad: by turns without a caption, and with an image that isn't one.
     pub(crate) fn broken(&self, name: &str, samples: usize, bad: usize) {
         let mut tar = tar::Builder::new(Vec::new());

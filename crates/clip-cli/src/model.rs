@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clip_data::{EvalLoader, EvalNeeds, LoaderConfig, ShardSet};
 use clip_model::Precision;
-use clip_zeroshot::{ClipEncoders, FeatureCache, ImagePass, LabelSource, ShardFeatures};
+use clip_zeroshot::{
+    ClassNames, ClipEncoders, FeatureCache, ImagePass, LabelSource, ShardFeatures,
+};
 
 use crate::{
     device::{self, DeviceName, Started},
@@ -155,7 +157,7 @@ impl ReadingArgs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LabelsFrom {
-    /// The number in `.cls`.
+    /// The number in `.cls`, or the class folder.
     #[default]
     Cls,
     /// The first caption, which is a class name.
@@ -170,6 +172,14 @@ impl LabelsFrom {
             Self::Cls => LabelSource::Class,
             Self::Caption => LabelSource::Caption,
         }
+    }
+
+    /// The shards with their class folders numbered as the classes are.
+    pub(crate) fn numbered(self, shards: ShardSet, names: Option<&ClassNames>) -> Result<ShardSet> {
+        Ok(match (self, names) {
+            (Self::Cls, Some(names)) => shards.with_classes(names.as_slice())?,
+            _ => shards,
+        })
     }
 
     pub(crate) fn needs(self) -> EvalNeeds {

@@ -39,6 +39,14 @@ pub enum DataError {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A list of classes doesn't fit the folders whose sub-folders are classes.
+    #[error("the class folders of {path}: {reason}")]
+    ClassFolders {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
     /// A shard that was named doesn't exist.
     #[error(
         "shard {path} does not exist (named by `{pattern}`); check the path and the brace range"

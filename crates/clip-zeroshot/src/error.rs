@@ -233,7 +233,7 @@ pub enum ZeroShotError {
     Unlabelled {
         /// The sample's key.
         key: String,
-        /// `class (a .cls file)` or `caption`.
+        /// `class`, with where it would be, or `caption`.
         what: &'static str,
     },
     /// A sample's class number has no name.

@@ -99,7 +99,8 @@ impl ShardFeatures {
             let label = match source {
                 LabelSource::Class => {
                     let class = self.classes[image];
-                    let class = class.ok_or_else(|| unlabelled("class (a `.cls` file)"))?;
+                    let class = class
+                        .ok_or_else(|| unlabelled("class (a `.cls` file, or a class folder)"))?;
                     if class >= names.len() {
                         return Err(ZeroShotError::UnnamedClass {
                             key: key.clone(),

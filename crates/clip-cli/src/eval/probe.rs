@@ -33,7 +33,7 @@ const VALIDATION_SHARE: &str = "0.2";
 pub(crate) struct Args {
     #[command(flatten)]
     model: EncoderArgs,
-    /// Shards to fit to.
+    /// Shards to fit to, or a folder of class folders.
     #[arg(long, value_name = "SHARDS")]
     train: String,
     /// Shards that the penalty's strength is chosen on, or the share of the training samples to take for it.
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     classes: Option<PathBuf>,
     #[command(flatten)]
     templates: TemplateArgs,
-    /// Where a sample's class is written: its number in `.cls`, or its name as the first caption.
+    /// Where a sample's class is written: in `.cls`, or the class folder, or as the first caption, by its name.
     #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
     labels_from: LabelsFrom,
     /// Fit to so many examples a class too, such as `1,2,4,8,16`, and say how many match the zero-shot classifier.
@@ -101,9 +101,9 @@ enum Validation {
 }
 
 impl Validation {
-    fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &str, shards: impl FnOnce(&str) -> Result<ShardSet>) -> Result<Self> {
         let Ok(share) = text.parse::<f64>() else {
-            return Ok(Self::Shards(ShardSet::parse(text)?));
+            return Ok(Self::Shards(shards(text)?));
         };
         if share > 0.0 && share < 1.0 {
             Ok(Self::Share(share))
@@ -132,8 +132,30 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let names = names
         .map(|path| classes::read_names(path, true))
         .transpose()?;
-    let (train, test) = (ShardSet::parse(&args.train)?, ShardSet::parse(&args.test)?);
-    let validation = Validation::parse(&args.val)?;
+    let train = ShardSet::parse(&args.train)?;
+    // Without a list the folders to fit to are one: by place, other folders could be other classes.
+    let names = match (names, train.class_folders()) {
+        (None, Some(folders)) => Some(ClassNames::from_list(folders, &args.train)?),
+        (names, _) => names,
+    };
+    let train = args.labels_from.numbered(train, names.as_ref())?;
+    let shards = |list: &str| {
+        let shards = ShardSet::parse(list)?;
+        if let (None, Some(of_train), Some(own)) =
+            (&args.classes, train.class_folders(), shards.class_folders())
+        {
+            let unknown = own.iter().find(|name| !of_train.contains(name));
+            ensure!(
+                unknown.is_none(),
+                "{list} has the class folder `{}`, which {} hasn't: give the classes' names by --classes",
+                unknown.map_or("", String::as_str),
+                args.train
+            );
+        }
+        args.labels_from.numbered(shards, names.as_ref())
+    };
+    let test = shards(&args.test)?;
+    let validation = Validation::parse(&args.val, shards)?;
     let encoders = args.model.load(device)?;
 
     let mut skipped = 0;
@@ -262,7 +284,7 @@ fn numbered(splits: [Option<&ShardFeatures>; 3]) -> Result<ClassNames> {
     // A stray number would ask for memory by the gigabyte.
     ensure!(
         *highest < 100_000,
-        "class {highest} in a `.cls` file: without --classes at most 100,000 classes are supposed"
+        "class {highest} of a sample: without --classes at most 100,000 classes are supposed"
     );
     let names: Vec<String> = (0..=*highest)
         .map(|class| format!("class {class}"))

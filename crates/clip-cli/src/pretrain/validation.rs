@@ -19,7 +19,7 @@ use clip_zeroshot::{
 };
 
 use super::{report::Page, val_loss::ValLoss};
-use crate::classes;
+use crate::{classes, model::LabelsFrom};
 
 /// What a run is evaluated on, read once and used at each evaluation.
 pub(super) struct Validation {
@@ -95,20 +95,20 @@ impl Validation {
         tokenizer: &Arc<Tokenizer>,
         page: Arc<Mutex<Page>>,
     ) -> anyhow::Result<Self> {
-        let loader = |set: &str, shards: &str, needs| -> anyhow::Result<EvalLoader> {
+        let loader = |set: &str, list: &str, shards, needs| -> anyhow::Result<EvalLoader> {
             let loading = LoaderConfig {
                 resize: resize(&preprocess),
                 ..run.eval_loader(config)
             };
-            let loader = EvalLoader::new(ShardSet::parse(shards)?, needs, loading)?;
+            let loader = EvalLoader::new(shards, needs, loading)?;
             // It would end the run at its first evaluation.
             loader.require_usable().with_context(|| {
                 let needed = match needs {
-                    EvalNeeds::Classes => "a class (`KEY.cls`)",
+                    EvalNeeds::Classes => "a class (`KEY.cls`, or class folders of images without texts)",
                     _ => "a caption",
                 };
                 format!(
-                    "{set} ({shards}) has no image with {needed}: see `clip data doctor`, and give other shards or leave \
+                    "{set} ({list}) has no image with {needed}: see `clip data doctor`, and give other shards or leave \
                      the set out"
                 )
             })?;
@@ -116,14 +116,19 @@ impl Validation {
         };
         let retrieval = match run.data.val.as_str() {
             "" => None,
-            shards => Some(loader("`data.val`", shards, EvalNeeds::Captions)?),
+            list => {
+                let shards = ShardSet::parse(list)?;
+                Some(loader("`data.val`", list, shards, EvalNeeds::Captions)?)
+            }
         };
         let labelled = run.data.zeroshot.iter().map(|set| {
             let named = format!("`data.zeroshot` {:?}", set.name);
+            let classes = classes::read_names(&set.classes, set.allow_duplicates)?;
+            let shards = LabelsFrom::Cls.numbered(ShardSet::parse(&set.shards)?, Some(&classes))?;
             Ok(Labelled {
                 name: set.name.clone(),
-                loader: loader(&named, &set.shards, EvalNeeds::Classes)?,
-                classes: classes::read_names(&set.classes, set.allow_duplicates)?,
+                loader: loader(&named, &set.shards, shards, EvalNeeds::Classes)?,
+                classes,
                 templates: Templates::from_file(&set.templates)?,
             })
         });

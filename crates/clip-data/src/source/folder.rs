@@ -7,20 +7,24 @@ use std::{
 
 use super::{
     ShardItem,
+    class_folders::ClassFolders,
     location::read_file,
     sample::{Group, Part, is_image_extension},
     shard::{Bodies, Items, SAMPLES_A_SHARD},
 };
 use crate::{DataError, FaultKind};
 
-/// Images in a folder and its subfolders, each beside the files of the same name that say what it shows.
-#[derive(Debug)]
+/// Images in a folder and its subfolders, each beside the files of the same name that say what it shows, or in the
+/// sub-folder of its class.
+#[derive(Clone, Debug)]
 pub(super) struct Folder {
     root: PathBuf,
     /// Paths from the root, those of a key together, keys in order.
     files: Vec<String>,
     /// Where each key's files begin, and the number of files.
     starts: Vec<usize>,
+    /// Its sub-folders, where they are what says what images show.
+    classes: Option<ClassFolders>,
 }
 
 impl Folder {
@@ -33,10 +37,20 @@ impl Folder {
         let begins = |place: &usize| *place == 0 || key(*place) != key(*place - 1);
         let mut starts: Vec<usize> = (0..files.len()).filter(begins).collect();
         starts.push(files.len());
+        let samples = starts.windows(2).map(|range| &files[range[0]..range[1]]);
+        let classes = ClassFolders::of(samples);
+        if let Some(classes) = &classes {
+            log::info!(
+                "{}: no image has a text, so its {} sub-folders are classes",
+                root.display(),
+                classes.names().len()
+            );
+        }
         let folder = Self {
             root: root.to_owned(),
             files,
             starts,
+            classes,
         };
         if let Some((number, first)) = folder.second_images() {
             log::warn!(
@@ -62,6 +76,30 @@ impl Folder {
 
     pub(super) fn name(&self) -> String {
         self.root.display().to_string()
+    }
+
+    /// The names of its sub-folders, sorted, where each is a class.
+    pub(super) fn class_folders(&self) -> Option<&[String]> {
+        self.classes.as_ref().map(ClassFolders::names)
+    }
+
+    /// The folder whose sub-folders are numbered as `classes` are; `None` where they are no classes.
+    ///
+    /// # Errors
+    /// [`DataError::ClassFolders`] where the list can't be theirs.
+    pub(super) fn numbered_by(&self, classes: &[String]) -> Result<Option<Self>, DataError> {
+        let Some(own) = &self.classes else {
+            return Ok(None);
+        };
+        let numbered = own.numbered_by(classes);
+        let numbered = numbered.map_err(|reason| DataError::ClassFolders {
+            path: self.root.clone(),
+            reason,
+        })?;
+        Ok(Some(Self {
+            classes: Some(numbered),
+            ..self.clone()
+        }))
     }
 
     /// Whether any of its files is an image. A folder of shards has JSON files alone.
@@ -124,7 +162,8 @@ fn list(root: &Path, inner: &str, files: &mut Vec<String>) -> io::Result<()> {
     Ok(())
 }
 
-fn is_image(file: &str) -> bool {
+/// Whether a listed file is an image.
+pub(super) fn is_image(file: &str) -> bool {
     is_image_extension(key_and_extension(file).1)
 }
 
@@ -158,6 +197,8 @@ impl Items for Files {
         let folder = &self.folder;
         let files = &folder.files[folder.starts[number]..folder.starts[number + 1]];
         let mut group = Group::new(self.shard, key_and_extension(&files[0]).0, number as u64);
+        let classes = folder.classes.as_ref();
+        group.sample.class = classes.and_then(|classes| classes.class_of(&files[0]));
         for file in files {
             let (_, extension) = key_and_extension(file);
             let part = Part::of(extension).filter(|_| group.wants(extension));
@@ -202,6 +243,47 @@ mod tests {
             matches!(&first, ShardItem::Sample(sample) if sample.image == b"a.JPG"),
             "{first:?}"
         );
+    }
+
+    #[test]
+    fn the_sub_folder_of_an_image_without_text_is_its_class() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["b", "a"] {
+            std::fs::create_dir(dir.path().join(class)).unwrap();
+            write(&dir, &format!("{class}/{class}1.jpg"), b"image");
+        }
+        let classes = |folder: Folder| {
+            let folder = Arc::new(folder);
+            let items = std::iter::from_fn({
+                let mut files = folder.files(0, 0, 0);
+                move || files.next_located()
+            });
+            let class = |item| match item {
+                (_, ShardItem::Sample(sample)) => (sample.key, sample.class),
+                (_, ShardItem::Fault(kind, key)) => panic!("{key}: {kind}"),
+            };
+            items.map(class).collect::<Vec<_>>()
+        };
+        let expected = |[a, b]: [usize; 2]| {
+            [("a/a1", a), ("b/b1", b)].map(|(key, class)| (key.to_owned(), Some(class)))
+        };
+        let folder = Folder::open(dir.path()).unwrap();
+        let numbered = folder.numbered_by(&["b".to_owned(), "a".to_owned()]);
+        assert_eq!(classes(folder), expected([0, 1]));
+        assert_eq!(classes(numbered.unwrap().unwrap()), expected([1, 0]));
+        // A caption beside one of them, and the folder is read as ever.
+        write(&dir, "a/a1.txt", b"a cat");
+        let folder = Arc::new(Folder::open(dir.path()).unwrap());
+        assert_eq!(folder.class_folders(), None);
+        let mut files = folder.files(0, 0, 0);
+        let (_, first) = files.next_located().unwrap();
+        assert!(
+            matches!(&first, ShardItem::Sample(sample) if sample.captions == ["a cat"] && sample.class.is_none()),
+            "{first:?}"
+        );
+        let (_, second) = files.next_located().unwrap();
+        let lacking = ShardItem::Fault(FaultKind::NoCaption, "b/b1".to_owned());
+        assert_eq!(second, lacking);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where samples come from: shard names, and the samples inside a shard.
 
 mod archive;
+mod class_folders;
 mod columns;
 mod folder;
 mod input;

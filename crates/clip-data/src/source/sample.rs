@@ -16,7 +16,7 @@ pub struct RawSample {
     pub image: Vec<u8>,
     /// Every caption, at least one unless the sample has a class.
     pub captions: Vec<String>,
-    /// Index of the class, from `cls`.
+    /// Index of the class, from `cls`, or of the sub-folder of an image without text.
     pub class: Option<usize>,
     /// The `json` member as it stands, with whatever it says beside the captions; empty if there is none.
     pub json: Vec<u8>,

@@ -58,7 +58,8 @@ impl ShardSet {
     /// - A `.csv` or `.tsv` file with a header, whose columns `filepath` and `title` (or other usual names) hold
     ///   an image's path and its caption.
     /// - A `.parquet` file, with images inside or by path.
-    /// - A folder of images, each beside a `.txt` or `.json` of the same name.
+    /// - A folder of images, each beside a `.txt`, `.json` or `.cls` of the same name; or, where none has such a file, a
+    ///   folder of class folders, as torchvision's `ImageFolder` reads it.
     ///
     /// Files may be at `http(s)://`, which has no globs, `s3://`, `gs://` or `az://`; credentials come from the
     /// environment, as the stores' own tools read them. The images that a table there names are read beside it, one
@@ -185,6 +186,38 @@ impl ShardSet {
             shards: self.shards[shards].to_vec(),
             sources: vec![source],
         }
+    }
+
+    /// The set in which class folders are numbered as a list of classes has them: by their names, where the list has all
+    /// of these (`_` may be a space there), or else in their sorted order (where their names are the numbers from 0, by these). What has its class in a `cls` keeps it.
+    ///
+    /// # Errors
+    /// [`DataError::ClassFolders`] where the list can't be theirs: by number, or by the place of a name.
+    pub fn with_classes(mut self, classes: &[String]) -> Result<Self, DataError> {
+        // The parts of a folder share it, and come one after the other.
+        let mut last: Option<[Arc<Folder>; 2]> = None;
+        for shard in &mut self.shards {
+            let Shard::Files { folder, .. } = shard else {
+                continue;
+            };
+            let numbered = match last.take() {
+                Some([own, numbered]) if Arc::ptr_eq(&own, folder) => numbered,
+                _ => match folder.numbered_by(classes)? {
+                    Some(numbered) => Arc::new(numbered),
+                    None => Arc::clone(folder),
+                },
+            };
+            last = Some([std::mem::replace(folder, Arc::clone(&numbered)), numbered]);
+        }
+        Ok(self)
+    }
+
+    /// The names of the first class folders among the sources, sorted, if there are any.
+    pub fn class_folders(&self) -> Option<&[String]> {
+        self.shards.iter().find_map(|shard| match shard {
+            Shard::Files { folder, .. } => folder.class_folders(),
+            _ => None,
+        })
     }
 
     /// Shards of all sources.

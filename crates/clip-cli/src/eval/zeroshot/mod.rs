@@ -72,12 +72,13 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 struct SetArgs {
     /// WebDataset tars (plain, gzip or Zstandard; local or at http(s)://, s3://, gs://, az://), a `.csv`, `.tsv` or
-    /// `.parquet` table, or a folder of images with `.cls`, `.txt` or `.json` beside them: brace ranges
-    /// (`test-{000000..000009}.tar`), globs, and lists joined by `::`.
+    /// `.parquet` table, a folder of images with `.cls`, `.txt` or `.json` beside them, or a folder of class folders, such as
+    /// OpenCLIP's `--imagenet-val`: brace ranges (`test-{000000..000009}.tar`), globs, and lists joined by `::`.
     #[arg(long, value_name = "SHARDS", required_unless_present = "sets")]
     data: Option<String>,
-    /// The classes' names, one a line, or a Python or JSON list; a sample's class is a position in it, from 0. May
-    /// be left out with `--labels-from caption`: then every distinct caption is a class.
+    /// The classes' names, one a line, or a Python or JSON list; a sample's class is a position in it, from 0. Class
+    /// folders are found in it by their names, or else have its order when they are sorted. May be left out with
+    /// `--labels-from caption`: then every distinct caption is a class.
     #[arg(
         long,
         value_name = "FILE",
@@ -93,7 +94,7 @@ struct SetArgs {
     /// What all classes are, put at each template's end: `a type of pet`.
     #[arg(long, value_name = "TEXT")]
     context: Option<String>,
-    /// Where a sample's class is written: its number in `.cls`, or its name as the first caption.
+    /// Where a sample's class is written: in `.cls`, or the class folder, or as the first caption, by its name.
     #[arg(long, value_name = "WHERE")]
     labels_from: Option<LabelsFrom>,
 }

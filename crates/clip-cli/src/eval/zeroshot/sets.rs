@@ -28,14 +28,16 @@ impl Set {
     pub(super) fn of_flags(args: &SetArgs) -> Result<Self> {
         let names = args.classes.as_deref();
         let names = names.map(|path| classes::read_names(path, args.allow_duplicates));
+        let names = names.transpose()?;
         let data = args.data.as_deref().context("give shards with --data")?;
+        let labels_from = args.labels_from.unwrap_or_default();
         Ok(Self {
             name: data.to_owned(),
-            names: names.transpose()?,
             templates: in_context(args.templates.read()?, args.context.as_deref())
                 .map_err(|error| WrongUsage(format!("--context: {error}")))?,
-            shards: ShardSet::parse(data)?,
-            labels_from: args.labels_from.unwrap_or_default(),
+            shards: labels_from.numbered(ShardSet::parse(data)?, names.as_ref())?,
+            names,
+            labels_from,
             shift_of: None,
             groups: None,
         })
@@ -157,8 +159,9 @@ impl Entry {
                 }
             })
             .collect();
+        let shards = ShardSet::parse(&data.join("::"))?;
         Ok(Set {
-            shards: ShardSet::parse(&data.join("::"))?,
+            shards: self.labels_from.numbered(shards, names.as_ref())?,
             names,
             templates: in_context(templates, self.context.as_deref())?,
             labels_from: self.labels_from,
