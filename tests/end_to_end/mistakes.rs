@@ -144,7 +144,14 @@ fn a_model_that_is_not_there_or_not_whole_is_named() {
     refused(
         &folder,
         &[
-            (&eval("ViT-Z"), &["no model `ViT-Z`", "ViT-B-32"]),
+            (
+                &eval("ViT-B32"),
+                &["no model `ViT-B32`", "such as ViT-B-32, "],
+            ),
+            (
+                &eval("ViT-B-32:openai"),
+                &["`clip weights import ViT-B-32:openai --out DIR`"],
+            ),
             (
                 &eval("ViT-Nano-6-36"),
                 &["no vocabulary yet", "clip pretrain"],

@@ -11,14 +11,14 @@ pub enum ModelError {
     Io(#[from] IoError),
     /// No preset has that name, and no file either.
     #[error(
-        "unknown preset `{name}`: it is neither a file nor one of {}",
-        known.join(", ")
+        "unknown preset `{name}`: it is neither a file nor a preset; the nearest are {} (`clip weights list --presets` has all)",
+        nearest.join(", ")
     )]
     UnknownPreset {
         /// The name asked for.
         name: String,
-        /// The names that exist.
-        known: Vec<String>,
+        /// The names of presets that are most like it.
+        nearest: Vec<&'static str>,
     },
     /// A configuration is not JSON of OpenCLIP's form.
     #[error("{origin} is not a model configuration")]

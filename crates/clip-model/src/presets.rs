@@ -166,6 +166,30 @@ pub fn json(name: &str) -> Option<&'static str> {
         .map(|(_, json)| *json)
 }
 
+/// The `most` names that the fewest typed letters are between and `name`, the nearest first. Case doesn't count.
+pub fn nearest(name: &str, most: usize) -> Vec<&'static str> {
+    let mut found: Vec<&str> = names().collect();
+    found.sort_by_cached_key(|known| edits(&name.to_lowercase(), &known.to_lowercase()));
+    found.truncate(most);
+    found
+}
+
+/// Letters to be put in, left out or exchanged until `a` is `b` (Levenshtein 1966).
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (done, letter) in a.chars().enumerate() {
+        let mut before = row[0];
+        row[0] = done + 1;
+        for (place, other) in b.iter().enumerate() {
+            let exchanged = before + usize::from(letter != *other);
+            before = row[place + 1];
+            row[place + 1] = exchanged.min(before + 1).min(row[place] + 1);
+        }
+    }
+    row[b.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -202,6 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn the_nearest_names_are_those_that_were_meant() {
+        assert_eq!(edits("kitten", "sitting"), 3);
+        assert_eq!((edits("", "ab"), edits("ab", "")), (2, 2));
+        assert_eq!(nearest("vit-b32", 1), ["ViT-B-32"]);
+        assert_eq!(nearest("ViT-L-14", 2)[0], "ViT-L-14");
+        assert_eq!(nearest("rn-50", 3).len(), 3);
+    }
+
+    #[test]
     fn the_papers_models_are_there_with_both_activations() {
         for name in [
             "RN50",
@@ -217,6 +250,18 @@ mod tests {
             assert!(!ClipConfig::load(name).unwrap().quick_gelu, "{name}");
             let quick = ClipConfig::load(&format!("{name}-quickgelu")).unwrap();
             assert!(quick.quick_gelu, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_preset_names_the_nearest() {
+        for name in ["ViT-B32", "ViT-B32:openai"] {
+            let error = ClipConfig::load(name).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("`{name}`")) && error.contains(" ViT-B-32, "),
+                "{error}"
+            );
+            assert!(error.len() < 200, "{error}");
         }
     }
 }

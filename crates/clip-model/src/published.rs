@@ -41,6 +41,29 @@ pub struct Published {
     pub preprocess: Preprocess,
 }
 
+/// How a name says that it is a model of the Hugging Face hub.
+pub const HUB_PREFIX: &str = "hf-hub:";
+
+/// A name of a model on the Hugging Face hub as this program takes it, `hf-hub:ORGANISATION/NAME` or `PRESET:TAG`, of a name
+/// that is one or is `PRESET/TAG`, as OpenCLIP once wrote it; `None` of any other.
+pub fn hub_name(name: &str) -> Option<String> {
+    if name.starts_with(HUB_PREFIX) {
+        return Some(name.to_owned());
+    }
+    if let Some((preset, tag)) = name.split_once(':') {
+        return presets::json(preset).map(|_| format!("{preset}:{tag}"));
+    }
+    let (preset, tag) = name.split_once('/')?;
+    of(preset)
+        .any(|it| it.tag == tag)
+        .then(|| format!("{preset}:{tag}"))
+}
+
+/// What of a name may be meant as a preset: that of a `PRESET:TAG`, or all.
+pub(crate) fn preset_in(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(preset, _)| preset)
+}
+
 /// All of them, presets in [their order](presets::names).
 pub fn all() -> impl Iterator<Item = Published> {
     presets::names().flat_map(of)
@@ -125,5 +148,28 @@ mod tests {
                 .split_once('/')
                 .is_some_and(|(_, name)| !name.contains('/'))
         }));
+    }
+
+    #[test]
+    fn names_of_the_hub_are_known_in_all_their_forms() {
+        for (name, known) in [
+            ("hf-hub:a/b", Some("hf-hub:a/b")),
+            (
+                "ViT-B-32:laion2b_s34b_b79k",
+                Some("ViT-B-32:laion2b_s34b_b79k"),
+            ),
+            (
+                "ViT-B-32/laion2b_s34b_b79k",
+                Some("ViT-B-32:laion2b_s34b_b79k"),
+            ),
+            // The tag is for whoever takes it to refuse.
+            ("ViT-B-32:none", Some("ViT-B-32:none")),
+            ("ViT-B-32/none", None),
+            ("ViT-B-32", None),
+            ("C:/model", None),
+            ("runs/model", None),
+        ] {
+            assert_eq!(hub_name(name).as_deref(), known, "{name}");
+        }
     }
 }

@@ -160,15 +160,26 @@ pub enum ZeroShotError {
     Loader(#[from] burn::data::dataset::DatasetError),
     /// Nothing of that name is a model.
     #[error(
-        "there is no model `{name}`: give a model directory (with {CONFIG_FILE}), a configuration file, or \
-         one of the presets {}",
-        presets.join(", ")
+        "there is no model `{name}`: give a model directory (with {CONFIG_FILE}), a configuration file, or a preset, such as \
+         {} (`clip weights list --presets` has all)",
+        nearest.join(", ")
     )]
     UnknownModel {
         /// The name asked for.
         name: String,
-        /// The presets that exist.
-        presets: Vec<String>,
+        /// The names of presets that are most like it.
+        nearest: Vec<&'static str>,
+    },
+    /// A model is named that is on the Hugging Face hub.
+    #[error(
+        "`{name}` is on the Hugging Face hub, and a model is used from a folder: `clip weights import {import} --out DIR` brings \
+         it into one; then give DIR"
+    )]
+    OnHub {
+        /// The name asked for.
+        name: String,
+        /// The name that an import takes.
+        import: String,
     },
     /// A configuration without weights asks for a vocabulary that is made by training.
     #[error(

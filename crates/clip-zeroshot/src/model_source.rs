@@ -5,7 +5,8 @@ use clip_data::Tokenizer;
 use clip_model::{
     ClipConfig, ModelError, Preprocess,
     presets::{self, CLIP_VOCAB_SIZE},
-    weights::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE},
+    published,
+    weights::{CONFIG_FILE, ModelDir, TOKENIZER_FILE, WEIGHTS_FILE, without_local_dir},
 };
 
 use crate::{ClipEncoders, ZeroShotError};
@@ -17,16 +18,17 @@ const PRESET_SEED: u64 = 0;
 const RUN_MODEL: &str = "model";
 
 impl ClipEncoders {
-    /// Loads a model by name: a model directory in OpenCLIP's layout, or a preset or a configuration file, which
-    /// then gets random weights and CLIP's own vocabulary.
+    /// Loads a model by name: a model directory in OpenCLIP's layout (with `local-dir:` before it or without), or a preset
+    /// or a configuration file, which then gets random weights and CLIP's own vocabulary.
     ///
     /// A directory without `tokenizer.json` is one of CLIP's own vocabulary, as for OpenCLIP, if its
     /// `vocab_size` allows it.
     ///
     /// # Errors
-    /// [`ZeroShotError::UnknownModel`], [`ZeroShotError::IncompleteModel`] naming the missing file, or what is
+    /// [`ZeroShotError::UnknownModel`], [`ZeroShotError::OnHub`], [`ZeroShotError::IncompleteModel`] naming the missing file, or what is
     /// wrong with one of the files.
     pub fn load(name: &str, device: &Device) -> Result<Self, ZeroShotError> {
+        let name = without_local_dir(name);
         let path = Path::new(name);
         if path.is_dir() {
             Self::load_dir(path, device)
@@ -45,9 +47,14 @@ impl ClipEncoders {
         let has = |file: &str| path.join(file).is_file();
         if !has(CONFIG_FILE) {
             let remedy = if own.join(CONFIG_FILE).is_file() {
-                format!("it is a run's, whose model is {}", own.display())
+                format!(
+                    "it is a run's, whose model is {}; earlier ones are its checkpoints, {}",
+                    own.display(),
+                    path.join("checkpoints/step-N").display()
+                )
             } else {
-                "give the `model` of a run of `clip pretrain`, or a directory in OpenCLIP's layout"
+                "give the `model` of a run of `clip pretrain`, one of its `checkpoints/step-N`, or a directory in OpenCLIP's \
+                 layout"
                     .to_owned()
             };
             return Err(missing(CONFIG_FILE, remedy));
@@ -77,9 +84,9 @@ impl ClipEncoders {
 
     fn init_random(name: &str, device: &Device) -> Result<Self, ZeroShotError> {
         let config = ClipConfig::load(name).map_err(|error| match error {
-            ModelError::UnknownPreset { name, known } => ZeroShotError::UnknownModel {
-                name,
-                presets: known,
+            ModelError::UnknownPreset { name, nearest } => match published::hub_name(&name) {
+                Some(import) => ZeroShotError::OnHub { name, import },
+                None => ZeroShotError::UnknownModel { name, nearest },
             },
             error => error.into(),
         })?;

@@ -165,6 +165,14 @@ fn a_directory_gives_the_same_encoders_back() {
     assert!(error.to_string().contains("no vocabulary yet"), "{error}");
     let error = ClipEncoders::load("no/such", &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("no model `no/such`"), "{error}");
+    for (name, import) in [
+        ("ViT-B-32:openai", "`clip weights import ViT-B-32:openai "),
+        ("ViT-B-32/openai", "`clip weights import ViT-B-32:openai "),
+        ("hf-hub:a/b", "`clip weights import hf-hub:a/b "),
+    ] {
+        let error = ClipEncoders::load(name, &Device::flex()).unwrap_err();
+        assert!(error.to_string().contains(import), "{error}");
+    }
 }
 
 #[test]

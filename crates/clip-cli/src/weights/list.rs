@@ -1,7 +1,7 @@
 //! `clip weights list`: weights that others publish.
 
 use anyhow::Result;
-use clip_model::{ClipConfig, published};
+use clip_model::{ClipConfig, presets, published};
 use serde_json::json;
 
 use crate::output;
@@ -10,19 +10,25 @@ use crate::output;
 pub(crate) struct Args {
     /// Those of these presets only.
     #[arg(value_name = "PRESET")]
-    presets: Vec<String>,
+    names: Vec<String>,
+    /// List the presets instead, the smallest first, with how many parameters each has.
+    #[arg(long, conflicts_with = "names")]
+    presets: bool,
     /// Print one JSON object each.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    for name in &args.presets {
-        // Refuses a name that isn't known, with those that are.
+    if args.presets {
+        return list_presets(args.json);
+    }
+    for name in &args.names {
+        // Refuses a name that isn't known, with the nearest that are.
         ClipConfig::load(name)?;
     }
     let asked =
-        |preset: &str| args.presets.is_empty() || args.presets.iter().any(|name| name == preset);
+        |preset: &str| args.names.is_empty() || args.names.iter().any(|name| name == preset);
     let found: Vec<_> = published::all().filter(|it| asked(it.preset)).collect();
     if args.json {
         for it in &found {
@@ -38,4 +44,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map(|it| [format!("{}:{}", it.preset, it.tag), it.hub.to_owned()]);
     let head = ["weights", "on the Hugging Face hub"].map(str::to_owned);
     output::table(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+fn list_presets(as_json: bool) -> Result<()> {
+    let mut rows = vec![["preset", "parameters"].map(str::to_owned)];
+    for preset in presets::names() {
+        let params = ClipConfig::load(preset)?.num_params();
+        if as_json {
+            output::line(&json!({ "preset": preset, "params": params }).to_string())?;
+        } else {
+            rows.push([preset.to_owned(), params.to_string()]);
+        }
+    }
+    if as_json {
+        Ok(())
+    } else {
+        output::table(&rows)
+    }
 }

@@ -210,4 +210,15 @@ mod tests {
         let error = ModelDir::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains(CONFIG_FILE), "{error}");
     }
+
+    #[test]
+    fn a_directory_may_be_named_as_for_open_clip() {
+        let dir = tempfile::tempdir().unwrap();
+        let preset = crate::presets::json("ViT-Nano-6-36").unwrap();
+        let json = format!(r#"{{"model_cfg": {preset}}}"#);
+        std::fs::write(dir.path().join(CONFIG_FILE), json).unwrap();
+        let name = format!("local-dir:{}", dir.path().display());
+        let expected = ClipConfig::load("ViT-Nano-6-36").unwrap();
+        assert_eq!(ClipConfig::load(&name).unwrap(), expected);
+    }
 }

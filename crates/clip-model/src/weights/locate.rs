@@ -24,6 +24,11 @@ pub const LAYOUTS: [(&str, &[&str]); 2] = [
     ),
 ];
 
+/// A folder's name without the `local-dir:` that OpenCLIP has before it.
+pub fn without_local_dir(name: &str) -> &str {
+    name.strip_prefix("local-dir:").unwrap_or(name)
+}
+
 /// The file that holds a folder's weights, or starts them.
 ///
 /// # Errors

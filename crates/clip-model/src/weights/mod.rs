@@ -28,7 +28,7 @@ pub use self::{
     hugging_face::TextTokens,
     imported::{ImportedWeights, ReadOptions},
     load::load_weights,
-    locate::LAYOUTS,
+    locate::{LAYOUTS, without_local_dir},
     names::{is_buffer, parameter_names, parameter_shapes},
     safetensors::write_safetensors,
     state_dict::FloatType,
