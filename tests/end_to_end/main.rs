@@ -21,6 +21,7 @@ mod process;
 #[cfg(all(unix, feature = "remote"))]
 mod remote;
 mod resumption;
+mod run_checkpoints;
 mod runs;
 mod search;
 mod stores;

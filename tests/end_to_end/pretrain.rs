@@ -293,6 +293,8 @@ fn averaged_weights_are_evaluated_and_the_best_checkpoint_stays() {
     );
     assert!(checkpoints.contains(&"step-00000010".into()));
     assert!(checkpoints.len() <= 2, "{checkpoints:?}");
+    let named = format!("`clip weights import run/checkpoints/{kept} --out DIR`");
+    assert!(ran.out.contains(&named), "{ran:?}");
 
     let again = [
         "eval",
@@ -451,4 +453,34 @@ fn a_run_begins_with_what_its_weights_are_of() {
         large.err.len() < 1_500 && large.err.contains("more"),
         "{large:?}"
     );
+}
+
+#[test]
+fn a_preset_that_was_not_named_or_is_a_directory_is_said() {
+    let folder = folder();
+    // Weights with nothing beside them that says what they are.
+    let bare = folder.path("model/open_clip_model.safetensors");
+    fs::copy(bare, folder.path("bare.safetensors")).unwrap();
+    let begin = |more: &[&str]| {
+        let args = ["pretrain", "--train", "train-{0..1}.tar", "--batch", "8"];
+        folder.clip(&[&args[..], &["--steps", "1", "--out", "run"], more].concat())
+    };
+    let ran = begin(&["--init", "bare.safetensors"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let told = "no `--preset` was given, so ViT-Mini-16-96 was taken; name theirs";
+    assert!(ran.err.contains(told), "{ran:?}");
+    let ran = begin(&["--init", "bare.safetensors", "--preset", "ViT-Nano-6-36"]);
+    let told = "the preset must be of their architecture";
+    assert!(ran.err.contains(told), "{ran:?}");
+    let ran = begin(&["--init", "none.safetensors"]);
+    assert!(
+        ran.err.contains("no file or folder `none.safetensors`"),
+        "{ran:?}"
+    );
+    assert!(!ran.err.contains("--preset"), "{ran:?}");
+
+    let told = "weights are new: `--init model` begins with those in it";
+    let ran = begin(&["--preset", "local-dir:model"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains(told), "{ran:?}");
 }

@@ -11,14 +11,14 @@ use clip_zeroshot::{
 
 use crate::{
     device::{self, DeviceName, Started},
-    numbers,
+    numbers, weights,
 };
 
 /// Which model.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A model directory in OpenCLIP's layout, such as a run's `model/`; or a preset or a JSON file of one, with
-    /// random weights.
+    /// A model directory in OpenCLIP's layout, such as a run's `model/`; a checkpoint of a run, RUN/checkpoints/step-N; or a
+    /// preset or a JSON file of one, with random weights.
     #[arg(long, value_name = "DIR|PRESET")]
     model: String,
 }
@@ -36,7 +36,7 @@ impl ModelArgs {
 
     fn load_onto(&self, started: &Started) -> Result<ClipEncoders> {
         log::debug!("computing on {} ({})", started.name, started.what);
-        Ok(ClipEncoders::load(&self.model, &started.device)?)
+        weights::encoders(&self.model, &started.device)
     }
 }
 

@@ -91,6 +91,15 @@ pub enum TrainError {
         /// The file that every run has.
         missing: String,
     },
+    /// A checkpoint is away from the run's directory, which says what its weights mean.
+    #[error(
+        "{path} is a checkpoint of a run, but not in a run's directory, which says of what architecture its weights are and how \
+         images are made ready: name it where it was written, RUN/checkpoints/step-N, or RUN/model, the last step's"
+    )]
+    LoneCheckpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
+    },
     /// Another process trains in the directory.
     #[error("another process is training in {path}; wait for it, or choose another `--out`")]
     RunLocked {

@@ -28,8 +28,8 @@ pub use optimizer::{
 };
 pub use process::{peak_memory, peak_memory_of};
 pub use run::{
-    Evaluate, EvaluateError, EvaluationStopped, NamedDevice, NotFinite, RunDir, RunLog, Standing,
-    Trained, Training,
+    CheckpointModel, Evaluate, EvaluateError, EvaluationStopped, NamedDevice, NotFinite, RunDir,
+    RunLog, Standing, Trained, Training,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{

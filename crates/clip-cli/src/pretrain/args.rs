@@ -2,9 +2,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::builder::RangedU64ValueParser;
-use clip_model::weights::CONFIG_FILE;
+use clip_model::weights::{CONFIG_FILE, without_local_dir};
 use clip_train::{
-    RunDir, TrainError,
+    CheckpointModel, RunDir, TrainError,
     checkpoint::Mirror,
     config::{ConfigLayers, RunConfig},
     progress::Display,
@@ -31,10 +31,11 @@ pub(crate) struct PretrainArgs {
     /// Shards to evaluate retrieval on
     #[arg(long, value_name = "SHARDS")]
     val: Option<String>,
-    /// The model: a preset, or a JSON file with OpenCLIP's keys
-    #[arg(long, value_name = "NAME|FILE")]
+    /// The model: a preset, a JSON file with OpenCLIP's keys, or a model directory, of which the architecture alone is taken
+    /// (`--init` takes its weights)
+    #[arg(long, value_name = "NAME|FILE|DIR")]
     preset: Option<String>,
-    /// Weights to begin with: a model directory, a file, a `hf-hub:ORG/NAME` or a `PRESET:TAG` that `clip weights import` reads, of the
+    /// Weights to begin with: a model directory, a checkpoint of a run (RUN/checkpoints/step-N), a file, a `hf-hub:ORG/NAME` or a `PRESET:TAG` that `clip weights import` reads, of the
     /// preset's architecture, or without a preset of its own
     #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
     init: Option<String>,
@@ -102,6 +103,8 @@ pub(crate) struct Choice {
     pub(crate) layers: ConfigLayers,
     /// Whether the user named training shards, here or in a file.
     pub(crate) own_data: bool,
+    /// Whether the preset was named, or is that of the weights that the run begins with.
+    pub(crate) preset_is_given: bool,
 }
 
 impl PretrainArgs {
@@ -128,10 +131,12 @@ impl PretrainArgs {
                 resume,
                 layers,
                 own_data: true,
+                preset_is_given: true,
             });
         }
         let own = self.lay(ConfigLayers::default())?;
         let (taken, config) = (preset_of_init(&own)?, own.resolve()?);
+        let preset_is_given = taken.is_some() || own.sets("preset");
         let own_data = !config.data.train.is_empty();
         let mut layers = if own_data {
             own
@@ -153,6 +158,7 @@ impl PretrainArgs {
             resume,
             layers,
             own_data,
+            preset_is_given,
         })
     }
 
@@ -254,7 +260,7 @@ struct Taken {
     preset: String,
 }
 
-/// That of the model directory, or model of the hub, that a run begins with, where no preset is named.
+/// That of the model directory, run's checkpoint, or model of the hub, that a run begins with, where no preset is named.
 fn preset_of_init(layers: &ConfigLayers) -> Result<Option<Taken>> {
     let init = layers.resolve()?.init;
     let Some(init) = init.filter(|_| !layers.sets("preset")) else {
@@ -268,7 +274,12 @@ fn preset_of_init(layers: &ConfigLayers) -> Result<Option<Taken>> {
         let name = preset.clone();
         return Ok(Some(Taken { name, preset }));
     }
-    let path = Path::new(&init);
+    let path = Path::new(without_local_dir(&init));
+    if let Some(model) = CheckpointModel::open(path)? {
+        let name = name_of(&model.run.display().to_string());
+        let preset = model.preset;
+        return Ok(Some(Taken { name, preset }));
+    }
     let folder = if path.is_dir() {
         Some(path)
     } else {
@@ -284,7 +295,7 @@ fn preset_of_init(layers: &ConfigLayers) -> Result<Option<Taken>> {
 
 /// What a run of a preset is called; of a model directory's file, what the directory is called.
 fn name_of(preset: &str) -> String {
-    let path = Path::new(preset);
+    let path = Path::new(without_local_dir(preset));
     let name = match path.parent() {
         Some(folder) if path.ends_with(CONFIG_FILE) => folder.file_name(),
         _ => path.file_stem(),
@@ -372,6 +383,15 @@ mod tests {
             let named = choose(&[&["--init", init, "--preset", "RN50"], more].concat());
             assert_eq!(named.unwrap().layers.resolve().unwrap().preset, "RN50");
         }
+    }
+
+    #[test]
+    fn a_preset_is_given_by_name_or_by_weights() {
+        assert!(!choose(&[]).unwrap().preset_is_given);
+        assert!(!choose(&["--init", "none.pt"]).unwrap().preset_is_given);
+        assert!(choose(&["--preset", "RN50"]).unwrap().preset_is_given);
+        let file = choose(&["--set", "preset=RN50"]).unwrap();
+        assert!(file.preset_is_given);
     }
 
     #[test]

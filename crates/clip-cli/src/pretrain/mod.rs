@@ -53,6 +53,9 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         None => ClipConfig::load(&config.preset)?,
     };
     choice.layers.complete(&mut config, &preset);
+    if resumed.is_none() {
+        prepare::tell_of_architecture_alone(&config);
+    }
     let model = config.model_of(preset.clone()).map_err(wrong_settings)?;
     // Everything that can be refused is looked at before anything is made.
     if choice.own_data {
@@ -70,7 +73,12 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let done = prepare::done(resumed.as_ref(), &config)?;
     let initial = match done {
         Some(_) => None,
-        None => prepare::initial(&mut config, &model, &devices.main.device)?,
+        None => prepare::initial(
+            &mut config,
+            &model,
+            choice.preset_is_given,
+            &devices.main.device,
+        )?,
     };
     if args.resume.is_none() {
         mirror::open(&config, false, None)?;

@@ -1,4 +1,7 @@
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
@@ -8,9 +11,9 @@ use clip_data::{
 };
 use clip_metrics::human_count;
 use clip_model::{
-    ClipConfig,
+    ClipConfig, ModelError,
     presets::CLIP_VOCAB_SIZE,
-    weights::{ImportedWeights, ReadOptions},
+    weights::{ImportedWeights, ReadOptions, WeightsFile, without_local_dir},
 };
 use clip_train::{
     RunDir, RunLog,
@@ -25,9 +28,11 @@ use crate::{logger, weights};
 const TOKENIZER_CAPTIONS: usize = 1_000_000;
 
 /// The weights that `init` names, in the shapes of `model`; images are seen as by them, where the run doesn't say otherwise.
+/// `preset_is_given`: by the user or by the weights.
 pub(super) fn initial(
     config: &mut RunConfig,
     model: &ClipConfig,
+    preset_is_given: bool,
     device: &Device,
 ) -> Result<Option<ImportedWeights>> {
     let Some(source) = &config.init else {
@@ -35,18 +40,27 @@ pub(super) fn initial(
     };
     let options = ReadOptions {
         config: Some(model.clone()),
-        preprocess: weights::preprocess_of_tag(source)?,
-        image_size: None,
         any_objective: true,
+        ..ReadOptions::default()
     };
-    let weights = weights::locate(source)
-        .and_then(|path| Ok(ImportedWeights::read(&path, &options, device)?))
-        .with_context(|| {
-            format!(
-                "cannot begin with the weights of {source}: the preset must be of their architecture (without `--preset`, that of a model \
-                 directory, or of a model of the hub in OpenCLIP's layout, is taken)"
-            )
-        })?;
+    let weights = weights::read(source, options, device).map_err(|error| {
+        let about = format!("cannot begin with the weights of {source}");
+        let mismatch = matches!(
+            error.downcast_ref(),
+            Some(ModelError::WeightsMismatch { .. } | ModelError::InvalidConfig { .. })
+        );
+        error.context(match (mismatch, preset_is_given) {
+            (false, _) => about,
+            (true, true) => format!(
+                "{about}: the preset must be of their architecture (without `--preset`, that of a model directory, of a run's \
+                 checkpoint, or of a model of the hub in OpenCLIP's layout, is taken)"
+            ),
+            (true, false) => format!(
+                "{about}: no `--preset` was given, so {} was taken; name theirs",
+                config.preset
+            ),
+        })
+    })?;
     if let Some(told) = &weights.told {
         let off: Vec<_> = told
             .differences(model)
@@ -76,6 +90,17 @@ pub(super) fn initial(
     }
     config.preprocess.get_or_insert(weights.preprocess);
     Ok(Some(weights))
+}
+
+/// Says that of a preset that is a model directory no weights are taken, where none are given that a run begins with.
+pub(super) fn tell_of_architecture_alone(config: &RunConfig) {
+    let preset = without_local_dir(&config.preset);
+    let path = Path::new(preset);
+    if config.init.is_none() && path.is_dir() && WeightsFile::open(path).is_ok() {
+        log::info!(
+            "of the preset {preset}, its architecture only, weights are new: `--init {preset}` begins with those in it"
+        );
+    }
 }
 
 /// The step of the newest checkpoint of a run that is resumed.

@@ -45,6 +45,9 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
     let averaged = end.trained.evaluation.as_ref();
     let averaged = averaged.map_or(&[][..], |found| &found.averaged);
     let peak = state.peak_memory.max(peak_memory());
+    // A run may have gone on without keeping it.
+    let best = state.best.as_ref();
+    let best = best.and_then(|best| Some((best, end.run.checkpoints(1).best_model(best)?)));
     if json {
         let object = |values: &[Measured]| {
             let values = values.iter();
@@ -62,6 +65,12 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
             "zeroshot": object(&output.zeroshot),
             "ema": object(averaged),
             "report": end.run.report(),
+            "best": best.map(|(best, model)| json!({
+                "key": best.key,
+                "value": best.value,
+                "step": best.step,
+                "model": model,
+            })),
         });
         return output::line(&line.to_string());
     }
@@ -116,6 +125,14 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
     }
     let model = end.run.model();
     output::line(&format!("model   {}", model.display()))?;
+    if let Some((best, model)) = best {
+        output::line(&format!(
+            "best    {model}, {} {} (`clip weights import {model} --out DIR` makes a model directory of it)",
+            best.key,
+            percent(best.value),
+            model = model.display()
+        ))?;
+    }
     output::line(&format!("report  {}", end.run.report().display()))?;
     output::line(&format!(
         "use it  clip classify IMAGE --labels \"{}\" --model {}",

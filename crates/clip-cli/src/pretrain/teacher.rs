@@ -4,11 +4,7 @@ use anyhow::{Context, Result, ensure};
 use burn::{module::Module, tensor::Device};
 use clip_data::Tokenizer;
 use clip_metrics::human_count;
-use clip_model::{
-    ClipConfig,
-    encoder::TextEnd,
-    weights::{ImportedWeights, ReadOptions},
-};
+use clip_model::{ClipConfig, encoder::TextEnd, weights::ReadOptions};
 use clip_train::{Teacher, config::RunConfig};
 
 use crate::weights;
@@ -33,15 +29,7 @@ impl RunTeacher {
             return Ok(None);
         };
         let about = || format!("cannot learn from {source} (`distill`)");
-        let weights = weights::locate(source)
-            .and_then(|path| {
-                Ok(ImportedWeights::read(
-                    &path,
-                    &ReadOptions::default(),
-                    device,
-                )?)
-            })
-            .with_context(about)?;
+        let weights = weights::read(source, ReadOptions::default(), device).with_context(about)?;
         suits(&weights.config, student).with_context(about)?;
         let tokenizer = weights::tokenizer::of(&weights)
             .and_then(|found| {

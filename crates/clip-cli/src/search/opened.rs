@@ -7,7 +7,10 @@ use clip_zeroshot::{
     ApproximateIndex, ClipEncoders, EncodeTexts, Found, ImageIndex, IndexedImage, ZeroShotError,
 };
 
-use crate::device::{self, DeviceName};
+use crate::{
+    device::{self, DeviceName},
+    weights,
+};
 
 /// An index for queries.
 pub(crate) enum Index {
@@ -76,7 +79,7 @@ pub(crate) fn open(
 ) -> Result<(Index, ClipEncoders)> {
     let index = Index::open(file, exact)?;
     let started = device::open(device)?;
-    let encoders = ClipEncoders::load(model.unwrap_or(index.model()), &started.device)?;
+    let encoders = weights::encoders(model.unwrap_or(index.model()), &started.device)?;
     if !index.is_of(&encoders.model_hash()) {
         let (path, model) = (file.to_owned(), index.model().to_owned());
         return Err(ZeroShotError::StaleIndex { path, model }.into());

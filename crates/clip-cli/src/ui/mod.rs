@@ -17,7 +17,7 @@ use self::{
 use crate::{
     device::{self, DeviceName},
     model::ModelArgs,
-    output, search,
+    output, search, weights,
 };
 
 /// Threads that read and write; the model has its own.
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         (Some(Folder { dir, index }), encoders)
     } else {
         let started = device::open(device)?;
-        let encoders = clip_zeroshot::ClipEncoders::load(args.model.name(), &started.device)?;
+        let encoders = weights::encoders(args.model.name(), &started.device)?;
         (None, encoders)
     };
     let address = SocketAddr::new(args.listen, args.port);

@@ -2,15 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clip_data::Tokenizer;
 use clip_files::NewFolder;
-use clip_model::{
-    presets,
-    weights::{FloatType, ImportedWeights, ReadOptions, TextTokens},
-};
+use clip_model::weights::{FloatType, ImportedWeights, ReadOptions, TextTokens};
 
-use super::{tell, tokenizer};
+use super::{read, tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     output,
@@ -20,7 +17,7 @@ use crate::{
 pub(crate) struct Args {
     /// A model directory, or other weights that `import` reads.
     #[arg(value_name = "DIR")]
-    model: PathBuf,
+    model: String,
     /// Whose layout: OpenCLIP's hub layout, transformers' CLIPModel and CLIPProcessor, or an ONNX file for each encoder.
     #[arg(long, value_enum)]
     format: Format,
@@ -64,13 +61,9 @@ impl From<Dtype> for FloatType {
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
     clip_files::check_new(&args.out)?;
-    let name = args.model.display().to_string();
-    ensure!(
-        args.model.exists() || presets::json(&name).is_none(),
-        "{name} is a preset, which has no weights: give a model directory, or weights that `clip weights import` reads"
-    );
+    let name = &args.model;
     let device = device::open(device)?.device;
-    let checkpoint = ImportedWeights::read(&args.model, &ReadOptions::default(), &device)?;
+    let checkpoint = read(name, ReadOptions::default(), &device)?;
     let tokenizer = tokenizer::of(&checkpoint)?;
     for note in &checkpoint.notes {
         log::debug!("{note}");

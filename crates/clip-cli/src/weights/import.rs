@@ -6,10 +6,10 @@ use anyhow::Result;
 use clip_files::NewFolder;
 use clip_model::{
     ClipConfig,
-    weights::{FloatType, ImportedWeights, ReadOptions},
+    weights::{FloatType, ReadOptions},
 };
 
-use super::{config_of_tag, locate, preprocess_of_tag, tell, tokenizer};
+use super::{read, tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     output,
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// A file of weights, or a folder with one: OpenCLIP's safetensors, .bin, .pt and training checkpoints, OpenAI's
     /// TorchScript archives, and Hugging Face's CLIPModel. Recognised by content. Or a model of the Hugging Face hub,
     /// which is downloaded into its cache first: hf-hub:ORG/NAME, hf-hub:ORG/NAME@REVISION, or PRESET:TAG as in `clip
-    /// weights list`.
+    /// weights list`. Or a checkpoint of a run, RUN/checkpoints/step-N: what its weights mean is read from the run's directory.
     #[arg(value_name = "FILE|DIR|hf-hub:ORG/NAME")]
     source: String,
     /// The model directory to make.
@@ -41,18 +41,13 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
     clip_files::check_new(&args.out)?;
     let preset = args.preset.as_deref().map(ClipConfig::load);
-    let mut options = ReadOptions {
+    let options = ReadOptions {
         config: preset.transpose()?,
-        preprocess: preprocess_of_tag(&args.source)?,
         image_size: args.image_size.map(usize::from),
-        any_objective: false,
+        ..ReadOptions::default()
     };
     let device = device::open(device)?.device;
-    let path = locate(&args.source)?;
-    if options.config.is_none() {
-        options.config = config_of_tag(&args.source, &path)?;
-    }
-    let mut checkpoint = ImportedWeights::read(&path, &options, &device)?;
+    let mut checkpoint = read(&args.source, options, &device)?;
     let tokenizer = tokenizer::of(&checkpoint)?;
     for note in &checkpoint.notes {
         log::info!("{note}");

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use clip_model::{
     ClipConfig,
-    weights::{WeightsFile, is_buffer, parameter_shapes},
+    weights::{WeightsFile, is_buffer, parameter_shapes, without_local_dir},
 };
+use clip_train::CheckpointModel;
 use serde::Serialize;
 
 use crate::{device, output};
@@ -18,7 +19,7 @@ const MOST_PARAMETERS: usize = 100_000_000_000;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A preset, a JSON file of one, a folder with a model, or a file of weights: safetensors (or the index of
-    /// several), PyTorch or TorchScript.
+    /// several), PyTorch or TorchScript; or a checkpoint of a run, RUN/checkpoints/step-N.
     #[arg(value_name = "PRESET|DIR|FILE")]
     what: String,
     /// Print one JSON object.
@@ -75,7 +76,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn inspect(what: &str) -> Result<Inspected> {
-    let path = Path::new(what);
+    let what = without_local_dir(what);
+    let of_run = CheckpointModel::open(Path::new(what))?;
+    let path = of_run
+        .as_ref()
+        .map_or(Path::new(what), |model| &model.weights);
     // The index of several files is JSON too, and named so by all who write one.
     let is_config = path
         .extension()

@@ -1,12 +1,12 @@
 //! `clip weights interpolate`: a model between two.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clip_files::NewFolder;
-use clip_model::weights::{ImportedWeights, ModelDir, ReadOptions};
+use clip_model::weights::{ModelDir, ReadOptions};
 
-use super::{tell, tokenizer};
+use super::{read, tell, tokenizer};
 use crate::{
     device::{self, DeviceName},
     numbers, output,
@@ -16,10 +16,10 @@ use crate::{
 pub(crate) struct Args {
     /// A model directory, or other weights that `import` reads, such as a model before fine-tuning.
     #[arg(value_name = "A")]
-    from: PathBuf,
+    from: String,
     /// Another of the same architecture, such as the same after it. The tokenizer is its.
     #[arg(value_name = "B")]
-    to: PathBuf,
+    to: String,
     /// How far to go from A to B: 0 is A, 1 is B.
     #[arg(long, value_name = "SHARE", value_parser = numbers::share)]
     share: f64,
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     // Before a long reading that would be for nothing.
     clip_files::check_new(&args.out)?;
     let device = device::open(device)?.device;
-    let read = |path: &Path| ImportedWeights::read(path, &ReadOptions::default(), &device);
+    let read = |source: &str| read(source, ReadOptions::default(), &device);
     let (from, to) = (read(&args.from)?, read(&args.to)?);
     let mut differences: Vec<String> = from
         .config
@@ -49,8 +49,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     if !differences.is_empty() {
         bail!(
             "{} and {} are not of one architecture: {}",
-            args.from.display(),
-            args.to.display(),
+            args.from,
+            args.to,
             differences.join("; ")
         );
     }
@@ -60,8 +60,8 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     {
         bail!(
             "{} and {} have different tokenizers: their token embeddings don't mean the same words",
-            args.from.display(),
-            args.to.display()
+            args.from,
+            args.to
         );
     }
     let between = clip_model::interpolate(&from.model(&device), to.model(&device), args.share);

@@ -7,6 +7,7 @@ mod import;
 mod inspect;
 mod interpolate;
 mod list;
+mod read;
 mod source;
 pub(crate) mod tokenizer;
 
@@ -15,7 +16,8 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-pub(crate) use source::{config_of_tag, hub_config, locate, preprocess_of_tag, preset_of_tag};
+pub(crate) use read::{encoders, read};
+pub(crate) use source::{hub_config, preset_of_tag};
 
 use crate::{device::DeviceName, output};
 

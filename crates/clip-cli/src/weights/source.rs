@@ -8,21 +8,59 @@ use std::{
 use anyhow::{Error, Result, bail};
 use clip_model::{
     ClipConfig, Preprocess, presets,
-    published::{self, Published},
-    weights::CONFIG_FILE,
+    published::{self, HUB_PREFIX as PREFIX, Published},
+    weights::{CONFIG_FILE, without_local_dir},
 };
 
-/// How a source says that it is on the hub.
-const PREFIX: &str = "hf-hub:";
+/// Tags that are listed where one of them may be meant.
+const TAGS: usize = 8;
 
 /// The file or folder that a source means, downloaded if it is on the Hugging Face hub.
 ///
 /// # Errors
-/// If it is no model's name or no tag of its preset, or can't be downloaded.
-pub(crate) fn locate(source: &str) -> Result<PathBuf> {
-    match on_hub(source)? {
-        Some(model) => fetch(&model),
-        None => Ok(PathBuf::from(source)),
+/// If it is no model's name or no tag of its preset, can't be downloaded, or isn't there.
+pub(super) fn locate(source: &str) -> Result<PathBuf> {
+    if let Some(model) = on_hub(source)? {
+        return fetch(&model);
+    }
+    let path = PathBuf::from(without_local_dir(source));
+    // What the system refuses for another reason is read on, which says it.
+    if matches!(path.try_exists(), Ok(false)) {
+        bail!(absent(source, &path));
+    }
+    Ok(path)
+}
+
+/// What to say of a source that isn't there.
+fn absent(source: &str, path: &Path) -> String {
+    let absent = format!("there is no file or folder `{}`", path.display());
+    if let Some(name) = published::hub_name(source) {
+        return format!("{absent}; on the Hugging Face hub there is {name}");
+    }
+    if presets::json(source).is_some() {
+        let none = format!("{source} is a preset, which has no weights");
+        let tags: Vec<String> = published::of(source)
+            .map(|it| format!("{source}:{}", it.tag))
+            .collect();
+        return match tags.len() {
+            0 => format!("{none}: name a file or a folder of some"),
+            all if all > TAGS => format!(
+                "{none}: name a file or a folder of some, or published ones, such as {} (`clip weights list {source}` has all \
+                 {all})",
+                tags[..TAGS].join(", ")
+            ),
+            _ => format!(
+                "{none}: name a file or a folder of some, or published ones: {}",
+                tags.join(", ")
+            ),
+        };
+    }
+    match source.split_once(':') {
+        Some((preset, _)) if path == Path::new(source) => format!(
+            "{absent}, nor a preset `{preset}`; the nearest are {}",
+            presets::nearest(preset, 3).join(", ")
+        ),
+        _ => absent,
     }
 }
 
@@ -59,7 +97,7 @@ fn on_hub(source: &str) -> Result<Option<HubModel>> {
 ///
 /// # Errors
 /// As [`preset_of_tag`].
-pub(crate) fn config_of_tag(source: &str, located: &Path) -> Result<Option<ClipConfig>> {
+pub(super) fn config_of_tag(source: &str, located: &Path) -> Result<Option<ClipConfig>> {
     if located.with_file_name(CONFIG_FILE).is_file() {
         return Ok(None);
     }
@@ -80,7 +118,7 @@ pub(crate) fn preset_of_tag(source: &str) -> Result<Option<String>> {
 ///
 /// # Errors
 /// As [`preset_of_tag`].
-pub(crate) fn preprocess_of_tag(source: &str) -> Result<Option<Preprocess>> {
+pub(super) fn preprocess_of_tag(source: &str) -> Result<Option<Preprocess>> {
     let tag = on_hub(source)?.and_then(|model| model.tag);
     Ok(tag.map(|tag| tag.preprocess))
 }
@@ -193,9 +231,33 @@ mod tests {
             assert!(error.contains(told), "{error}");
         }
         assert_eq!(on_hub("C:/weights").unwrap(), None);
-        assert_eq!(
-            locate("org/ViT-B-32").unwrap(),
-            PathBuf::from("org/ViT-B-32")
-        );
+    }
+
+    #[test]
+    fn a_source_that_is_not_there_says_what_may_be_meant() {
+        for (source, told) in [
+            ("ViT-B-32", "such as ViT-B-32:"),
+            ("ViT-B-32", "`clip weights list ViT-B-32` has all"),
+            ("RN101", "or published ones: RN101:"),
+            (
+                "ViT-Nano-6-36",
+                "is a preset, which has no weights: name a file or a folder of some",
+            ),
+            (
+                "ViT-B-32/openai",
+                "on the Hugging Face hub there is ViT-B-32:openai",
+            ),
+            (
+                "ViT-B32:openai",
+                "nor a preset `ViT-B32`; the nearest are ViT-B-32, ",
+            ),
+            ("local-dir:none/such", "no file or folder `none/such`"),
+        ] {
+            let error = locate(source).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("local-dir:{}", dir.path().display());
+        assert_eq!(locate(&name).unwrap(), dir.path());
     }
 }

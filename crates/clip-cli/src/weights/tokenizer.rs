@@ -1,7 +1,5 @@
 //! The tokenizer that belongs to weights.
 
-use std::path::Path;
-
 use anyhow::Result;
 use clip_data::Tokenizer;
 use clip_model::{
@@ -13,7 +11,7 @@ use serde_json::Value;
 /// The one beside the weights, or CLIP's own where there is none and the vocabulary is as large.
 pub(crate) fn of(checkpoint: &ImportedWeights) -> Result<Option<Tokenizer>> {
     let text = &checkpoint.config.text_cfg;
-    let folder = checkpoint.path.parent().unwrap_or(Path::new(""));
+    let folder = &checkpoint.folder;
     let kwargs = text.tokenizer_kwargs.as_ref();
     let found = Tokenizer::of_weights(folder, kwargs, text.may_be_clips_vocabulary())?;
     if found.is_none() {

@@ -32,7 +32,9 @@ pub struct ImportedWeights {
     pub preprocess: Preprocess,
     /// The file that was read, or the index of those that were.
     pub path: PathBuf,
-    /// The architecture by the files beside the weights, if they tell.
+    /// The folder that has the weights' tokenizer, if any has it.
+    pub folder: PathBuf,
+    /// The architecture by the files beside the weights, or by [`ReadOptions::described`], if they tell.
     pub told: Option<ClipConfig>,
     /// What was recognised, assumed and changed, a sentence each, for whoever started the import.
     pub notes: Vec<String>,
@@ -40,9 +42,22 @@ pub struct ImportedWeights {
     pub(super) state: StateDict,
 }
 
+/// What is said of weights elsewhere than beside them, as by a training run of those in its checkpoints.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// The architecture.
+    pub config: ClipConfig,
+    /// How images are resized and normalised.
+    pub preprocess: Preprocess,
+    /// The folder where that is said, which has the tokenizer too.
+    pub folder: PathBuf,
+}
+
 /// What a file of weights doesn't say, or should be read as.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
+    /// What is said of the weights, which then counts instead of all that is beside the file.
+    pub described: Option<Described>,
     /// The architecture, instead of the one beside the file or inferred from its shapes.
     pub config: Option<ClipConfig>,
     /// How images are made ready, as far as nothing beside the file tells.
@@ -77,7 +92,20 @@ impl ImportedWeights {
             state
         };
         let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
-        let (told, preprocess) = beside(&path, is_hugging_face, options.preprocess)?;
+        let (told, preprocess, folder) = match &options.described {
+            Some(it) => {
+                notes.push(format!(
+                    "its architecture, preprocessing and tokenizer are those of {}",
+                    it.folder.display()
+                ));
+                (Some(it.config.clone()), it.preprocess, it.folder.clone())
+            }
+            None => {
+                let (told, preprocess) = beside(&path, is_hugging_face, options.preprocess)?;
+                let folder = path.parent().unwrap_or(Path::new(""));
+                (told, preprocess, folder.to_owned())
+            }
+        };
         let is_told = told.as_ref().is_some_and(|told| {
             let config = options.config.as_ref();
             config.is_none_or(|config| config.quick_gelu == told.quick_gelu)
@@ -112,6 +140,7 @@ impl ImportedWeights {
             config,
             preprocess,
             path,
+            folder,
             told,
             notes,
             state,

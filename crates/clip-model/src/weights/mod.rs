@@ -26,7 +26,7 @@ pub use self::{
     file::{FileKind, WeightsFile},
     host_weights::{HostWeights, weights_bytes},
     hugging_face::TextTokens,
-    imported::{ImportedWeights, ReadOptions},
+    imported::{Described, ImportedWeights, ReadOptions},
     load::load_weights,
     locate::{LAYOUTS, without_local_dir},
     names::{is_buffer, parameter_names, parameter_shapes},

@@ -46,6 +46,7 @@ impl ImportedWeights {
             config: self.config.clone(),
             preprocess: self.preprocess,
             path: self.path.clone(),
+            folder: self.folder.clone(),
             told: self.told.clone(),
             notes: Vec::new(),
             state: folded,

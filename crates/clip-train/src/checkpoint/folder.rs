@@ -6,8 +6,8 @@ use std::{
 use clip_files::{UnfinishedFolder, sync_folder};
 
 use super::{
-    Checkpoint, Contents, RunState,
-    unit::{read, samples_per_epoch, write},
+    Best, Checkpoint, Contents, RunState,
+    unit::{EMA, read, samples_per_epoch, write},
 };
 use crate::TrainError;
 
@@ -117,6 +117,17 @@ impl Checkpoints {
     /// Where the checkpoint after `step` is, if it was kept.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(name(step))
+    }
+
+    /// The model that was best, if its checkpoint was kept: the checkpoint, or its averaged weights where those were.
+    pub fn best_model(&self, best: &Best) -> Option<PathBuf> {
+        let checkpoint = self.path(best.step);
+        let model = if best.key.starts_with("ema_") {
+            checkpoint.join(EMA)
+        } else {
+            checkpoint
+        };
+        model.exists().then_some(model)
     }
 
     /// Steps with a checkpoint, rising.
@@ -340,6 +351,23 @@ mod tests {
         checkpoints.save(&state(2), contents()).unwrap();
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 2);
         assert!(!remains.iter().any(|remains| remains.exists()));
+    }
+
+    #[test]
+    fn the_best_model_is_a_checkpoint_or_its_averaged_weights() {
+        let (_dir, checkpoints) = checkpoints(1);
+        let best = |key: &str, step| Best {
+            key: key.to_owned(),
+            step,
+            value: 0.5,
+        };
+        let folder = checkpoints.save(&state(1), contents()).unwrap();
+        let found = checkpoints.best_model(&best("i2t_r1", 1));
+        assert_eq!(found.as_deref(), Some(folder.as_path()));
+        assert_eq!(checkpoints.best_model(&best("i2t_r1", 2)), None);
+        fs::write(folder.join(EMA), b"").unwrap();
+        let averaged = checkpoints.best_model(&best("ema_i2t_r1", 1));
+        assert_eq!(averaged, Some(folder.join(EMA)));
     }
 
     /// Alone in a process, for nothing can be written there after it was asked to end.

@@ -18,5 +18,6 @@ pub use copier::Copier;
 pub use folder::Checkpoints;
 pub(crate) use mirror::CHECKPOINTS;
 pub use mirror::Mirror;
+pub(crate) use unit::weights_of;
 pub use unit::{Best, Checkpoint, Contents, Part, RunState};
 pub(crate) use writer::Writer;

@@ -21,7 +21,7 @@ const FORMAT: u32 = 2;
 pub(super) const STATE: &str = "state.json";
 const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.bpk";
-const EMA: &str = "ema.safetensors";
+pub(super) const EMA: &str = "ema.safetensors";
 const ADAPTERS: &str = "adapters.safetensors";
 
 /// Where a run stands, beside its weights.
@@ -184,6 +184,30 @@ pub struct Checkpoint {
 #[derive(Deserialize)]
 struct Format {
     format: u32,
+}
+
+/// What tells a checkpoint's [`STATE`] from another program's file of that name.
+#[derive(Deserialize)]
+struct Mark {
+    #[serde(rename = "format")]
+    _format: u32,
+    #[serde(rename = "step")]
+    _step: u64,
+}
+
+/// The folder and the weights that are meant by a checkpoint's folder, or by a file of weights in one; `None` of any other
+/// path.
+pub(crate) fn weights_of(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let (folder, weights) = if path.is_dir() {
+        (path.to_owned(), path.join(WEIGHTS))
+    } else {
+        let name = path.file_name()?;
+        let known = name == WEIGHTS || name == EMA;
+        known.then(|| Some((path.parent()?.to_owned(), path.to_owned())))??
+    };
+    let state = fs::read(folder.join(STATE)).ok()?;
+    serde_json::from_slice::<Mark>(&state).ok()?;
+    weights.is_file().then_some((folder, weights))
 }
 
 #[derive(Serialize, Deserialize)]

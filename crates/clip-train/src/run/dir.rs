@@ -17,7 +17,8 @@ use crate::{
 
 /// The settings, by which a directory is a run's.
 pub(crate) const CONFIG: &str = "config.toml";
-const PRESET: &str = "preset.json";
+/// The architecture that the run began with.
+pub(super) const PRESET: &str = "preset.json";
 pub(super) const LOCK: &str = ".lock";
 pub(super) const MODEL: &str = "model";
 

@@ -1,6 +1,7 @@
 //! A training run: its directory, and the loop that Burn's learner drives.
 
 mod ahead;
+mod checkpoint_model;
 mod dir;
 mod learner;
 mod log;
@@ -14,6 +15,7 @@ mod tell;
 mod train;
 mod unlogged;
 
+pub use checkpoint_model::CheckpointModel;
 pub(crate) use dir::CONFIG;
 pub use dir::RunDir;
 pub(crate) use learner::ContrastiveLearner;
