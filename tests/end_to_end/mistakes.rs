@@ -57,6 +57,11 @@ fn a_flag_with_a_value_that_it_cannot_have_is_wrong_usage_and_named() {
             &["--context", ""],
             "--context: the context is empty",
         ),
+        (
+            "pretrain --train a.tar",
+            &["--precision", "bf16"],
+            "`--set precision=bf16`",
+        ),
         (zeroshot, &["--template", "a photo"], "--template, line 1"),
         (probe, &["--val", "2"], "--val 2"),
         (classify, &["--labels", "a,a"], "--labels: `a` comes twice"),
@@ -176,7 +181,10 @@ fn a_model_that_is_not_there_or_not_whole_is_named() {
                 &["weights", "inspect", "half"],
                 &["half", "open_clip_model.safetensors"],
             ),
-            (&["weights", "inspect", "ViT-Z"], &["ViT-Z", "ViT-B-32"]),
+            (
+                &["weights", "inspect", "ViT-B32"],
+                &["`ViT-B32`", " ViT-B-32, "],
+            ),
         ],
     );
     folder.write("half/open_clip_model.safetensors", b"torn");

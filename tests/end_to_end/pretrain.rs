@@ -72,7 +72,7 @@ fn what_cannot_be_trained_is_refused_before_anything_is_made() {
             "a vocabulary from wordless.tar",
             1,
         ),
-        (&["--preset", "ViT-Z"], "ViT-Nano-6-36", 1),
+        (&["--preset", "ViT-Nano-6"], "ViT-Nano-6-36", 1),
         (&["--config", "gone.toml"], "gone.toml", 1),
         (&["--config", "empty.toml"], "lerning_rate", 2),
         (&["--set", "optimizer.beta=1"], "optimizer.beta", 2),

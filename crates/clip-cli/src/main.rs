@@ -105,7 +105,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| pretrain::with_tip(error).exit());
     logger::init(cli.global.verbose, cli.global.quiet);
     let trains = match &cli.command {
         Command::Pretrain(_) | Command::ServeDevice(_) => true,

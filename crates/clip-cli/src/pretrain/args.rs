@@ -16,12 +16,30 @@ use crate::{numbers, remote::TokenArgs, usage::WrongUsage, weights};
 /// TOML has no larger numbers.
 const LARGEST: u64 = i64::MAX as u64;
 
+/// What `--help` ends with.
+const SETTINGS: &str = "\
+Settings that have no flag go by --set KEY=VALUE or stand in a --config FILE. The commonest:
+  precision=bf16                 what encoders compute in
+  warmup_steps=2000              steps of linear warm-up
+  optimizer.weight_decay=0.2     of matrices
+  optimizer.grad_clip_norm=1     of all gradients together
+  loss=siglip                    instead of infonce
+  chunk=64                       pairs encoded at once, of the whole batch
+  grad_checkpointing=true        less memory, each block computed twice
+  lock_image=true                trains the text encoder alone
+  data.workers=8                 threads that decode
+  data.with_replacement=true     shards drawn by their weights
+  eval.steps=500                 steps from one evaluation to the next
+  checkpoint.best=i2t_r1         keeps the checkpoint that is best by it
+docs/guide.md has all of them, and OpenCLIP's flags with what they are here.";
+
 /// Train a model from image-caption shards.
 ///
 /// Without --train, a dataset of coloured shapes is made and learned, which takes minutes on a CPU. Settings come from
 /// the run that is resumed, then --config, then --set, then the other flags, each above the one before; the run's
 /// directory keeps the result in config.toml.
 #[derive(Debug, clap::Args)]
+#[command(after_help = SETTINGS)]
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct PretrainArgs {
     /// What to train on: tars, tables (.csv, .tsv, .parquet) or folders; paths or addresses with {000000..000123}, globs,
@@ -382,6 +400,18 @@ mod tests {
             assert!(choice.out.ends_with("tuned-0001"), "{:?}", choice.out);
             let named = choose(&[&["--init", init, "--preset", "RN50"], more].concat());
             assert_eq!(named.unwrap().layers.resolve().unwrap().preset, "RN50");
+        }
+    }
+
+    #[test]
+    fn help_names_settings_that_exist() {
+        let lines = SETTINGS.lines().filter(|line| line.starts_with("  "));
+        let settings: Vec<&str> = lines
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        assert!(settings.len() > 9);
+        for setting in settings {
+            ConfigLayers::default().set(setting).unwrap();
         }
     }
 

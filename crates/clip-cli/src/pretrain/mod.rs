@@ -9,6 +9,7 @@ mod prepare;
 mod report;
 mod summary;
 mod teacher;
+mod unknown_flag;
 mod val_loss;
 mod validation;
 
@@ -35,6 +36,7 @@ use args::wrong_settings;
 use devices::Devices;
 use report::Page;
 use teacher::RunTeacher;
+pub(crate) use unknown_flag::with_tip;
 use validation::Validation;
 
 /// What the self-made dataset is learned with.
@@ -53,9 +55,6 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         None => ClipConfig::load(&config.preset)?,
     };
     choice.layers.complete(&mut config, &preset);
-    if resumed.is_none() {
-        prepare::tell_of_architecture_alone(&config);
-    }
     let model = config.model_of(preset.clone()).map_err(wrong_settings)?;
     // Everything that can be refused is looked at before anything is made.
     if choice.own_data {
@@ -73,12 +72,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
     let done = prepare::done(resumed.as_ref(), &config)?;
     let initial = match done {
         Some(_) => None,
-        None => prepare::initial(
-            &mut config,
-            &model,
-            choice.preset_is_given,
-            &devices.main.device,
-        )?,
+        None => prepare::initial(&mut config, &model, &choice, &devices.main.device)?,
     };
     if args.resume.is_none() {
         mirror::open(&config, false, None)?;

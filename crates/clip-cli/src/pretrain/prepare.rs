@@ -21,21 +21,21 @@ use clip_train::{
 };
 use clip_zeroshot::check_tokenizer;
 
-use super::teacher::RunTeacher;
+use super::{args::Choice, teacher::RunTeacher};
 use crate::{logger, weights};
 
 /// Captions that a vocabulary is learned from at most: word frequencies don't change after that many.
 const TOKENIZER_CAPTIONS: usize = 1_000_000;
 
 /// The weights that `init` names, in the shapes of `model`; images are seen as by them, where the run doesn't say otherwise.
-/// `preset_is_given`: by the user or by the weights.
 pub(super) fn initial(
     config: &mut RunConfig,
     model: &ClipConfig,
-    preset_is_given: bool,
+    choice: &Choice,
     device: &Device,
 ) -> Result<Option<ImportedWeights>> {
     let Some(source) = &config.init else {
+        tell_of_architecture_alone(config);
         return Ok(None);
     };
     let options = ReadOptions {
@@ -49,7 +49,7 @@ pub(super) fn initial(
             error.downcast_ref(),
             Some(ModelError::WeightsMismatch { .. } | ModelError::InvalidConfig { .. })
         );
-        error.context(match (mismatch, preset_is_given) {
+        error.context(match (mismatch, choice.preset_is_given) {
             (false, _) => about,
             (true, true) => format!(
                 "{about}: the preset must be of their architecture (without `--preset`, that of a model directory, of a run's \
@@ -92,11 +92,11 @@ pub(super) fn initial(
     Ok(Some(weights))
 }
 
-/// Says that of a preset that is a model directory no weights are taken, where none are given that a run begins with.
-pub(super) fn tell_of_architecture_alone(config: &RunConfig) {
+/// Says that of a preset that is a model directory no weights are taken.
+fn tell_of_architecture_alone(config: &RunConfig) {
     let preset = without_local_dir(&config.preset);
     let path = Path::new(preset);
-    if config.init.is_none() && path.is_dir() && WeightsFile::open(path).is_ok() {
+    if path.is_dir() && WeightsFile::open(path).is_ok() {
         log::info!(
             "of the preset {preset}, its architecture only, weights are new: `--init {preset}` begins with those in it"
         );

@@ -1,8 +1,10 @@
+use std::path::Path;
+
 use anyhow::Result;
 use clip_data::TrainLoader;
 use clip_metrics::{Kind, Measured, gibibytes, human_count, human_duration, percent};
 use clip_model::ClipConfig;
-use clip_train::{RunDir, config::RunConfig, peak_memory};
+use clip_train::{RunDir, checkpoint::Best, config::RunConfig, peak_memory};
 use serde_json::{Map, Value, json};
 
 use super::{Ended, devices::Devices, validation::Found};
@@ -126,12 +128,7 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
     let model = end.run.model();
     output::line(&format!("model   {}", model.display()))?;
     if let Some((best, model)) = best {
-        output::line(&format!(
-            "best    {model}, {} {} (`clip weights import {model} --out DIR` makes a model directory of it)",
-            best.key,
-            percent(best.value),
-            model = model.display()
-        ))?;
+        tell_best(best, &model)?;
     }
     output::line(&format!("report  {}", end.run.report().display()))?;
     output::line(&format!(
@@ -142,5 +139,15 @@ pub(super) fn tell(end: &Ended<'_>, found: &Found, json: bool) -> Result<()> {
             "a dog,a cat"
         },
         model.display()
+    ))
+}
+
+/// The model that `checkpoint.best` kept, and what makes a model directory of it.
+fn tell_best(best: &Best, model: &Path) -> Result<()> {
+    output::line(&format!(
+        "best    {model}, {} {} (`clip weights import {model} --out DIR` makes a model directory of it)",
+        best.key,
+        percent(best.value),
+        model = model.display()
     ))
 }

@@ -92,19 +92,16 @@ impl ImportedWeights {
             state
         };
         let is_openai = file.kind() == FileKind::TorchScript || file.has("input_resolution");
-        let (told, preprocess, folder) = match &options.described {
-            Some(it) => {
-                notes.push(format!(
-                    "its architecture, preprocessing and tokenizer are those of {}",
-                    it.folder.display()
-                ));
-                (Some(it.config.clone()), it.preprocess, it.folder.clone())
-            }
-            None => {
-                let (told, preprocess) = beside(&path, is_hugging_face, options.preprocess)?;
-                let folder = path.parent().unwrap_or(Path::new(""));
-                (told, preprocess, folder.to_owned())
-            }
+        let (told, preprocess, folder) = if let Some(it) = &options.described {
+            notes.push(format!(
+                "its architecture, preprocessing and tokenizer are those of {}",
+                it.folder.display()
+            ));
+            (Some(it.config.clone()), it.preprocess, it.folder.clone())
+        } else {
+            let (told, preprocess) = beside(&path, is_hugging_face, options.preprocess)?;
+            let folder = path.parent().unwrap_or(Path::new(""));
+            (told, preprocess, folder.to_owned())
         };
         let is_told = told.as_ref().is_some_and(|told| {
             let config = options.config.as_ref();

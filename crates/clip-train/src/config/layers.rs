@@ -97,6 +97,17 @@ impl ConfigLayers {
             .is_some()
     }
 
+    /// Whether a table of settings (none, or such as `optimizer`, before a dot) has a key of that name. Of `schedule`, whose
+    /// keys depend on its `kind`, it may have any.
+    pub fn knows(key: &str) -> bool {
+        // Of this value a key that is there refuses the kind, if anything, not the name.
+        let refused = Self::default().value(key, Value::Array(vec![Value::Array(Vec::new())]), "");
+        match refused {
+            Err(TrainError::Config { reason, .. }) => !reason.contains("unknown field"),
+            _ => true,
+        }
+    }
+
     /// Forgets what was set under a top-level key.
     pub fn without(mut self, key: &str) -> Self {
         self.0.remove(key);
@@ -297,6 +308,31 @@ mod tests {
             let name = file.display().to_string();
             let found = adam_constants(&name, &ClipConfig::load(&name).unwrap());
             assert_eq!(found, expected, "{preset}");
+        }
+    }
+
+    #[test]
+    fn keys_are_known_where_they_have_no_default_too() {
+        for key in [
+            "precision",
+            "warmup_steps",
+            "data.zeroshot",
+            "lora.rank",
+            "preprocess.mean",
+            "checkpoint.best",
+            "optimizer.grad_clip_norm",
+            "schedule.kind",
+        ] {
+            assert!(ConfigLayers::knows(key), "{key}");
+        }
+        for key in [
+            "",
+            "grad_clip_norm",
+            "optimizer.beta",
+            "lora.rang",
+            "none.rank",
+        ] {
+            assert!(!ConfigLayers::knows(key), "{key}");
         }
     }
 

@@ -70,7 +70,7 @@ fn run_of(folder: &Path) -> Result<PathBuf, TrainError> {
     let place = folder
         .join(".")
         .canonicalize()
-        .map_err(TrainError::io("read", folder))?;
+        .map_err(clip_files::io("read", folder))?;
     of(&place).ok_or_else(|| TrainError::LoneCheckpoint {
         path: folder.to_owned(),
     })
