@@ -56,8 +56,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_said_once_and_never_for_lost() {
-        // Its words stand in the path, and it is said all the same.
+    fn a_cause_is_said_once_even_where_its_words_stood_before() {
+        // "disk" stands in the path.
         assert_eq!(reasons(&refused()), ["cannot write disk/out.tar", "disk"]);
         assert_eq!(one_line(&refused()), "cannot write disk/out.tar: disk");
     }

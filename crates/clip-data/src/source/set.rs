@@ -189,7 +189,8 @@ impl ShardSet {
     }
 
     /// The set in which class folders are numbered as a list of classes has them: by their names, where the list has all
-    /// of these (`_` may be a space there), or else in their sorted order (where their names are the numbers from 0, by these). What has its class in a `cls` keeps it.
+    /// of these (`_` may be a space there), or else in their sorted order, or by names that are the numbers from 0. What has
+    /// its class in a `cls` keeps it.
     ///
     /// # Errors
     /// [`DataError::ClassFolders`] where the list can't be theirs: by number, or by the place of a name.

@@ -441,9 +441,8 @@ mod tests {
             ),
         ] {
             let json = json.replacen(from, to, 1);
-            let error = ClipConfig::from_json(&json, "x.json")
-                .unwrap_err()
-                .to_string();
+            let error = ClipConfig::from_json(&json, "x.json").unwrap_err();
+            let error = clip_files::one_line(&error);
             assert!(error.contains(refusal), "{refusal}: {error}");
         }
     }

@@ -175,7 +175,7 @@ mod tests {
         let random = r#"{"interpolation": "random", "fill_color": 0, "mode": "RGB"}"#;
         assert_eq!(open(random).unwrap(), default);
         let error = open(r#"{"resize_mode": "longest"}"#).unwrap_err();
-        let error = error.to_string();
+        let error = clip_files::one_line(&error);
         assert!(
             error.contains(CONFIG_FILE) && error.contains("unknown variant `longest`"),
             "{error}"

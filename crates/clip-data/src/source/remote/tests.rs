@@ -333,7 +333,7 @@ fn a_missing_and_a_dead_object_are_named() {
     let server = Server::start(&[("a.tar", vec![0; 4000])], &[Mood::Short(0)]);
     let reason = |file: &str| {
         let set = ShardSet::parse(&format!("{}/{file}", server.address)).unwrap();
-        set.count().unwrap_err().to_string()
+        clip_files::one_line(&set.count().unwrap_err())
     };
     let missing = reason("b.tar");
     assert!(
@@ -416,7 +416,7 @@ fn a_shard_whose_server_dies_while_it_is_counted_is_no_smaller_shard() {
     let bytes = std::fs::read(local.name(0)).unwrap();
     let server = Server::start(&[("s.tar", bytes)], DYING);
     let set = ShardSet::parse(&format!("{}/s.tar", server.address)).unwrap();
-    let error = set.count().unwrap_err().to_string();
+    let error = clip_files::one_line(&set.count().unwrap_err());
     assert!(
         error.contains("/s.tar: its samples can't be counted"),
         "{error}"
