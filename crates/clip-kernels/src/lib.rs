@@ -43,6 +43,6 @@ pub use gradients::{add_gradient, scale_gradient, sum_of_squares};
 pub use log_sums::{log_sum_exp, sum_of_softmaxes};
 pub use operation::{BlockParameters, residual_block, supports};
 pub use pairwise_sigmoid::pairwise_sigmoid;
-pub use primitive::computes_on;
+pub use primitive::{computes_on, is_cpu};
 pub use rounding::round_to_bf16;
 pub use square::SquareProduct;

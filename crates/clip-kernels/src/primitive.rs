@@ -13,7 +13,12 @@ use crate::rows::vectorized;
 /// Whether this crate's operations but [`residual_block`](crate::residual_block), which has conditions of its own, compute
 /// on tensors like `x`: those in f32 on Burn's CPU backend, without autodiff.
 pub fn computes_on<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device() == Device::flex() && !x.is_autodiff()
+    x.dtype() == DType::F32 && is_cpu(&x.device()) && !x.is_autodiff()
+}
+
+/// Whether it is the device of Burn's CPU backend, without autodiff.
+pub fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
 }
 
 /// # Panics

@@ -1,12 +1,14 @@
 use burn::{
     module::Module,
     nn::Linear,
-    tensor::{DType, Tensor, activation, module::attention, ops::AttentionModuleOptions},
+    tensor::{DType, Device, Tensor, activation, module::attention, ops::AttentionModuleOptions},
 };
 
 use super::sequences::{linear, project};
-
-use crate::{Init, products::of_heads};
+use crate::{
+    Init,
+    products::{has_kernels, of_heads},
+};
 
 /// Multi-head self-attention with one fused query-key-value product.
 ///
@@ -68,9 +70,27 @@ impl MultiHeadAttention {
     ///
     /// # Shapes
     /// - `x`: `[batch, tokens, width]`, and so is the result
-    /// - `mask`: `[1, 1, tokens, tokens]`, added to the scores: 0 to attend, `-inf` not to
+    /// - `mask`: `[1, 1, tokens, tokens]`, or one for each sequence, added to the scores: 0 to attend, `-inf` not to
     pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+        #[cfg(feature = "gpu")]
+        {
+            let [_, tokens, _] = x.dims();
+            let is_one = |mask: &Tensor<4>| mask.dims() == [1, 1, tokens, tokens];
+            if mask.as_ref().is_none_or(is_one) && self.is_kernel(&x) {
+                let mask = mask.map(|mask| mask.reshape([tokens, tokens]).cast(DType::F32));
+                let (mixed, _) = clip_cube::attention(linear(&self.in_proj, x), mask, self.heads);
+                return linear(&self.out_proj, mixed);
+            }
+        }
         self.attend(x.clone(), x, mask)
+    }
+
+    /// Whether the device of `x`, which has no graph, has one kernel for it, with one mask for all sequences.
+    #[cfg(feature = "gpu")]
+    pub(super) fn is_kernel(&self, x: &Tensor<3>) -> bool {
+        let [batch, tokens, width] = x.dims();
+        let shape = [batch, tokens, self.heads, width / self.heads];
+        clip_cube::attends(&x.device(), x.dtype(), shape)
     }
 
     /// Mixes each sequence's tokens for those that ask.
@@ -106,7 +126,7 @@ impl MultiHeadAttention {
     }
 }
 
-/// Scaled dot-product attention.
+/// Scaled dot-product attention, whose softmax is in f32.
 ///
 /// # Shapes
 /// - `query`: `[batch, heads, queries, head_width]`, and so is the result
@@ -117,7 +137,15 @@ pub(super) fn mix(
     value: Tensor<4>,
     mask: Option<Tensor<4>>,
 ) -> Tensor<4> {
-    if query.device().is_autodiff() {
+    let (device, dtype) = (query.device(), query.dtype());
+    let ([batch, heads, queries, head_width], [.., tokens, _]) = (query.dims(), key.dims());
+    // Burn's kernels have the softmax in f32, but not what it does on GPUs with a mask, and may do where queries are few.
+    let falls_back = mask.is_some() || queries <= head_width.next_power_of_two();
+    let shape = [batch * heads, queries, tokens, head_width];
+    if device.is_autodiff()
+        || (dtype != DType::F32 && falls_back && !is_cpu(&device))
+        || has_kernels(&device, dtype, shape)
+    {
         return composed(query, key, value, mask);
     }
     let mask = mask.map(|mask| mask.cast(query.dtype()));
@@ -152,9 +180,20 @@ fn composed(
     of_heads(activation::softmax(scores, 3).cast(dtype), value)
 }
 
+/// Whether it is the CPU backend's device, which computes attention of any precision in f32.
+fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "cpu")]
+    return clip_kernels::is_cpu(device);
+    #[cfg(not(feature = "cpu"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, Tolerance};
+    use burn::tensor::{Distribution, Tolerance};
 
     use super::*;
 
@@ -173,5 +212,40 @@ mod tests {
         training
             .into_data()
             .assert_approx_eq::<f32>(&inference.into_data(), Tolerance::default());
+    }
+
+    #[test]
+    fn in_half_precision_a_softmax_is_of_all_of_a_score() {
+        // Two keys score 1024, and the second an eighth less: half precision is of whole numbers there.
+        for device in [Device::flex(), Device::default()] {
+            for dtype in [DType::F16, DType::BF16] {
+                if !device.supports_dtype(dtype) {
+                    continue;
+                }
+                let there = |numbers: &[f32], shape: [usize; 4]| {
+                    Tensor::<1>::from_floats(numbers, &device)
+                        .reshape(shape)
+                        .cast(dtype)
+                };
+                let query = there(&[64.0, 0.0, 0.0, 0.0], [1, 1, 1, 4]);
+                let key = there(&[32.0, 0.0, 0.0, 0.0], [1, 1, 1, 4]).repeat_dim(2, 2);
+                let value = there(&[1.0, 0.0], [1, 1, 2, 1]).repeat_dim(3, 4);
+                let mask = Tensor::<4>::from_floats([[[[0.0, -0.125]]]], &device);
+                let want = 1.0 / (1.0 + (-0.125_f32).exp());
+                let composed = composed(
+                    query.clone(),
+                    key.clone(),
+                    value.clone(),
+                    Some(mask.clone()),
+                );
+                for found in [mix(query, key, value, Some(mask)), composed] {
+                    let off = (found.cast(DType::F32) - want)
+                        .abs()
+                        .max()
+                        .into_scalar::<f32>();
+                    assert!(off < 4e-3, "{dtype:?} on {device:?}: off by {off}");
+                }
+            }
+        }
     }
 }

@@ -135,14 +135,14 @@ impl ResidualAttentionBlock {
         along: impl Fn(usize, Tensor<3>) -> Tensor<3>,
     ) -> Tensor<3> {
         let normed = sequences::layer_norm(&self.ln_1, self.epsilon, x.clone());
-        let (x, queries, mask) = match only {
+        let (x, mixed) = match only {
             Some(only) => {
                 let mask = mask.map(|mask| rows_of_mask(mask, only));
-                (at(x, only), at(normed.clone(), only), mask)
+                let queries = at(normed.clone(), only);
+                (at(x, only), self.attn.attend(queries, normed, mask))
             }
-            None => (x, normed.clone(), mask),
+            None => (x, self.attn.forward(normed, mask)),
         };
-        let mixed = self.attn.attend(queries, normed, mask);
         let x = x + along(0, scaled(self.ls_1.as_ref(), mixed));
         let normed = sequences::layer_norm(&self.ln_2, self.epsilon, x.clone());
         let mixed = self.mlp.forward(normed);

@@ -92,9 +92,9 @@ pub(super) enum Attended {
 
 impl MultiHeadAttention {
     pub(super) fn pass(&self, x: Tensor<3>, mask: &ScoreMask) -> Attention {
-        let projected = linear(&self.in_proj, x);
         #[cfg(feature = "gpu")]
-        if self.is_kernel(&projected) {
+        if self.is_kernel(&x) {
+            let projected = linear(&self.in_proj, x);
             let mask = mask.mask.clone();
             let (mixed, logs) = clip_cube::attention(projected.clone(), mask.clone(), self.heads);
             let of = Attended::Kernel {
@@ -104,15 +104,7 @@ impl MultiHeadAttention {
             };
             return Attention { mixed, of };
         }
-        self.composed(projected, mask)
-    }
-
-    /// Whether the device has one kernel for it.
-    #[cfg(feature = "gpu")]
-    fn is_kernel(&self, projected: &Tensor<3>) -> bool {
-        let [batch, tokens, all] = projected.dims();
-        let shape = [batch, tokens, self.heads, all / 3 / self.heads];
-        clip_cube::attends(&projected.device(), projected.dtype(), shape)
+        self.composed(linear(&self.in_proj, x), mask)
     }
 
     fn composed(&self, projected: Tensor<3>, mask: &ScoreMask) -> Attention {
