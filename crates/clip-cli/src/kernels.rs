@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-/// Has compiled kernels, and which of several was the fastest for a shape, kept in the user's cache folder: a later run
-/// starts without compiling and trying. By itself CubeCL keeps them in the `target` of the package around the current
-/// folder, and recompiles. A `cubecl.toml` decides all else.
+/// Has CubeCL keep in the user's cache folder which of several kernels was the fastest for a shape, and kernels that were
+/// compiled to PTX or SPIR-V: a later run on `cuda` or `vulkan` starts without compiling and trying, and one on plain `wgpu`
+/// without trying, since kernels in WGSL are not kept, unless by a driver. By itself CubeCL keeps them in the `target` of the
+/// package around the current folder, and recompiles. A `cubecl.toml` decides all else.
 ///
 /// Has an effect before the first device starts only.
 #[cfg(feature = "gpu")]

@@ -33,8 +33,8 @@ pub(super) fn announce(
         && let Some(kept_in) = kernels::kept_in()
     {
         log::info!(
-            "the first step compiles kernels for the GPU and tries which are the fastest: for minutes if none are kept in \
-             {}, for seconds from then on",
+            "the first step compiles kernels for the GPU and tries which are the fastest, for minutes; later runs find in {} \
+             what was tried, and on cuda and vulkan what was compiled",
             kept_in.display()
         );
     }
