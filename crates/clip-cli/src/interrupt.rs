@@ -1,6 +1,9 @@
-//! Ctrl-C, and a request to terminate: the program ends with 130.
+//! Ctrl-C, a request to terminate and a terminal that hangs up: the program ends with 130.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result};
 use burn::train::Interrupter;
@@ -15,29 +18,63 @@ static TRAINING: Mutex<Option<Interrupter>> = Mutex::new(None);
 /// evaluation at hand and writes a checkpoint, and a second one ends the program. Files and folders are renamed when
 /// complete, so none is torn, and nothing is left of those that aren't.
 pub(crate) fn install() -> Result<()> {
-    ctrlc::set_handler(|| {
-        let training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*training {
-            Some(interrupter) if !interrupter.should_stop() => {
-                log::info!(
-                    "stopping after this step, with a checkpoint; once more to quit at once"
-                );
-                interrupter.stop(Some("interrupted"));
-            }
-            begun => {
-                // Until the end, so that nothing is drawn over what comes now.
-                let _stdout = clip_train::progress::end_dashboard();
-                if begun.is_some() {
-                    log::warn!(
-                        "quitting before the checkpoint was written; `--resume` goes on from the one before"
-                    );
-                }
-                clip_files::abandon();
-                std::process::exit(i32::from(INTERRUPTED))
-            }
+    watch().context("cannot watch for Ctrl-C")
+}
+
+/// Has a thread answer each interruption.
+fn watch() -> io::Result<()> {
+    #[cfg(unix)]
+    watch_termination()?;
+    ctrlc::set_handler(interrupted).map_err(io::Error::other)
+}
+
+#[cfg(unix)]
+fn watch_termination() -> io::Result<()> {
+    use signal_hook::{
+        consts::{SIGHUP, SIGTERM},
+        iterator::Signals,
+    };
+
+    let mut signals = Signals::new([SIGTERM])?;
+    // What `nohup` has it ignore is not to be heard again.
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
+    let answer = move || signals.forever().for_each(|_| interrupted());
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(answer).map(drop)
+}
+
+/// Whether this program was started to ignore a signal; `false` where the system has no file that tells it, as Linux has.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+fn interrupted() {
+    let training = TRAINING.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*training {
+        Some(interrupter) if !interrupter.should_stop() => {
+            log::info!("stopping after this step, with a checkpoint; once more to quit at once");
+            interrupter.stop(Some("interrupted"));
         }
-    })
-    .context("cannot watch for Ctrl-C")
+        begun => {
+            // Until the end, so that nothing is drawn over what comes now.
+            let _stdout = clip_train::progress::end_dashboard();
+            if begun.is_some() {
+                log::warn!(
+                    "quitting before the checkpoint was written; `--resume` goes on from the one before"
+                );
+            }
+            clip_files::abandon();
+            std::process::exit(i32::from(INTERRUPTED))
+        }
+    }
 }
 
 /// Lets an interruption stop a training through what is returned, until [`training_ended`].
