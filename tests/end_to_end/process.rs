@@ -1,6 +1,6 @@
 use std::process::Stdio;
 
-use crate::support::Folder;
+use crate::{runs, support::Folder};
 
 #[test]
 fn devices_lists_what_works() {
@@ -55,6 +55,28 @@ fn quiet_leaves_nothing_but_errors_on_stderr() {
         "{said}"
     );
     assert_eq!(folder.clip(&[&args[..], &["-q"]].concat()).err, "");
+}
+
+#[test]
+fn a_quiet_run_says_nothing_on_stderr_and_all_in_its_log() {
+    let folder = runs::folder();
+    let ran = folder.clip(&runs::pretrain("run", &["--val", "a.tar", "-q"]));
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
+    let log = std::fs::read_to_string(folder.path("run/log.txt")).unwrap();
+    assert!(log.contains("step 10/10"), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_do_not_fit_where_stdout_goes_are_told_with_what_helps_there() {
+    let folder = Folder::new();
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut clip = folder.command(&["weights", "inspect", "model"]);
+    let output = clip.stdout(full.unwrap()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("send it elsewhere"), "{told}");
+    assert!(!told.contains("--out"), "{told}");
 }
 
 /// Interrupts a command once it reads a pipe, and waits for more; `begun` is asked then.

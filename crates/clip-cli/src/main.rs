@@ -147,7 +147,7 @@ fn start_threads() -> Result<()> {
 fn run(cli: Cli) -> Result<()> {
     let device = cli.global.device;
     match cli.command {
-        Command::Pretrain(args) => pretrain::run(&args, device),
+        Command::Pretrain(args) => pretrain::run(&args, device, cli.global.quiet),
         Command::Runs(args) => runs::run(&args),
         Command::Data(data) => data::run(&data, device),
         Command::Devices(args) => devices::run(&args, device),

@@ -181,8 +181,10 @@ impl PretrainArgs {
     }
 
     /// How progress is shown.
-    pub(super) fn display(&self) -> Display {
-        if self.plain {
+    pub(super) fn display(&self, quiet: bool) -> Display {
+        if quiet {
+            Display::Quiet
+        } else if self.plain {
             Display::Plain
         } else {
             Display::Auto

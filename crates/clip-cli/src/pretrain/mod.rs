@@ -43,7 +43,7 @@ use validation::Validation;
 const SHAPES_RECIPE: &str = include_str!("../../../../datasets/shapes/recipe.toml");
 
 /// Trains as the flags say, and leaves a model directory and a report.
-pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
+pub(crate) fn run(args: &Args, name: Option<DeviceName>, quiet: bool) -> Result<()> {
     args.refuse_idle()?;
     let brought = mirror::bring(args)?;
     let choice = args.choose(SHAPES_RECIPE)?;
@@ -129,7 +129,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>) -> Result<()> {
         copier: copier.clone(),
         loader,
         evaluator: Some(Box::new(validation)),
-        display: args.display(),
+        display: args.display(quiet),
         interrupter,
     }
     .train();

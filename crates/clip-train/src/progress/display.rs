@@ -28,13 +28,15 @@ pub enum Display {
     Plain,
     /// Burn's dashboard, which takes over the terminal.
     Dashboard,
+    /// Nothing: only the run's log tells.
+    Quiet,
 }
 
 impl Display {
     /// Whether the dashboard is meant, on the terminal at hand.
     fn is_dashboard(self) -> bool {
         match self {
-            Self::Plain => false,
+            Self::Plain | Self::Quiet => false,
             Self::Dashboard => true,
             Self::Auto => {
                 let can_move_its_cursor =
@@ -144,7 +146,10 @@ pub(crate) fn renderer_for_run(
     log: Option<RunLog>,
     interrupter: Interrupter,
 ) -> (Box<dyn MetricsRenderer>, Notes) {
-    let output: Output = Arc::new(Mutex::new(Box::new(io::stderr())));
+    let output: Output = match display {
+        Display::Quiet => Arc::new(Mutex::new(Box::new(io::sink()))),
+        _ => Arc::new(Mutex::new(Box::new(io::stderr()))),
+    };
     if display.is_dashboard() {
         let notes = Notes::new(output, log, Some(&TERMINAL));
         TERMINAL.begin();
