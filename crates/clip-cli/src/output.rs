@@ -70,8 +70,11 @@ pub(crate) fn told(error: &anyhow::Error) -> Vec<String> {
         .map(|(lead, text)| format!("{lead}: {text}"))
         .collect();
     if error.chain().any(is_full_disk) {
-        let remedy =
-            "free some space on that disk, or let it be written to another (such as by `--out`)";
+        let remedy = if error.is::<ToStdout>() {
+            "free some space where stdout goes, or send it elsewhere"
+        } else {
+            "free some space on that disk, or let it be written to another (such as by `--out`)"
+        };
         lines.push(format!("  remedy: {remedy}"));
     }
     lines
@@ -84,6 +87,16 @@ fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded
         )
     })
+}
+
+/// What was being done when stdout refused it.
+#[derive(Debug)]
+struct ToStdout;
+
+impl std::fmt::Display for ToStdout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot write to stdout")
+    }
 }
 
 /// Whoever read stdout has closed it.
@@ -103,7 +116,7 @@ impl Closed {
         if error.kind() == ErrorKind::BrokenPipe {
             return Self.into();
         }
-        anyhow::Error::new(error).context("cannot write to stdout")
+        anyhow::Error::new(error).context(ToStdout)
     }
 }
 
@@ -139,6 +152,11 @@ mod tests {
                 "{lines:?}"
             );
         }
+        let lines = told(&Closed::or_error(failed(full)).context("the scores"));
+        assert_eq!(
+            lines[lines.len() - 1],
+            "  remedy: free some space where stdout goes, or send it elsewhere"
+        );
         let lines = told(&shard(ErrorKind::PermissionDenied).into());
         let told = [
             "error: cannot write out.tar",

@@ -51,7 +51,7 @@ impl OptimizerState {
     /// [`TrainError::Io`] when the folder can't be written or the disk is full.
     pub fn write(self, path: &Path) -> Result<(), TrainError> {
         let written = self.record.save(path);
-        Ok(written.map_err(|error| clip_files::io("write", path)(io::Error::other(error)))?)
+        Ok(written.map_err(|error| clip_files::io("write", path)(system_error(error)))?)
     }
 
     /// Reads what [`write`](Self::write) wrote of an optimizer, which [`of`](Self::of) told, and what
@@ -69,6 +69,15 @@ impl OptimizerState {
             adapters: adapters.map(AdapterState::read).transpose()?,
         })
     }
+}
+
+/// The system's error behind one of Burn's, which has it in words alone, with its number: a full disk is known by that.
+fn system_error(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    let text = error.to_string();
+    let number = text
+        .rsplit_once("(os error ")
+        .and_then(|(_, rest)| rest.split_once(')')?.0.parse().ok());
+    number.map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
 }
 
 /// A file's bytes, and fewer than 16 zeros after them, where Burn may take numbers of any type to be: others it would copy.

@@ -163,3 +163,15 @@ fn state_of_another_kind_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn what_the_system_refuses_is_known_by_its_kind() {
+    let model = model();
+    let dir = tempfile::tempdir().unwrap();
+    let state = Optimizer::new(&OptimizerConfig::default(), &model).state();
+    let error = state.write(&dir.path().join("gone/optimizer.bpk"));
+    let Err(TrainError::Io { source, .. }) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(source.kind(), std::io::ErrorKind::NotFound, "{source}");
+}
