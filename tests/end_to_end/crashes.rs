@@ -315,3 +315,52 @@ fn twenty_kills_at_any_moment_and_damaged_checkpoints_change_nothing() {
     };
     assert_eq!(losses("killed"), losses("straight"));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_run_whose_directory_is_moved_stops_and_leaves_its_place_alone() {
+    let folder = folder();
+    let mut clip = folder.command(&pretrain("run", &["--set", "steps=100000"]));
+    let mut clip = clip
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    checkpoint(&folder, "run", &mut clip);
+    fs::rename(folder.path("run"), folder.path("moved")).unwrap();
+    let ended = clip.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("run was moved, removed or replaced"),
+        "{said}"
+    );
+    assert!(!folder.path("run").exists());
+    assert!(!checkpoints(&folder, "moved").is_empty());
+    let log = fs::read_to_string(folder.path("moved/log.txt")).unwrap();
+    assert!(log.contains("moved, removed or replaced"), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_is_started_to_ignore_a_hangup_does() {
+    let folder = folder();
+    let command = folder.command(&pretrain("run", &["--steps", "60"]));
+    let mut clip = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(folder.path("."))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    checkpoint(&folder, "run", &mut clip);
+    let hung_up = Command::new("kill")
+        .args(["-HUP", &clip.id().to_string()])
+        .status();
+    assert!(hung_up.unwrap().success());
+    let ended = clip.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(folder.path("run/model").exists());
+}

@@ -58,7 +58,7 @@ fn quiet_leaves_nothing_but_errors_on_stderr() {
 }
 
 #[test]
-fn a_quiet_run_says_nothing_on_stderr_and_all_in_its_log() {
+fn a_quiet_run_says_nothing_on_stderr_and_its_steps_in_its_log() {
     let folder = runs::folder();
     let ran = folder.clip(&runs::pretrain("run", &["--val", "a.tar", "-q"]));
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");

@@ -295,3 +295,41 @@ fn a_refused_start_leaves_nothing_to_the_next_run() {
         assert!(weights(&folder, out) == weights(&folder, "fresh"), "{out}");
     }
 }
+
+#[test]
+fn a_run_that_ended_before_its_first_checkpoint_begins_again() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &[]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let straight = weights(&folder, "run");
+    // As one that was killed in its tenth step, while its first checkpoint was being written.
+    for gone in ["run/checkpoints", "run/model"] {
+        fs::remove_dir_all(folder.path(gone)).unwrap();
+    }
+    fs::remove_file(folder.path("run/checkpointed.txt")).unwrap();
+    fs::create_dir_all(folder.path("run/checkpoints/step-00000002.partial")).unwrap();
+    let resumed = folder.clip(&[&pretrain("run", &[])[..], &["--resume", "auto"]].concat());
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert!(resumed.err.contains("has no checkpoint yet"), "{resumed:?}");
+    assert!(weights(&folder, "run") == straight);
+    assert_eq!(metrics(&folder, "run").len(), 10);
+}
+
+#[test]
+fn a_new_run_does_not_go_on_from_what_lies_in_its_directory() {
+    let folder = folder();
+    let run = folder.clip(&pretrain("run", &[]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    fs::create_dir(folder.path("other")).unwrap();
+    let checkpoints = ["run", "other"].map(|out| folder.path(out).join("checkpoints"));
+    fs::rename(&checkpoints[0], &checkpoints[1]).unwrap();
+    for more in [&["--seed", "7"][..], &["--resume", "auto"]] {
+        let refused = folder.clip(&pretrain("other", more));
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(
+            refused.err.contains("holds checkpoints of another run"),
+            "{refused:?}"
+        );
+        assert!(!folder.path("other/config.toml").exists());
+    }
+}

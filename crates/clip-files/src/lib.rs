@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub use error::{IoError, io, one_line, reasons};
 pub use file::{check_writable, replace, replace_with, sync_file, sync_folder, write_synced};
 pub use folder::{FolderError, NewFolder, check_new};
-pub use lock::PathLock;
+pub use lock::{PathLock, is_at};
 pub use unfinished::{UnfinishedFolder, abandon, remove};
 
 /// What is being written.

@@ -20,7 +20,7 @@ pub struct PathLock {
     path: PathBuf,
     /// Whether the file is left when it is let go.
     stays: bool,
-    _file: File,
+    file: File,
 }
 
 impl PathLock {
@@ -53,6 +53,11 @@ impl PathLock {
         self
     }
 
+    /// Whether it is still where it was taken: whoever moves or replaces its folder takes it along.
+    pub fn is_in_place(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+
     fn take(path: &Path, lock: impl Fn(&File) -> io::Result<bool>) -> io::Result<Option<Self>> {
         loop {
             let file = File::create(path)?;
@@ -66,7 +71,7 @@ impl PathLock {
                 return Ok(Some(Self {
                     path: path.to_owned(),
                     stays: false,
-                    _file: file,
+                    file,
                 }));
             }
         }
@@ -101,9 +106,9 @@ fn remove(path: &Path) {
     }
 }
 
-/// Whether the path still leads to the open file.
+/// Whether the path still leads to the open file. Where that can't be told, as outside of Unix, it does.
 #[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
+pub fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
 
     let place = |about: fs::Metadata| (about.dev(), about.ino());
@@ -113,9 +118,9 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Nothing removes it here.
+/// Whether the path still leads to the open file: that can't be told here, and nothing removes it.
 #[cfg(not(unix))]
-fn is_at(_file: &File, _path: &Path) -> bool {
+pub fn is_at(_file: &File, _path: &Path) -> bool {
     true
 }
 

@@ -49,6 +49,17 @@ pub enum TrainError {
         /// The run's directory.
         path: PathBuf,
     },
+    /// The directory holds checkpoints, and a new run would go on from them.
+    #[error(
+        "{path} holds checkpoints of another run, whose {missing} is gone; bring that back and go on with `--resume {path}`, \
+         or choose another `--out`"
+    )]
+    StrayCheckpoints {
+        /// The directory.
+        path: PathBuf,
+        /// The file by which a directory is a run's.
+        missing: String,
+    },
     /// The mirror holds another run already, or this one, which isn't resumed.
     #[error(
         "{place}, the `checkpoint.mirror`, already holds a run; go on with it by `--resume auto`, or name another place"
@@ -104,6 +115,15 @@ pub enum TrainError {
     #[error("another process is training in {path}; wait for it, or choose another `--out`")]
     RunLocked {
         /// The run's directory.
+        path: PathBuf,
+    },
+    /// The directory isn't where the run began any more.
+    #[error(
+        "{path} was moved, removed or replaced while a run trained in it ({path}/.lock isn't the run's own), and nothing more is \
+         written there; the run goes on from its last checkpoint with `--resume` and the directory's new path"
+    )]
+    RunMoved {
+        /// Where the run's directory was.
         path: PathBuf,
     },
     /// A checkpoint isn't what was written.

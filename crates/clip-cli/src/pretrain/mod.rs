@@ -86,14 +86,13 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>, quiet: bool) -> Result<
     let tokenizer = prepare::tokenizer(resumed.as_ref(), &model, known, train)?;
     let preprocess = config.preprocess.unwrap_or_default();
     let loader = TrainLoader::new(shards, Arc::clone(&tokenizer), config.loader(&model))?;
-    let samples_per_epoch = loader.samples_per_epoch();
-    prepare::goes_on(resumed.as_ref(), done, &config, samples_per_epoch)?;
+    let total_steps = config.total_steps(loader.samples_per_epoch());
+    prepare::goes_on(resumed.as_ref(), done, total_steps)?;
     let begun = resumed.is_some();
     let run = match resumed {
         Some(run) => run,
         None => RunDir::create(&choice.out)?,
     };
-    let total_steps = config.total_steps(samples_per_epoch);
     let page = Page::new(&run, &config, &model, total_steps, devices.described());
     let page = Arc::new(Mutex::new(page));
     let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
@@ -138,6 +137,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>, quiet: bool) -> Result<
     if trained.interrupted {
         return Err(stopped(&trained, &run, copier));
     }
+    run.check_in_place()?;
     let models = save_models(&trained, &run, |clip| {
         ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), preprocess)
     })?;

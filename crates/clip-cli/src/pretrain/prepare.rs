@@ -113,22 +113,16 @@ pub(super) fn done(resumed: Option<&RunDir>, config: &RunConfig) -> Result<Optio
 
 /// Refuses to go on with a run that has done more than is wanted, or whose checkpoints are gone; `done` is the step of the
 /// newest.
-pub(super) fn goes_on(
-    resumed: Option<&RunDir>,
-    done: Option<u64>,
-    config: &RunConfig,
-    samples_per_epoch: u64,
-) -> Result<()> {
+pub(super) fn goes_on(resumed: Option<&RunDir>, done: Option<u64>, total_steps: u64) -> Result<()> {
     let Some(run) = resumed else {
         return Ok(());
     };
     let path = run.path().display();
     let Some(done) = done else {
-        run.refuse_lost_checkpoints(config.checkpoint_every(samples_per_epoch))?;
+        run.refuse_lost_checkpoints()?;
         log::info!("{path} has no checkpoint yet: it begins with its first step");
         return Ok(());
     };
-    let total_steps = config.total_steps(samples_per_epoch);
     ensure!(
         done <= total_steps,
         "{path} has done {done} steps already, and is to end after {total_steps}: give it more, or use its model as it is"

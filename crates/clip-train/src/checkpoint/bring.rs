@@ -58,8 +58,8 @@ impl Mirror {
     /// of the newest, and what is wrong with newer ones; `None` if it has no checkpoint.
     ///
     /// # Errors
-    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses; [`TrainError::Io`]
-    /// or [`TrainError::Data`] where something can't be read there or written here.
+    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses, but for
+    /// checkpoints of an attempt that was cut off; [`TrainError::Io`] or [`TrainError::Data`] where something can't be read there or written here.
     pub fn restore(&self, run: &Path) -> Result<Option<(u64, Vec<TrainError>)>, TrainError> {
         let mut names = self.names()?;
         names.retain(|name| !is_hidden(name.rsplit('/').next().unwrap_or_default()));
@@ -67,7 +67,7 @@ impl Mirror {
         if steps.is_empty() || !names.iter().any(|name| name == CONFIG) {
             return Ok(None);
         }
-        let _held = RunDir::create(run)?;
+        let _held = RunDir::create_to_bring(run)?;
         let checkpoints = run.join(CHECKPOINTS);
         let mut damaged = Vec::new();
         for &step in steps.iter().rev() {
@@ -159,8 +159,9 @@ impl Mirror {
 mod tests {
     use super::*;
     use crate::{
-        checkpoint::{Best, unit::test_contents as contents},
+        checkpoint::{Best, mirror::Opened, unit::test_contents as contents},
         config::RunConfig,
+        run::CHECKPOINTED,
     };
 
     fn state((rollbacks, step): (u32, u64)) -> RunState {
@@ -173,6 +174,7 @@ mod tests {
 
     /// The checkpoints of a folder that is a mirror, with those of these states.
     fn mirrored(folder: &Path, states: impl IntoIterator<Item = RunState>) -> Checkpoints {
+        fs::create_dir_all(folder).unwrap();
         let checkpoints = Checkpoints::new(folder.join(CHECKPOINTS), 9);
         for state in states {
             checkpoints.save(&state, contents()).unwrap();
@@ -243,6 +245,29 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn that_a_run_has_a_checkpoint_is_copied_after_it_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(&dir.path().join("run")).unwrap();
+        run.save_config(&RunConfig::default()).unwrap();
+        let checkpoints = mirrored(run.path(), [state((0, 2))]);
+        run.record_checkpoint(2).unwrap();
+        let place = dir.path().join("elsewhere");
+        let mirror = Mirror::open(&place.display().to_string()).unwrap();
+        mirror.save_records(run.path()).unwrap();
+        assert!(place.join(CONFIG).exists());
+        assert!(!place.join(CHECKPOINTED).exists());
+        let mut opened = Opened::of(&checkpoints.path(2), 2, None).unwrap();
+        mirror.save(&mut opened, 9).unwrap();
+        mirror.record_checkpoint(run.path()).unwrap();
+
+        // What a restoration that was cut off has brought by then is brought again.
+        let brought = dir.path().join("brought");
+        mirrored(&brought, [state((0, 2))]);
+        assert!(mirror.restore(&brought).unwrap().is_some());
+        assert!(brought.join(CHECKPOINTED).exists());
     }
 
     #[test]

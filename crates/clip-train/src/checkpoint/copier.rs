@@ -104,7 +104,8 @@ impl Copier {
                     let copied = mirror
                         .check_is_of(&run)
                         .and_then(|()| mirror.save_records(&run))
-                        .and_then(|()| mirror.save(&mut checkpoint, keep));
+                        .and_then(|()| mirror.save(&mut checkpoint, keep))
+                        .and_then(|()| mirror.record_checkpoint(&run));
                     match copied {
                         Ok(()) => shared.due().failed = None,
                         Err(error) => {

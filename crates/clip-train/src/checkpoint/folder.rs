@@ -1,5 +1,6 @@
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -25,7 +26,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The checkpoints in `folder`, which need not exist; `keep` of them stay when a newer one is written.
+    /// The checkpoints in `folder`, which need not exist, but what it lies in must; `keep` of them stay when a newer one is written.
     pub fn new(folder: PathBuf, keep: usize) -> Self {
         Self { folder, keep }
     }
@@ -36,7 +37,12 @@ impl Checkpoints {
     /// # Errors
     /// [`TrainError::Io`], for example when the disk is full; nothing half-written is left then.
     pub fn save(&self, state: &RunState, contents: Contents) -> Result<PathBuf, TrainError> {
-        fs::create_dir_all(&self.folder).map_err(clip_files::io("create", &self.folder))?;
+        match fs::create_dir(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(clip_files::io("create", &self.folder)(error).into());
+            }
+            _ => {}
+        }
         self.sweep()?;
         let path = self.path(state.step);
         let partial = path.with_extension(PARTIAL);
@@ -154,7 +160,7 @@ impl Checkpoints {
     fn names(&self) -> Result<Vec<String>, TrainError> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(clip_files::io("read", &self.folder)(error).into()),
         };
         let mut names = Vec::new();
@@ -185,7 +191,7 @@ fn discard(checkpoint: &Path) -> Result<(), TrainError> {
 fn set_aside(checkpoint: &Path) -> Result<Option<PathBuf>, TrainError> {
     let discarded = checkpoint.with_extension(DISCARDED);
     match fs::rename(checkpoint, &discarded) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(clip_files::io("remove", checkpoint)(error).into()),
         Ok(()) => Ok(Some(discarded)),
     }

@@ -15,7 +15,11 @@ use super::{
     folder::{self, step_of},
     unit::STATE,
 };
-use crate::{TrainError, config::ConfigLayers, run::CONFIG};
+use crate::{
+    TrainError,
+    config::ConfigLayers,
+    run::{CHECKPOINTED, CONFIG},
+};
 
 /// The folder of checkpoints, in a run's directory and in its mirror.
 pub(crate) const CHECKPOINTS: &str = "checkpoints";
@@ -129,12 +133,20 @@ impl Mirror {
         Ok(())
     }
 
-    /// Copies what lies at the top of a run's directory: settings, tokenizer, metrics, the report.
+    /// Copies what lies at the top of a run's directory: settings, tokenizer, metrics, the report. That the run has a
+    /// checkpoint isn't so here before one is copied.
     ///
     /// # Errors
     /// Where something can't be read here or written there.
     pub fn save_records(&self, run: &Path) -> Result<(), TrainError> {
-        self.save_files(run, "")
+        let mut files = files_in(run)?;
+        files.retain(|(name, _)| name != CHECKPOINTED);
+        self.save_files(files, "")
+    }
+
+    /// Copies the record that the run in `run` has a checkpoint, as is so here now.
+    pub(super) fn record_checkpoint(&self, run: &Path) -> Result<(), TrainError> {
+        self.save_files(vec![(CHECKPOINTED.to_owned(), run.join(CHECKPOINTED))], "")
     }
 
     /// Copies a folder of the run's directory, such as `model`.
@@ -143,11 +155,11 @@ impl Mirror {
     /// As [`save_records`](Self::save_records).
     pub fn save_folder(&self, folder: &Path) -> Result<(), TrainError> {
         let name = folder.file_name().unwrap_or_default();
-        self.save_files(folder, &format!("{}/", name.to_string_lossy()))
+        self.save_files(files_in(folder)?, &format!("{}/", name.to_string_lossy()))
     }
 
-    fn save_files(&self, folder: &Path, prefix: &str) -> Result<(), TrainError> {
-        for (name, path) in files_in(folder)? {
+    fn save_files(&self, files: Vec<(String, PathBuf)>, prefix: &str) -> Result<(), TrainError> {
+        for (name, path) in files {
             let mut file = match File::open(&path) {
                 // Written anew at this moment under another name, which isn't wanted.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,

@@ -3,20 +3,23 @@ use std::{path::PathBuf, sync::Arc, thread};
 use clip_files::IoError;
 
 use super::{Checkpoints, Contents, Copier, RunState};
-use crate::TrainError;
+use crate::{RunDir, TrainError};
 
 /// Writes checkpoints on a thread of its own, one at a time: a step waits for the copy, not for the disk.
 #[derive(Debug)]
 pub(crate) struct Writer {
+    run: RunDir,
     checkpoints: Checkpoints,
     copier: Option<Arc<Copier>>,
     writing: Option<thread::JoinHandle<Result<PathBuf, TrainError>>>,
 }
 
 impl Writer {
-    pub(crate) fn new(checkpoints: Checkpoints, copier: Option<Arc<Copier>>) -> Self {
+    /// Of `run`, of whose checkpoints `keep` stay.
+    pub(crate) fn new(run: RunDir, keep: usize, copier: Option<Arc<Copier>>) -> Self {
         Self {
-            checkpoints,
+            checkpoints: run.checkpoints(keep),
+            run,
             copier,
             writing: None,
         }
@@ -26,7 +29,7 @@ impl Writer {
     /// same steps: `sync_metrics` waits until they are on the disk.
     ///
     /// # Errors
-    /// What the one before failed with.
+    /// What the one before failed with, and [`TrainError::RunMoved`].
     pub(crate) fn begin(
         &mut self,
         state: RunState,
@@ -34,10 +37,18 @@ impl Writer {
         sync_metrics: impl FnOnce() -> Result<(), IoError> + Send + 'static,
     ) -> Result<(), TrainError> {
         self.finish()?;
-        let (checkpoints, copier) = (self.checkpoints.clone(), self.copier.clone());
+        self.run.check_in_place()?;
+        let (run, checkpoints, copier) = (
+            self.run.clone(),
+            self.checkpoints.clone(),
+            self.copier.clone(),
+        );
         self.writing = Some(thread::spawn(move || {
             sync_metrics().map_err(TrainError::Record)?;
-            let path = checkpoints.save(&state, contents)?;
+            let saved = checkpoints.save(&state, contents);
+            let saved = saved.and_then(|path| run.record_checkpoint(state.step).map(|()| path));
+            // What fails in a directory that is moved meanwhile fails by that.
+            let path = saved.map_err(|error| run.check_in_place().err().unwrap_or(error))?;
             if let Some(copier) = copier {
                 copier.offer(&path, &state);
             }
@@ -71,12 +82,18 @@ impl Writer {
             .map(Some)
     }
 
+    /// The directory of the run.
+    pub(crate) fn run(&self) -> &RunDir {
+        &self.run
+    }
+
     /// The checkpoints, when none is being written.
     ///
     /// # Errors
-    /// What the last one failed with.
+    /// What the last one failed with, and [`TrainError::RunMoved`].
     pub(crate) fn checkpoints(&mut self) -> Result<&Checkpoints, TrainError> {
         self.finish()?;
+        self.run.check_in_place()?;
         Ok(&self.checkpoints)
     }
 }
@@ -111,8 +128,9 @@ mod tests {
     #[test]
     fn every_checkpoint_begun_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(dir.path().join("checkpoints"), 9);
-        let mut writer = Writer::new(checkpoints.clone(), None);
+        let run = RunDir::create(dir.path()).unwrap();
+        let checkpoints = run.checkpoints(9);
+        let mut writer = Writer::new(run, 9, None);
         for step in 1..5 {
             writer.begin(state(step), contents(), no_metrics).unwrap();
         }
@@ -124,7 +142,7 @@ mod tests {
     fn a_failure_is_told_and_the_earlier_checkpoint_stands() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("checkpoints");
-        let mut writer = Writer::new(Checkpoints::new(folder.clone(), 2), None);
+        let mut writer = Writer::new(RunDir::create(dir.path()).unwrap(), 2, None);
         writer.begin(state(1), contents(), no_metrics).unwrap();
         writer.finish().unwrap();
         let full = Contents {
@@ -137,5 +155,51 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
         let latest = writer.checkpoints().unwrap().latest().unwrap().unwrap();
         assert_eq!(latest.0.state.step, 1);
+    }
+
+    #[test]
+    fn only_a_run_that_has_had_a_checkpoint_can_lose_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path()).unwrap();
+        let mut writer = Writer::new(run.clone(), 2, None);
+        let full = Contents {
+            optimizer: Part::of(|_| Err(ErrorKind::StorageFull.into())),
+            ..contents()
+        };
+        writer.begin(state(1), full, no_metrics).unwrap();
+        writer.finish().unwrap_err();
+        run.refuse_lost_checkpoints().unwrap();
+        writer.begin(state(2), contents(), no_metrics).unwrap();
+        writer.finish().unwrap();
+        let error = run.refuse_lost_checkpoints().unwrap_err();
+        assert!(
+            matches!(error, TrainError::LostCheckpoints { .. }),
+            "{error}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_where_the_directory_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, elsewhere] = ["run", "elsewhere"].map(|name| dir.path().join(name));
+        let mut writer = Writer::new(RunDir::create(&path).unwrap(), 2, None);
+        let moved = Contents {
+            optimizer: Part::of({
+                let (path, elsewhere) = (path.clone(), elsewhere.clone());
+                move |_| std::fs::rename(path, elsewhere)
+            }),
+            ..contents()
+        };
+        writer.begin(state(1), moved, no_metrics).unwrap();
+        let told = [
+            writer.finish().map(drop),
+            writer.begin(state(2), contents(), no_metrics),
+            writer.checkpoints().map(drop),
+        ];
+        for told in told {
+            assert!(matches!(told, Err(TrainError::RunMoved { .. })), "{told:?}");
+        }
+        assert!(!path.exists());
     }
 }

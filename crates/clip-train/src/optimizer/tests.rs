@@ -170,8 +170,8 @@ fn what_the_system_refuses_is_known_by_its_kind() {
     let dir = tempfile::tempdir().unwrap();
     let state = Optimizer::new(&OptimizerConfig::default(), &model).state();
     let error = state.write(&dir.path().join("gone/optimizer.bpk"));
-    let Err(TrainError::Io { source, .. }) = error else {
+    let Err(TrainError::Io(error)) = error else {
         panic!("{error:?}");
     };
-    assert_eq!(source.kind(), std::io::ErrorKind::NotFound, "{source}");
+    assert_eq!(error.source.kind(), std::io::ErrorKind::NotFound, "{error}");
 }

@@ -1,6 +1,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,26 +20,45 @@ use crate::{
 pub(crate) const CONFIG: &str = "config.toml";
 /// The architecture that the run began with.
 pub(super) const PRESET: &str = "preset.json";
+/// There once a checkpoint is: without it, a run that has none has lost none.
+pub(crate) const CHECKPOINTED: &str = "checkpointed.txt";
 pub(super) const LOCK: &str = ".lock";
 pub(super) const MODEL: &str = "model";
 
 /// How long [`Standing::of`](super::Standing::of) may hold a run's lock.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// The directory of a run, held by this process alone.
-#[derive(Debug)]
+/// The directory of a run, held by this process alone, until the last clone is dropped.
+#[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
     /// The system lets go of it when the process ends, however it ends.
-    _lock: PathLock,
+    lock: Arc<PathLock>,
 }
 
 impl RunDir {
     /// Makes the directory of a new run.
     ///
     /// # Errors
-    /// [`TrainError::RunExists`], [`TrainError::RunLocked`], or [`TrainError::Io`] where it can't be written.
+    /// [`TrainError::RunExists`], [`TrainError::StrayCheckpoints`] which it would go on from, [`TrainError::RunLocked`], or
+    /// [`TrainError::Io`] where it can't be written.
     pub fn create(path: &Path) -> Result<Self, TrainError> {
+        let stray = Checkpoints::new(path.join(CHECKPOINTS), 1).newest()?;
+        if stray.is_some() && !Self::holds_run(path) {
+            return Err(TrainError::StrayCheckpoints {
+                path: path.to_owned(),
+                missing: CONFIG.to_owned(),
+            });
+        }
+        let run = Self::create_to_bring(path)?;
+        // Of a run that was here before.
+        let record = path.join(CHECKPOINTED);
+        clip_files::remove(&record).map_err(clip_files::io("remove", record))?;
+        Ok(run)
+    }
+
+    /// As [`create`](Self::create), for a run that is brought here: checkpoints of an attempt that was cut off may be there.
+    pub(crate) fn create_to_bring(path: &Path) -> Result<Self, TrainError> {
         if Self::holds_run(path) {
             return Err(TrainError::RunExists {
                 path: path.to_owned(),
@@ -95,7 +115,7 @@ impl RunDir {
         })?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock.leave_file(),
+            lock: Arc::new(lock.leave_file()),
         })
     }
 
@@ -166,19 +186,42 @@ impl RunDir {
         Ok(changes)
     }
 
-    /// Refuses to begin again what went on beyond its first checkpoint, `interval` steps after its beginning, and has none.
+    /// Refuses to begin again what has had a checkpoint and has none now. A run that ended before its first was whole,
+    /// however many steps it had done by then, has lost nothing.
     ///
     /// # Errors
     /// [`TrainError::LostCheckpoints`], [`TrainError::Io`] if the metrics can't be read.
-    pub fn refuse_lost_checkpoints(&self, interval: u64) -> Result<(), TrainError> {
-        let steps = last_step(&self.metrics())?;
-        if steps > interval {
-            return Err(TrainError::LostCheckpoints {
-                path: self.path.clone(),
-                steps,
-            });
+    pub fn refuse_lost_checkpoints(&self) -> Result<(), TrainError> {
+        if !self.path.join(CHECKPOINTED).exists() {
+            return Ok(());
+        }
+        Err(TrainError::LostCheckpoints {
+            path: self.path.clone(),
+            steps: last_step(&self.metrics())?,
+        })
+    }
+
+    /// Leaves a record that there is a checkpoint, which must be on the disk by now, unless an earlier one left it.
+    pub(crate) fn record_checkpoint(&self, step: u64) -> Result<(), TrainError> {
+        let record = self.path.join(CHECKPOINTED);
+        if !record.exists() {
+            clip_files::replace(&record, format!("checkpoint of step {step}\n").as_bytes())?;
         }
         Ok(())
+    }
+
+    /// Refuses to go on where the path no longer leads to this directory: what is written there may be another run's. That
+    /// isn't told outside of Unix, where an open file keeps its folder from being moved.
+    ///
+    /// # Errors
+    /// [`TrainError::RunMoved`].
+    pub fn check_in_place(&self) -> Result<(), TrainError> {
+        if self.lock.is_in_place() {
+            return Ok(());
+        }
+        Err(TrainError::RunMoved {
+            path: self.path.clone(),
+        })
     }
 
     /// Where the run, which begins or goes on now, says what it does.
@@ -251,6 +294,37 @@ mod tests {
         assert!(error.contains("text_cfg.heads: 2 -> 4"), "{error}");
         fs::remove_file(&file).unwrap();
         assert_eq!(run.preset(&config).unwrap(), preset);
+    }
+
+    #[test]
+    fn checkpoints_without_settings_are_not_gone_on_from() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join(CHECKPOINTS).join("step-00000020")).unwrap();
+        let error = RunDir::create(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("whose config.toml is gone"), "{error}");
+        RunDir::create_to_bring(dir.path()).unwrap();
+        let begun = Checkpoints::new(dir.path().join(CHECKPOINTS), 1);
+        fs::rename(begun.path(20), begun.path(20).with_extension("partial")).unwrap();
+        RunDir::create(dir.path()).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_is_moved_or_replaced_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, elsewhere] = ["run", "elsewhere"].map(|name| dir.path().join(name));
+        let run = RunDir::create(&path).unwrap();
+        run.check_in_place().unwrap();
+        fs::rename(&path, &elsewhere).unwrap();
+        let moved = || matches!(run.check_in_place(), Err(TrainError::RunMoved { .. }));
+        assert!(moved());
+        let other = RunDir::create(&path).unwrap();
+        other.check_in_place().unwrap();
+        assert!(moved());
+        drop(other);
+        fs::remove_dir_all(&path).unwrap();
+        fs::rename(&elsewhere, &path).unwrap();
+        run.check_in_place().unwrap();
     }
 
     #[test]

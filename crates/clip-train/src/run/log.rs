@@ -54,7 +54,11 @@ impl RunLog {
         for line in lines {
             self.say(line);
         }
-        let _ = fs::write(&self.failure, lines.join("\n") + "\n");
+        // Where the directory was may be another run's by now.
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if clip_files::is_at(&file, &self.failure.with_file_name(LOG)) {
+            let _ = fs::write(&self.failure, lines.join("\n") + "\n");
+        }
     }
 }
 
@@ -67,6 +71,22 @@ pub(super) fn failure(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_ended_a_run_is_not_told_of_another_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, elsewhere] = ["run", "elsewhere"].map(|name| dir.path().join(name));
+        fs::create_dir(&path).unwrap();
+        let log = RunLog::open(&path).unwrap();
+        fs::rename(&path, &elsewhere).unwrap();
+        fs::create_dir(&path).unwrap();
+        RunLog::open(&path).unwrap();
+        log.fail(&["error: it was moved".to_owned()]);
+        assert_eq!(failure(&path), None);
+        let told = fs::read_to_string(elsewhere.join(LOG)).unwrap();
+        assert!(told.contains("it was moved"), "{told}");
+    }
 
     #[test]
     fn what_was_said_stays_and_what_ended_a_run_until_it_goes_on() {

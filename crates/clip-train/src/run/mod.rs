@@ -16,8 +16,8 @@ mod train;
 mod unlogged;
 
 pub use checkpoint_model::CheckpointModel;
-pub(crate) use dir::CONFIG;
 pub use dir::RunDir;
+pub(crate) use dir::{CHECKPOINTED, CONFIG};
 pub(crate) use learner::ContrastiveLearner;
 pub use learner::NamedDevice;
 pub use log::RunLog;

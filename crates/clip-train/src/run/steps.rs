@@ -368,6 +368,7 @@ impl Steps<'_> {
             self.show(step, &found);
         }
         self.bring_up_to_date();
+        self.work.writer.run().check_in_place()?;
         if let Some(evaluator) = &mut self.work.evaluator {
             let recorded = evaluator.recorded(&self.work.state);
             recorded.map_err(|source| evaluation_failed(step, source))?;

@@ -213,7 +213,11 @@ impl Training<'_> {
                 optimizer: resumed.optimizer,
                 ema: resumed.ema,
                 evaluator: self.evaluator,
-                writer: Writer::new(checkpoints, self.copier.take()),
+                writer: Writer::new(
+                    self.run.clone(),
+                    self.config.checkpoint.keep,
+                    self.copier.take(),
+                ),
                 guards: Guards::new(schedule.warmup_steps, self.config.loss),
                 records,
             })),
