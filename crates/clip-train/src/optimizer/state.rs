@@ -55,7 +55,7 @@ impl OptimizerState {
     }
 
     /// Reads what [`write`](Self::write) wrote of an optimizer, which [`of`](Self::of) told, and what
-    /// [`HostAdapters::write`] wrote of its adapters.
+    /// `HostAdapters::write` wrote of its adapters.
     ///
     /// # Errors
     /// [`TrainError::OptimizerState`] if it is no such file or cut off, [`TrainError::Io`] if it can't be read.
