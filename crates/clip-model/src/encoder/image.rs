@@ -66,9 +66,9 @@ impl ImageEncoder {
         self.project(self.forward_features(images))
     }
 
-    /// Features of each image before [`project`](Self::project), not normalised. Where the pooling itself leads into the
-    /// joint space, as a [`ModifiedResNet`]'s and SigLIP's does, they are those of [`forward`](Self::forward). Batch norms
-    /// use their running statistics.
+    /// Features of each image before [`project`](Self::project), not normalised. Where the pooling itself leads into
+    /// the joint space, as a [`ModifiedResNet`]'s and SigLIP's does, they are those of [`forward`](Self::forward).
+    /// Batch norms use their running statistics.
     ///
     /// # Shapes
     /// - `images`: `[batch, 3, image_size, image_size]`, normalised by the model's mean and deviation
@@ -178,13 +178,13 @@ impl ImageEncoder {
         }
     }
 
-    /// Locks all but the last groups of layers: those have no gradient, and training leaves them as they are. Groups are
-    /// what comes before the blocks, each block, and what makes features of the last one's tokens or places. A
+    /// Locks all but the last groups of layers: those have no gradient, and training leaves them as they are. Groups
+    /// are what comes before the blocks, each block, and what makes features of the last one's tokens or places. A
     /// [`ModifiedResNet`] is one group: as in OpenCLIP, it is locked whole.
     ///
     /// # References
-    /// Zhai et al. 2021, [Zero-Shot Transfer with Locked-image Text Tuning](https://arxiv.org/abs/2111.07991); OpenCLIP's
-    /// `--lock-image-unlocked-groups`.
+    /// Zhai et al. 2021, [Zero-Shot Transfer with Locked-image Text Tuning](https://arxiv.org/abs/2111.07991);
+    /// OpenCLIP's `--lock-image-unlocked-groups`.
     pub fn lock(self, unlocked_groups: usize) -> Self {
         match self {
             Self::VisionTransformer(encoder) => {

@@ -5,8 +5,8 @@ use super::Transformer;
 /// Which layers of an encoder train where all but its last groups are locked: those have no gradient, and training
 /// leaves them as they are.
 ///
-/// Groups are counted from the input on. The first is the stem, which is all that comes before the blocks; each block is
-/// one, with a norm right after the last in that one's; and the head is the last: what makes features of the blocks'
+/// Groups are counted from the input on. The first is the stem, which is all that comes before the blocks; each block
+/// is one, with a norm right after the last in that one's; and the head is the last: what makes features of the blocks'
 /// tokens or places. Some encoders have no head that is locked.
 ///
 /// # References

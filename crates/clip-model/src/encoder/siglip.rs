@@ -194,7 +194,8 @@ impl SiglipVisionTransformer {
         self.head(x, &images)
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the pooling.
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the
+    /// pooling.
     pub(super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
         let groups = LockedGroups::of(trunk.transformer.resblocks.len(), unlocked_groups);

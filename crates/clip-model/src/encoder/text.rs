@@ -134,8 +134,8 @@ impl TextTransformer {
         }
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings, the last block's has `ln_final`,
-    /// and the head is the projection.
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings, the last block's has
+    /// `ln_final`, and the head is the projection.
     pub(super) fn lock(self, unlocked_groups: usize) -> Self {
         let groups = LockedGroups::of(self.transformer.resblocks.len(), unlocked_groups);
         Self {

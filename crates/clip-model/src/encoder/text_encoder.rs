@@ -174,8 +174,9 @@ impl TextEncoder {
         }
     }
 
-    /// Locks all but the last groups of layers: those have no gradient, and training leaves them as they are. Groups are
-    /// the embeddings, each block, and the projection, which is in none after a model of Hugging Face's and always trained.
+    /// Locks all but the last groups of layers: those have no gradient, and training leaves them as they are. Groups
+    /// are the embeddings, each block, and the projection, which is in none after a model of Hugging Face's and always
+    /// trained.
     ///
     /// # References
     /// OpenCLIP's `--lock-text-unlocked-layers`.

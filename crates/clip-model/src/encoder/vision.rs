@@ -134,8 +134,8 @@ impl VisionTransformer {
         }
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `ln_post`, the head is the projection,
-    /// and CoCa's pooling is in none: it is locked in any case.
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `ln_post`, the head is the
+    /// projection, and CoCa's pooling is in none: it is locked in any case.
     pub(super) fn lock(self, unlocked_groups: usize) -> Self {
         let groups = LockedGroups::of(self.transformer.resblocks.len(), unlocked_groups);
         Self {

@@ -59,8 +59,8 @@ impl CocaTextTransformer {
         }
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings with the class token, the last
-    /// block's has `ln_final`, and the head is the projection.
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings with the class token, the
+    /// last block's has `ln_final`, and the head is the projection.
     pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let groups = LockedGroups::of(self.transformer.resblocks.len(), unlocked_groups);
         Self {

@@ -141,8 +141,8 @@ impl ConvNeXt {
         features.cast(dtype).reshape([batch, channels])
     }
 
-    /// Locks all but the last [groups](LockedGroups) of the trunk's layers. What leads to a stage is its first block's, and
-    /// the head is the norm after the pooling. As in OpenCLIP, the projection is trained in any case.
+    /// Locks all but the last [groups](LockedGroups) of the trunk's layers. What leads to a stage is its first block's,
+    /// and the head is the norm after the pooling. As in OpenCLIP, the projection is trained in any case.
     pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let ConvNeXtTrunk {
             stem,

@@ -143,8 +143,8 @@ impl Eva {
         }
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the pooling with
-    /// the projection.
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the
+    /// pooling with the projection.
     pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
         let groups = LockedGroups::of(trunk.blocks.len(), unlocked_groups);

@@ -127,8 +127,8 @@ impl FastVit {
         found.update(stem.chain(stages).chain(trunk.final_conv.batch_norms()));
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. What leads to a stage is its first block's, and the head is
-    /// all that follows the stages.
+    /// Locks all but the last [groups](LockedGroups) of layers. What leads to a stage is its first block's, and the
+    /// head is all that follows the stages.
     pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let FastVitTrunk {
             stem,

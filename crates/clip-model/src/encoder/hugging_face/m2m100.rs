@@ -54,8 +54,8 @@ impl M2m100 {
         }
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embedding, and the last layer's has the norm
-    /// that follows it.
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embedding, and the last layer's has the
+    /// norm that follows it.
     pub(super) fn lock(self, unlocked_groups: usize) -> Self {
         let groups = LockedGroups::without_head(self.layers.len(), unlocked_groups);
         Self {

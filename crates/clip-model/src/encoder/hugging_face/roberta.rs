@@ -89,8 +89,8 @@ impl Roberta {
         }
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings, and the last layer's has the
-    /// pooler.
+    /// Locks all but the last [groups](LockedGroups) of layers. The stem is the embeddings, and the last layer's has
+    /// the pooler.
     pub(super) fn lock(self, unlocked_groups: usize) -> Self {
         let layers = self.encoder.layer;
         let groups = LockedGroups::without_head(layers.len(), unlocked_groups);

@@ -92,8 +92,8 @@ impl HfTextEncoder {
         }
     }
 
-    /// Locks all but the last [groups](super::super::LockedGroups) of layers. The stem is the embeddings, and there is no
-    /// head: the projection is trained in any case. The last layer's has what follows it in Hugging Face's model.
+    /// Locks all but the last [groups](super::super::LockedGroups) of layers. The stem is the embeddings, and there is
+    /// no head: the projection is trained in any case. The last layer's has what follows it in Hugging Face's model.
     ///
     /// # References
     /// OpenCLIP's `HFTextEncoder.lock`, by its defaults: its training program leaves norms unlocked unless it is told

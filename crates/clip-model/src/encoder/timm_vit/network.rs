@@ -167,7 +167,8 @@ impl TimmVisionTransformer {
         found.update(self.trunk.patch_embed.batch_norms());
     }
 
-    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the projection.
+    /// Locks all but the last [groups](LockedGroups) of layers. The last block's has `norm`, and the head is the
+    /// projection.
     pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
         let groups = LockedGroups::of(trunk.transformer.resblocks.len(), unlocked_groups);

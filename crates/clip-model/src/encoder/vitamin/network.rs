@@ -112,8 +112,8 @@ impl ViTamin {
         features.cast(dtype).reshape([batch, width])
     }
 
-    /// Locks all but the last [groups](LockedGroups) of the trunk's layers. The stem is the convolutions with the positions,
-    /// and the head is the norm after the pooling. As in OpenCLIP, the projection is trained in any case.
+    /// Locks all but the last [groups](LockedGroups) of the trunk's layers. The stem is the convolutions with the
+    /// positions, and the head is the norm after the pooling. As in OpenCLIP, the projection is trained in any case.
     pub(in super::super) fn lock(self, unlocked_groups: usize) -> Self {
         let trunk = self.trunk;
         let groups = LockedGroups::of(trunk.blocks.len(), unlocked_groups);
