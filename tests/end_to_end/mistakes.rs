@@ -134,6 +134,39 @@ fn numbers_out_of_range_are_wrong_usage_and_named() {
 }
 
 #[test]
+fn a_place_that_cannot_be_written_is_told_before_the_work() {
+    let folder = Folder::new();
+    folder.write("a.txt", b"red\n");
+    let labelled = "eval zeroshot --data a.tar --classes names.txt";
+    let args = |command: &str, more: &str| -> Vec<String> {
+        let line = format!("{command} --model gone {more}");
+        line.split(' ').map(str::to_owned).collect()
+    };
+    for (command, more, place) in [
+        (
+            "embed --texts a.txt",
+            "--out none/x.safetensors",
+            "none/x.safetensors",
+        ),
+        (
+            "eval retrieval --data a.tar",
+            "--per-query none/q.jsonl",
+            "none/q.jsonl",
+        ),
+        (labelled, "--html none/page.html", "none/page.html"),
+    ] {
+        let args = args(command, more);
+        let ran = folder.clip(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        // Not that there is no such model.
+        assert!(
+            ran.err.contains(&format!("cannot write {place}")),
+            "{ran:?}"
+        );
+    }
+}
+
+#[test]
 fn a_model_that_is_not_there_or_not_whole_is_named() {
     let folder = Folder::new();
     let eval = |model| ["eval", "retrieval", "--data", "a.tar", "--model", model];

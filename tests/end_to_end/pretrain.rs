@@ -426,7 +426,7 @@ fn a_run_begins_with_what_its_weights_are_of() {
     let other = tune("other", &["--preset", "other.json"]);
     assert_eq!(other.code, Some(1), "{other:?}");
     for words in [
-        "`quick_gelu` is false there and true here",
+        "`quick_gelu` is not set there and true here",
         "`text_cfg.heads` is 2 there and 4 here",
     ] {
         assert!(other.err.contains(words), "{words}: {other:?}");
@@ -436,7 +436,7 @@ fn a_run_begins_with_what_its_weights_are_of() {
     folder.write("pooled.json", pooled.as_bytes());
     let pooled = tune("pooled", &["--preset", "pooled.json"]);
     assert_eq!(pooled.code, Some(1), "{pooled:?}");
-    let words = "`text_cfg.pool_type` is null there and \"last\" here";
+    let words = "`text_cfg.pool_type` is not set there and \"last\" here";
     assert!(pooled.err.contains(words), "{pooled:?}");
     let large = tune("large", &["--preset", "ViT-Mini-16-96"]);
     // Weights that were never set.

@@ -48,7 +48,7 @@ fn names_in_a_store_match_as_those_of_files_do() {
         ("data/val-*.tar", "no file matches"),
         (
             "data/val-0.tar",
-            "val-0.tar: there is no such file (404 Not Found); check the address",
+            "there is no such file (404 Not Found); check the address",
         ),
     ] {
         let found = clip(

@@ -321,7 +321,7 @@ fn a_model_between_two_is_made_of_both() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     for part in [
         "`vision_cfg.image_size` is 16 and 32",
-        "`quick_gelu` is null and true",
+        "`quick_gelu` is not set and true",
     ] {
         assert!(ran.err.contains(part), "{part}: {ran:?}");
     }

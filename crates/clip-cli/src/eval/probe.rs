@@ -126,36 +126,62 @@ impl Labelled {
     }
 }
 
+/// What is fitted to and what is scored, as it was named.
+struct Splits {
+    /// The classes, if a list or folders name them.
+    names: Option<ClassNames>,
+    train: ShardSet,
+    test: ShardSet,
+    validation: Validation,
+}
+
+impl Splits {
+    fn of(args: &Args) -> Result<Self> {
+        let names = args.classes.as_deref();
+        let names = names
+            .map(|path| classes::read_names(path, true))
+            .transpose()?;
+        let train = ShardSet::parse(&args.train)?;
+        // Without a list the folders to fit to are one: by place, other folders could be other classes.
+        let names = match (names, train.class_folders()) {
+            (None, Some(folders)) => Some(ClassNames::from_list(folders, &args.train)?),
+            (names, _) => names,
+        };
+        let train = args.labels_from.numbered(train, names.as_ref())?;
+        let shards = |list: &str| {
+            let shards = ShardSet::parse(list)?;
+            if let (None, Some(of_train), Some(own)) =
+                (&args.classes, train.class_folders(), shards.class_folders())
+            {
+                let unknown = own.iter().find(|name| !of_train.contains(name));
+                ensure!(
+                    unknown.is_none(),
+                    "{list} has the class folder `{}`, which {} hasn't: give the classes' names by --classes",
+                    unknown.map_or("", String::as_str),
+                    args.train
+                );
+            }
+            args.labels_from.numbered(shards, names.as_ref())
+        };
+        let test = shards(&args.test)?;
+        let validation = Validation::parse(&args.val, shards)?;
+        Ok(Self {
+            names,
+            train,
+            test,
+            validation,
+        })
+    }
+}
+
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let templates = args.templates.read()?;
-    let names = args.classes.as_deref();
-    let names = names
-        .map(|path| classes::read_names(path, true))
-        .transpose()?;
-    let train = ShardSet::parse(&args.train)?;
-    // Without a list the folders to fit to are one: by place, other folders could be other classes.
-    let names = match (names, train.class_folders()) {
-        (None, Some(folders)) => Some(ClassNames::from_list(folders, &args.train)?),
-        (names, _) => names,
-    };
-    let train = args.labels_from.numbered(train, names.as_ref())?;
-    let shards = |list: &str| {
-        let shards = ShardSet::parse(list)?;
-        if let (None, Some(of_train), Some(own)) =
-            (&args.classes, train.class_folders(), shards.class_folders())
-        {
-            let unknown = own.iter().find(|name| !of_train.contains(name));
-            ensure!(
-                unknown.is_none(),
-                "{list} has the class folder `{}`, which {} hasn't: give the classes' names by --classes",
-                unknown.map_or("", String::as_str),
-                args.train
-            );
-        }
-        args.labels_from.numbered(shards, names.as_ref())
-    };
-    let test = shards(&args.test)?;
-    let validation = Validation::parse(&args.val, shards)?;
+    let Splits {
+        names,
+        train,
+        test,
+        validation,
+    } = Splits::of(args)?;
     let encoders = args.model.load(device)?;
 
     let mut skipped = 0;

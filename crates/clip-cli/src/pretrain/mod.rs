@@ -65,9 +65,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>, quiet: bool) -> Result<
     adapters.map_err(wrong_settings)?;
     let teacher = RunTeacher::of(&config, &model, &devices.main.device)?;
     devices.divide(&mut config, &model, teacher.as_ref());
-    if resumed.is_some() {
-        devices.tell_of_other_kind(&config);
-    }
+    devices.tell_of_other_kind(&config, resumed.is_some());
     // A checkpoint has all that a run goes on with.
     let done = prepare::done(resumed.as_ref(), &config)?;
     let initial = match done {
@@ -89,10 +87,7 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>, quiet: bool) -> Result<
     let total_steps = config.total_steps(loader.samples_per_epoch());
     prepare::goes_on(resumed.as_ref(), done, total_steps)?;
     let begun = resumed.is_some();
-    let run = match resumed {
-        Some(run) => run,
-        None => RunDir::create(&choice.out)?,
-    };
+    let run = resumed.map_or_else(|| RunDir::create(&choice.out), Ok)?;
     let page = Page::new(&run, &config, &model, total_steps, devices.described());
     let page = Arc::new(Mutex::new(page));
     let validation = Validation::open(&config, &model, preprocess, &tokenizer, Arc::clone(&page))
@@ -137,7 +132,6 @@ pub(crate) fn run(args: &Args, name: Option<DeviceName>, quiet: bool) -> Result<
     if trained.interrupted {
         return Err(stopped(&trained, &run, copier));
     }
-    run.check_in_place()?;
     let models = save_models(&trained, &run, |clip| {
         ClipEncoders::new(&model, clip, Arc::clone(&tokenizer), preprocess)
     })?;
@@ -174,6 +168,7 @@ fn save_models(
     run: &RunDir,
     encoders: impl Fn(&Clip) -> Result<ClipEncoders, ZeroShotError>,
 ) -> Result<Vec<PathBuf>> {
+    run.check_in_place()?;
     let averaged = trained.ema.iter().map(|ema| (ema, run.ema_model()));
     let models = iter::once((&trained.model, run.model())).chain(averaged);
     let saved = models.map(|(model, dir)| {

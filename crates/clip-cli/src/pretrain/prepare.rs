@@ -67,10 +67,8 @@ pub(super) fn initial(
             .into_iter()
             .filter(|found| !found.is_fitted())
             .map(|found| {
-                format!(
-                    "`{}` is {} there and {} here",
-                    found.key, found.first, found.second
-                )
+                let [there, here] = found.shown();
+                format!("`{}` is {there} there and {here} here", found.key)
             })
             .collect();
         ensure!(

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         .config
         .differences(&to.config)
         .into_iter()
-        .map(|found| format!("`{}` is {} and {}", found.key, found.first, found.second))
+        .map(|found| format!("`{}` is {}", found.key, found.shown().join(" and ")))
         .collect();
     if from.preprocess != to.preprocess {
         differences.push("images are resized or normalised otherwise".to_owned());

@@ -42,6 +42,14 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// Both values as people read them.
+    pub fn shown(&self) -> [String; 2] {
+        [&self.first, &self.second].map(|value| match value {
+            Value::Null => "not set".to_owned(),
+            value => value.to_string(),
+        })
+    }
+
     /// Whether weights of the one model are fitted to the other when they are read for it: see
     /// [`ReadOptions`](crate::weights::ReadOptions).
     pub fn is_fitted(&self) -> bool {

@@ -121,6 +121,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "a run's metrics may fail")]
     fn no_metrics() -> Result<(), IoError> {
         Ok(())
     }

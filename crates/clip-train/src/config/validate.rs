@@ -19,8 +19,6 @@ impl RunConfig {
     /// [`TrainError::Config`] with the first key that isn't.
     pub fn validate(&self) -> Result<(), TrainError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        let share = |value: f32| (0.0..1.0).contains(&value);
-        let optimizer = &self.optimizer;
         let checks = [
             ("batch", self.batch > 1, "needs at least 2 pairs to compare"),
             ("epochs", positive(self.epochs), "must be above 0"),
@@ -71,6 +69,31 @@ impl RunConfig {
                 self.ema.is_none_or(|decay| (0.0..1.0).contains(&decay)),
                 "must be in [0, 1)",
             ),
+        ];
+        let mut checks = checks
+            .into_iter()
+            .chain(self.optimizer_numbers())
+            .chain(self.losses())
+            .chain(self.adapters())
+            .chain(self.intervals())
+            .chain(self.checkpoints())
+            .chain(self.normalisation())
+            .chain(self.labelled_sets());
+        match checks.find(|(_, good, _)| !good) {
+            Some((key, _, reason)) => Err(TrainError::Config {
+                origin: "the configuration".to_owned(),
+                reason: format!("`{key}` {reason}"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// What must hold of the optimizer's numbers.
+    fn optimizer_numbers(&self) -> [(&'static str, bool, &'static str); 6] {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let share = |value: f32| (0.0..1.0).contains(&value);
+        let optimizer = &self.optimizer;
+        [
             (
                 "optimizer.beta_1",
                 share(optimizer.beta_1),
@@ -103,22 +126,7 @@ impl RunConfig {
                     .is_none_or(|decay| decay > 0.0 && decay <= 1.0),
                 "must be in (0, 1]",
             ),
-        ];
-        let mut checks = checks
-            .into_iter()
-            .chain(self.losses())
-            .chain(self.adapters())
-            .chain(self.intervals())
-            .chain(self.checkpoints())
-            .chain(self.normalisation())
-            .chain(self.labelled_sets());
-        match checks.find(|(_, good, _)| !good) {
-            Some((key, _, reason)) => Err(TrainError::Config {
-                origin: "the configuration".to_owned(),
-                reason: format!("`{key}` {reason}"),
-            }),
-            None => Ok(()),
-        }
+        ]
     }
 
     /// What must hold of a CoCa model's losses.

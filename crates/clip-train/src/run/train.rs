@@ -215,7 +215,7 @@ impl Training<'_> {
                 evaluator: self.evaluator,
                 writer: Writer::new(
                     self.run.clone(),
-                    self.config.checkpoint.keep,
+                    self.config.checkpoint.kept(),
                     self.copier.take(),
                 ),
                 guards: Guards::new(schedule.warmup_steps, self.config.loss),
