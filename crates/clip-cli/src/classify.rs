@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// Let two labels of `--classes` have the same name, as some published lists need.
-    #[arg(long, requires = "classes")]
+    #[arg(long, conflicts_with = "labels")]
     allow_duplicates: bool,
     #[command(flatten)]
     templates: TemplateArgs,

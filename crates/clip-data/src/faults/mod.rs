@@ -210,8 +210,8 @@ impl FaultReport {
         let kinds = self.kinds();
         match kinds.into_iter().max_by_key(|(_, count)| *count) {
             Some((FaultKind::NoClass, _)) => {
-                "A class is a number from 0 in `KEY.cls`, or the sub-folder of an image where no image has a text of its \
-                 own; names of classes in captions are read with `--labels-from caption`. Give classes, leave out these \
+                "A class is a number from 0 in `KEY.cls`, or an image's sub-folder, of two or more, where no image has a text \
+                 of its own; names of classes in captions are read with `--labels-from caption`. Give classes, leave out these \
                  shards"
             }
             _ => "Repair or leave out these shards",

@@ -121,11 +121,6 @@ mod tests {
         }
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "a run's metrics may fail")]
-    fn no_metrics() -> Result<(), IoError> {
-        Ok(())
-    }
-
     #[test]
     fn every_checkpoint_begun_is_written() {
         let dir = tempfile::tempdir().unwrap();
@@ -133,7 +128,7 @@ mod tests {
         let checkpoints = run.checkpoints(9);
         let mut writer = Writer::new(run, 9, None);
         for step in 1..5 {
-            writer.begin(state(step), contents(), no_metrics).unwrap();
+            writer.begin(state(step), contents(), || Ok(())).unwrap();
         }
         drop(writer);
         assert_eq!(checkpoints.latest().unwrap().unwrap().0.state.step, 4);
@@ -144,13 +139,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("checkpoints");
         let mut writer = Writer::new(RunDir::create(dir.path()).unwrap(), 2, None);
-        writer.begin(state(1), contents(), no_metrics).unwrap();
+        writer.begin(state(1), contents(), || Ok(())).unwrap();
         writer.finish().unwrap();
         let full = Contents {
             optimizer: Part::of(|_| Err(ErrorKind::StorageFull.into())),
             ..contents()
         };
-        writer.begin(state(2), full, no_metrics).unwrap();
+        writer.begin(state(2), full, || Ok(())).unwrap();
         let error = writer.finish().unwrap_err().to_string();
         assert!(error.contains("step-00000002"), "{error}");
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
@@ -167,10 +162,10 @@ mod tests {
             optimizer: Part::of(|_| Err(ErrorKind::StorageFull.into())),
             ..contents()
         };
-        writer.begin(state(1), full, no_metrics).unwrap();
+        writer.begin(state(1), full, || Ok(())).unwrap();
         writer.finish().unwrap_err();
         run.refuse_lost_checkpoints().unwrap();
-        writer.begin(state(2), contents(), no_metrics).unwrap();
+        writer.begin(state(2), contents(), || Ok(())).unwrap();
         writer.finish().unwrap();
         let error = run.refuse_lost_checkpoints().unwrap_err();
         assert!(
@@ -192,10 +187,10 @@ mod tests {
             }),
             ..contents()
         };
-        writer.begin(state(1), moved, no_metrics).unwrap();
+        writer.begin(state(1), moved, || Ok(())).unwrap();
         let told = [
             writer.finish().map(drop),
-            writer.begin(state(2), contents(), no_metrics),
+            writer.begin(state(2), contents(), || Ok(())),
             writer.checkpoints().map(drop),
         ];
         for told in told {
