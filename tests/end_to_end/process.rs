@@ -79,31 +79,39 @@ fn results_that_do_not_fit_where_stdout_goes_are_told_with_what_helps_there() {
     assert!(!told.contains("--out"), "{told}");
 }
 
-/// Interrupts a command once it reads a pipe, and waits for more; `begun` is asked then.
+/// Interrupts a command once it waits for what `reached` keeps from it; `begun` is asked then.
 #[cfg(unix)]
-fn interrupted(folder: &Folder, pipe: &str, args: &[&str], begun: impl FnOnce()) {
-    use std::{fs::OpenOptions, process::Command};
-    let pipe = folder.path(pipe);
-    let made = Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.unwrap().success());
+fn interrupted<W>(
+    folder: &Folder,
+    args: &[&str],
+    reached: impl FnOnce() -> W,
+    begun: impl FnOnce(),
+) {
     let mut clip = folder.command(args).spawn().unwrap();
-    let writer = OpenOptions::new().write(true).open(&pipe).unwrap();
+    let kept = reached();
     begun();
     let pid = clip.id().to_string();
-    let killed = Command::new("kill").args(["-INT", &pid]).status();
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
     assert!(killed.unwrap().success());
     assert_eq!(clip.wait().unwrap().code(), Some(130));
-    drop(writer);
+    drop(kept);
 }
 
 #[cfg(unix)]
 #[test]
 fn an_interruption_ends_with_130() {
     let folder = Folder::new();
+    let pipe = folder.path("texts");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
     let args = [
         "embed", "--model", "model", "--texts", "texts", "--out", "x",
     ];
-    interrupted(&folder, "texts", &args, || ());
+    // Opened when both ends are.
+    let reached = || std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    interrupted(&folder, &args, reached, || ());
 }
 
 #[cfg(unix)]
@@ -111,10 +119,18 @@ fn an_interruption_ends_with_130() {
 fn an_interrupted_pack_leaves_nothing_beside_its_folder() {
     let folder = Folder::new();
     let hidden = [".packed.partial", ".packed.lock"].map(|name| folder.path(name));
-    let args = ["data", "pack", "pipe.tar", "--out", "packed"];
-    interrupted(&folder, "pipe.tar", &args, || {
-        assert!(hidden.iter().all(|path| path.exists()));
-    });
+    // A server that takes a question and never answers.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/slow.tar", server.local_addr().unwrap());
+    let args = ["data", "pack", &address, "--out", "packed"];
+    interrupted(
+        &folder,
+        &args,
+        || server.accept().unwrap(),
+        || {
+            assert!(hidden.iter().all(|path| path.exists()));
+        },
+    );
     for path in hidden.iter().chain([&folder.path("packed")]) {
         assert!(!path.exists(), "{}", path.display());
     }

@@ -77,20 +77,24 @@ fn images_are_named_by_folder_by_glob_or_on_stdin() {
         images(&folder.clip(&args("[01].png")).out),
         ["0.png", "1.png"]
     );
-    let mut clip = folder.command(&args("-"));
-    let mut clip = clip
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = clip.stdin.take().unwrap();
-    stdin.write_all(b"2.png\n\nalbum/b.PNG\n").unwrap();
-    drop(stdin);
-    let output = clip.wait_with_output().unwrap();
-    assert_eq!(
-        images(&String::from_utf8(output.stdout).unwrap()),
-        ["2.png", "album/b.PNG"]
-    );
+    let listed = |list: &[u8]| {
+        let mut clip = folder.command(&args("-"));
+        let piped = Stdio::piped;
+        let mut clip = clip.stdin(piped()).stdout(piped()).spawn().unwrap();
+        clip.stdin.take().unwrap().write_all(list).unwrap();
+        let output = clip.wait_with_output().unwrap();
+        images(&String::from_utf8(output.stdout).unwrap())
+    };
+    let found = listed(b"2.png\n\nalbum/b.PNG\n");
+    assert_eq!(found, ["2.png", "album/b.PNG"]);
+    #[cfg(unix)]
+    {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+        let name = OsStr::from_bytes(b"caf\xe9.png");
+        std::fs::write(folder.path(".").join(name), picture(3)).unwrap();
+        assert_eq!(listed(b"2.png\ncaf\xe9.png\n").len(), 2);
+    }
     let nothing = folder.clip(&args("*.webp"));
     assert_eq!(nothing.code, Some(1));
     assert!(

@@ -79,10 +79,11 @@ pub(crate) fn find(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
     for argument in arguments {
         let text = argument.to_string_lossy();
         if text == "-" {
-            for line in std::io::stdin().lock().lines() {
+            for line in std::io::stdin().lock().split(b'\n') {
                 let line = line.context("cannot read the list of images on stdin")?;
-                if !line.trim().is_empty() {
-                    found.push(PathBuf::from(line.trim_end()));
+                let line = line.trim_ascii_end();
+                if !line.is_empty() {
+                    found.push(path_of(line)?);
                 }
             }
         } else if argument.is_dir() {
@@ -111,6 +112,22 @@ pub(crate) fn find(arguments: &[PathBuf]) -> Result<Vec<PathBuf>> {
         bail!("no image is named: give files, folders or globs, or a list on stdin with `-`");
     }
     Ok(found)
+}
+
+/// A path as its system writes it, which needn't be UTF-8 on Unix.
+#[cfg(unix)]
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere it may be none")]
+fn path_of(bytes: &[u8]) -> Result<PathBuf> {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    Ok(PathBuf::from(OsStr::from_bytes(bytes)))
+}
+
+/// A path, which must be UTF-8.
+#[cfg(not(unix))]
+fn path_of(bytes: &[u8]) -> Result<PathBuf> {
+    let text = str::from_utf8(bytes).context("the list of images on stdin is not UTF-8")?;
+    Ok(PathBuf::from(text))
 }
 
 /// What lies below a folder.

@@ -115,7 +115,12 @@ impl<'a> Pattern<'a> {
                 if paths.len() == before {
                     return Err(self.bad("no file matches"));
                 }
-            } else if Path::new(&name).exists() {
+            } else if let Ok(kind) = std::fs::metadata(&name) {
+                if !kind.is_file() && !kind.is_dir() {
+                    return Err(self.bad(
+                        "a pipe or a device can't be read twice: save what it gives to a file",
+                    ));
+                }
                 paths.push(PathBuf::from(name));
             } else {
                 return Err(DataError::MissingShard {

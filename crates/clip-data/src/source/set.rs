@@ -452,6 +452,11 @@ mod tests {
         let pattern = format!("{}/t-*.tar", dir.path().display());
         let error = ShardSet::parse(&pattern).unwrap_err().to_string();
         assert!(error.contains("t-1.tar"), "{error}");
+        // What can be read once is no shard.
+        let socket = dir.path().join("t.tar");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let error = ShardSet::parse(&socket.display().to_string()).unwrap_err();
+        assert!(error.to_string().contains("can't be read twice"), "{error}");
         // A folder isn't meant by a shard's name.
         std::fs::remove_file(&gone).unwrap();
         std::fs::create_dir(&gone).unwrap();
