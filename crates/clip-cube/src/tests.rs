@@ -220,16 +220,16 @@ fn matrices_are_multiplied_each_by_its_own() {
         if !has(multiplies_any(&gpu(), DType::F32, shape), shape) {
             continue;
         }
-        let (a, b) = (draw([products, m, k]), draw([products, k, n]));
-        let want = a.clone().matmul(b.clone());
+        let (left, right) = (draw([products, m, k]), draw([products, k, n]));
+        let want = left.clone().matmul(right.clone());
         for by_column in [(false, false), (false, true), (true, false), (true, true)] {
-            let lies = |x: &Tensor<3>, by_column| {
-                let x = x.clone();
-                let x = if by_column { x.transpose() } else { x };
-                to_gpu(&x, DType::F32)
+            let lies = |matrices: &Tensor<3>, by_column| {
+                let rows = matrices.clone();
+                let lying = if by_column { rows.transpose() } else { rows };
+                to_gpu(&lying, DType::F32)
             };
-            let (a, b) = (lies(&a, by_column.0), lies(&b, by_column.1));
-            assert_close(super::products(a, b, by_column), &want, SINGLE);
+            let (left, right) = (lies(&left, by_column.0), lies(&right, by_column.1));
+            assert_close(super::products(left, right, by_column), &want, SINGLE);
         }
     }
 }

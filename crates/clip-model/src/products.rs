@@ -58,10 +58,16 @@ pub(crate) fn of_heads(left: Tensor<4>, right: Tensor<4>) -> Tensor<4> {
 pub(crate) fn multiply(left: Tensor<3>, right: Tensor<3>, by_column: (bool, bool)) -> Tensor<3> {
     #[cfg(feature = "gpu")]
     {
-        let ([products, a, b], [_, c, d]) = (left.dims(), right.dims());
-        let [m, k] = if by_column.0 { [b, a] } else { [a, b] };
-        let n = if by_column.1 { c } else { d };
-        if clip_cube::multiplies_any(&left.device(), left.dtype(), [products, m, n, k]) {
+        let (of_left, of_right) = (left.dims(), right.dims());
+        let (rows, common) = if by_column.0 { (2, 1) } else { (1, 2) };
+        let columns = if by_column.1 { 1 } else { 2 };
+        let shape = [
+            of_left[0],
+            of_left[rows],
+            of_right[columns],
+            of_left[common],
+        ];
+        if clip_cube::multiplies_any(&left.device(), left.dtype(), shape) {
             return clip_cube::products(left, right, by_column);
         }
     }
