@@ -378,6 +378,9 @@ fn class_folders_are_labels_by_name_or_by_order() {
     let packed = folder.clip(&["data", "pack", "inet", "--out", "packed"]);
     assert_eq!(packed.code, Some(0), "{packed:?}");
     same(&folder.clip(&eval("packed/*.tar", "names.txt")).json());
+    let listed = std::fs::read_to_string(folder.path("packed/classes.txt")).unwrap();
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(listed.lines().is_sorted(), "{listed}");
 
     folder.write("two.txt", b"red\ngreen\n");
     folder.write("order.txt", b"n02\nblue\nred\n");

@@ -38,6 +38,9 @@ impl Default for PackConfig {
     }
 }
 
+/// The names of class folders beside the shards that are made of them, a line each: the line is the number in `.cls`.
+const CLASSES_FILE: &str = "classes.txt";
+
 /// What [`pack`] wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
@@ -51,13 +54,13 @@ pub struct Packed {
 
 /// Writes the usable samples of a set as new shards, in the set's order, with `index.json` and `sizes.json`.
 ///
-/// A sample keeps its image, captions, class and `json` member; bad ones are counted and left out. The folder appears when it is
+/// A sample keeps its image, captions, class and `json` member, class folders their names in `classes.txt`; bad ones are counted and left out. The folder appears when it is
 /// whole, and its bytes depend on the samples and `config` alone. Of a shard that is cut off, what stands before the
 /// cut is taken. Without [`PackConfig::resize`], no image is decoded: one whose first bytes are those of a known format
 /// is kept, whatever follows.
 ///
 /// # Errors
-/// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`],
+/// [`DataError::BadSetting`], [`DataError::Folder`], [`DataError::DuplicateKey`], [`DataError::ClassFolders`] of several sources,
 /// [`DataError::NothingUsable`], [`DataError::Unread`] if a shard could not be read to its end, and [`DataError::Io`].
 pub fn pack(shards: &ShardSet, config: &PackConfig, out: &Path) -> Result<Packed, DataError> {
     pack_some(shards, config, out, |_| true)
@@ -85,9 +88,14 @@ pub fn pack_some(
             "must be from 1 to 100",
         ));
     }
+    let classes = shards.class_folders()?;
     let folder = NewFolder::create(out)?;
     config.layout.warn_of_shared_keys(shards);
     let mut writer = SampleWriter::new(folder.path(), &config.layout);
+    if let Some(names) = classes {
+        let lines = names.join("\n") + "\n";
+        clip_files::replace(&folder.path().join(CLASSES_FILE), lines.as_bytes())?;
+    }
     // Nothing is lost by leaving bad samples out of a copy, so no share of them is too many.
     let mut log = FaultLog::new(1.0);
     let mut unwanted = 0;

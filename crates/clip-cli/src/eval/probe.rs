@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Tensor;
 use clip_data::ShardSet;
 use clip_metrics::percent;
@@ -142,22 +142,35 @@ impl Splits {
             .map(|path| classes::read_names(path, true))
             .transpose()?;
         let train = ShardSet::parse(&args.train)?;
-        // Without a list the folders to fit to are one: by place, other folders could be other classes.
-        let names = match (names, train.class_folders()) {
+        // Without a list, the folders to fit to are one.
+        let folders = train.class_folders()?;
+        let listed = names.is_some();
+        let names = match (names, &folders) {
             (None, Some(folders)) => Some(ClassNames::from_list(folders, &args.train)?),
             (names, _) => names,
         };
         let train = args.labels_from.numbered(train, names.as_ref())?;
         let shards = |list: &str| {
             let shards = ShardSet::parse(list)?;
-            if let (None, Some(of_train), Some(own)) =
-                (&args.classes, train.class_folders(), shards.class_folders())
-            {
-                let unknown = own.iter().find(|name| !of_train.contains(name));
+            let own = if listed {
+                None
+            } else {
+                shards.class_folders()?
+            };
+            // By place, other folders could be other classes.
+            if let Some(own) = own {
+                let known = folders.as_deref().unwrap_or_default();
+                let unknown = own.iter().find(|name| !known.contains(name));
                 ensure!(
                     unknown.is_none(),
                     "{list} has the class folder `{}`, which {} hasn't: give the classes' names by --classes",
                     unknown.map_or("", String::as_str),
+                    args.train
+                );
+            } else if !listed && folders.is_some() {
+                bail!(
+                    "{} has class folders, and {list} has none: give the classes' names by --classes, in the order of its \
+                     numbers",
                     args.train
                 );
             }
@@ -176,6 +189,9 @@ impl Splits {
 
 pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
     let templates = args.templates.read()?;
+    if let Some(path) = &args.html {
+        clip_files::check_writable(path)?;
+    }
     let Splits {
         names,
         train,
@@ -264,12 +280,14 @@ pub(crate) fn run(args: &Args, device: Option<DeviceName>) -> Result<()> {
         few_shot,
         skipped,
     };
-    let page = page(args.model.name(), &found);
-    output::page(&page, args.html.as_deref(), args.svg.as_deref())?;
     if args.json {
-        return output::line(&serde_json::to_string(&found)?);
+        output::line(&serde_json::to_string(&found)?)?;
+    } else {
+        print(&found, classes)?;
     }
-    print(&found, classes)
+    // After what was asked for first: a disk that is full by now costs only this.
+    let page = page(args.model.name(), &found);
+    output::page(&page, args.html.as_deref(), args.svg.as_deref())
 }
 
 fn labelled(shards: &ShardFeatures, names: &ClassNames, from: LabelsFrom) -> Result<Labelled> {

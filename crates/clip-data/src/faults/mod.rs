@@ -214,6 +214,10 @@ impl FaultReport {
                  of its own; names of classes in captions are read with `--labels-from caption`. Give classes, leave out these \
                  shards"
             }
+            Some((FaultKind::NoCaption, _)) => {
+                "A caption is beside its image in `KEY.txt` or `KEY.json`; sub-folders are classes to evaluations alone. Give \
+                 captions, leave out these shards"
+            }
             _ => "Repair or leave out these shards",
         }
     }

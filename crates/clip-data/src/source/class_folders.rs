@@ -33,8 +33,11 @@ impl ClassFolders {
         })
     }
 
-    pub(super) fn names(&self) -> &[String] {
-        &self.names
+    /// Their names, in the order of their numbers.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut numbered: Vec<_> = self.numbers.iter().zip(&self.names).collect();
+        numbered.sort();
+        numbered.into_iter().map(|(_, name)| name.clone()).collect()
     }
 
     /// The class of a file, by its path from the folder.
@@ -46,11 +49,13 @@ impl ClassFolders {
         place.ok().map(|place| self.numbers[place])
     }
 
-    /// The same, numbered as a list of classes has them: by their names, where all are in it, or else by their places.
-    ///
-    /// # Errors
-    /// Why the list can't be theirs.
-    pub(super) fn numbered_by(&self, classes: &[String]) -> Result<Self, String> {
+    /// Whether a list of classes has all of their names.
+    pub(super) fn are_in(&self, classes: &[String]) -> bool {
+        self.places_in(classes).iter().all(Option::is_some)
+    }
+
+    /// Where a list of classes has each of their names.
+    fn places_in(&self, classes: &[String]) -> Vec<Option<usize>> {
         let mut places = HashMap::new();
         for (place, class) in classes.iter().enumerate() {
             // Of two classes with one name the first counts, as it does in an evaluation.
@@ -63,7 +68,15 @@ impl ClassFolders {
                 .or_else(|| places.get(folder.replace('_', " ").as_str()))
                 .copied()
         };
-        let found: Vec<Option<usize>> = self.names.iter().map(place).collect();
+        self.names.iter().map(place).collect()
+    }
+
+    /// Numbers them as a list of classes has them: by their names, where all are in it, or else by their places.
+    ///
+    /// # Errors
+    /// Why the list can't be theirs.
+    pub(super) fn numbered_by(&self, classes: &[String]) -> Result<Self, String> {
+        let found = self.places_in(classes);
         if let Some(numbers) = found.iter().copied().collect::<Option<Vec<usize>>>() {
             return Ok(Self {
                 numbers,
