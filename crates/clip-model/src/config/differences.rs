@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::ClipConfig;
+use super::{Approximate, ClipConfig, Layers, NormKwargs, TextPool};
 
 /// Keys that don't say what a model computes: how its training began or leaves things out, and where others find its
 /// tokenizer.
@@ -68,7 +68,7 @@ impl ClipConfig {
         found
     }
 
-    /// The configuration as a tree of the keys that say what is computed.
+    /// The configuration as a tree of the keys that say what is computed, each in one spelling.
     fn computed(&self) -> Value {
         let mut config = self.clone();
         // What isn't known here is off, or the configuration were refused.
@@ -83,6 +83,33 @@ impl ClipConfig {
         ] {
             unknown.map(Map::clear);
         }
+        let vision = &mut config.vision_cfg;
+        if vision.timm_model_name.is_some() {
+            // The name has all of them, and an empty pool is the mean.
+            (vision.layers, vision.width, vision.head_width) = (Layers::Blocks(0), 0, 0);
+            (vision.mlp_ratio, vision.patch_size) = (0.0, None);
+            let pool = vision.timm_pool.take();
+            vision.timm_pool = pool.map(|pool| {
+                if pool.is_empty() {
+                    "avg".to_owned()
+                } else {
+                    pool
+                }
+            });
+        }
+        let text = &mut config.text_cfg;
+        let eps = text.layer_norm_epsilon();
+        text.norm_kwargs = Some(NormKwargs { eps });
+        text.act_kwargs = text
+            .act_kwargs
+            .filter(|gelu| gelu.approximate != Approximate::None);
+        if text.pool_type != TextPool::Eos {
+            text.eos_id = 0;
+        }
+        // The hub has some under two names, with their owner's and without.
+        let name = text.hf_model_name.take();
+        text.hf_model_name =
+            name.map(|name| name.rsplit('/').next().unwrap_or_default().to_owned());
         // invariant: a configuration is a tree of plain values under string keys.
         serde_json::to_value(config).expect("invariant: plain values")
     }
@@ -152,7 +179,7 @@ mod tests {
             (
                 "\"heads\": 1",
                 "\"heads\": 1, \"norm_kwargs\": {\"eps\": 1e-6}",
-                "text_cfg.norm_kwargs",
+                "text_cfg.norm_kwargs.eps",
             ),
             (
                 "{\"embed_dim\"",
@@ -202,6 +229,36 @@ mod tests {
             scaled("1e-5").differences(&config(VIT))[0].key,
             "vision_cfg.ls_init_value"
         );
+    }
+
+    #[test]
+    fn another_spelling_is_none() {
+        for more in [
+            "\"norm_kwargs\": {\"eps\": 1e-5}",
+            "\"act_kwargs\": {\"approximate\": \"none\"}",
+            "\"eos_id\": 7",
+        ] {
+            let spelled = VIT.replacen("\"heads\": 1", &format!("\"heads\": 1, {more}"), 1);
+            assert_eq!(config(VIT).differences(&config(&spelled)), [], "{more}");
+        }
+        let preset = |name| crate::presets::json(name).unwrap();
+        for (name, from, to) in [
+            (
+                "roberta-ViT-B-32",
+                "\"roberta-base\"",
+                "\"FacebookAI/roberta-base\"",
+            ),
+            (
+                "convnext_base",
+                "\"timm_pool\": \"\"",
+                "\"timm_pool\": \"avg\"",
+            ),
+        ] {
+            let json = preset(name);
+            assert!(json.contains(from), "{json}");
+            let spelled = config(&json.replacen(from, to, 1));
+            assert_eq!(config(json).differences(&spelled), [], "{name}");
+        }
     }
 
     #[test]
