@@ -168,7 +168,6 @@ pub(super) fn tokenizer(
             Tokenizer::clip().into()
         }
         (None, None, None) => {
-            Tokenizer::refuse_kwargs(text.tokenizer_kwargs.as_ref(), "the preset")?;
             // It leaves out id 1, which is a letter in a vocabulary learned here.
             if let Some(name) = &text.hf_model_name {
                 bail!(

@@ -18,6 +18,8 @@ pub(super) const VOCAB_FILE: &str = "vocab.json";
 pub(super) const MERGES_FILE: &str = "merges.txt";
 /// Merges of OpenAI's list that CLIP uses; the file has more than five times as many.
 const CLIP_MERGES: usize = 49_152 - 256 - 2;
+/// Tokens of CLIP's vocabulary.
+const CLIP_TOKENS: usize = ALPHABET + CLIP_MERGES + 2;
 
 impl Tokenizer {
     /// Reads a tokenizer from
@@ -29,7 +31,7 @@ impl Tokenizer {
     /// - OpenAI's `bpe_simple_vocab_16e6.txt.gz`, unpacked or not.
     ///
     /// `kwargs` are OpenCLIP's `tokenizer_kwargs`, of which `clean` and `strip_sep_token` are known. A tokenizer of CLIP's
-    /// kind cleans captions by `lower`, its default.
+    /// kind cleans captions by `lower`, its default, whatever they say: see [`refuse_kwargs`](Self::refuse_kwargs).
     ///
     /// # Errors
     /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is none of these, or of a keyword argument that
@@ -63,7 +65,6 @@ impl Tokenizer {
                 }
             }
         };
-        Options::refuse_others_than_clips(kwargs, &origin)?;
         Self::from_vocabulary(vocabulary, &origin)
     }
 
@@ -80,7 +81,7 @@ impl Tokenizer {
     /// isn't known.
     ///
     /// # Errors
-    /// What [`Tokenizer::load_with`] refuses.
+    /// What [`Tokenizer::load_with`] refuses, and for CLIP's own words [`Tokenizer::refuse_kwargs`].
     pub fn of_weights(
         folder: &Path,
         kwargs: Option<&Value>,
@@ -92,22 +93,23 @@ impl Tokenizer {
         } else {
             None
         };
-        Ok(match found {
-            Some(found) if may_be_clips => {
+        let clips_own = match &found {
+            Some(found) if found.is_as_large_as_clips() => {
                 let clip = Self::clip();
-                Some(if found.has_same_words(&clip) {
-                    clip
-                } else {
-                    found
-                })
+                clip.has_same_words(found).then_some(clip)
             }
-            Some(found) => Some(found),
-            None if may_be_clips => {
-                Self::refuse_kwargs(kwargs, &folder.display().to_string())?;
-                Some(Self::clip())
-            }
-            None => None,
-        })
+            Some(_) => None,
+            None => may_be_clips.then(Self::clip),
+        };
+        if clips_own.is_some() {
+            Self::refuse_kwargs(kwargs, &folder.display().to_string())?;
+        }
+        Ok(clips_own.filter(|_| may_be_clips).or(found))
+    }
+
+    /// Whether it may be CLIP's own by its kind and size.
+    fn is_as_large_as_clips(&self) -> bool {
+        matches!(&self.kind, Kind::Clip(clip) if clip.vocabulary.tokens.len() == CLIP_TOKENS)
     }
 }
 

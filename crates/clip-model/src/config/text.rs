@@ -81,11 +81,11 @@ pub struct TextConfig {
     /// Whether OpenCLIP begins with the hub's weights for Hugging Face's model; unused here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hf_model_pretrained: Option<bool>,
-    /// Where OpenCLIP finds the tokenizer when it isn't CLIP's own. Unused here: a model directory carries its
+    /// Where OpenCLIP finds the tokenizer when it isn't CLIP's own. Here it says only that: a model directory carries its
     /// tokenizer in a file, and a new model whose vocabulary isn't CLIP's learns one from its captions, if its encoder has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hf_tokenizer_name: Option<String>,
-    /// Keyword arguments for OpenCLIP's tokenizer; unused here.
+    /// Keyword arguments for OpenCLIP's tokenizer: how captions are cleaned before they are cut into tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer_kwargs: Option<Value>,
     #[serde(flatten)]
