@@ -25,7 +25,7 @@ pub use unfinished::{UnfinishedFolder, abandon, remove};
 
 /// What is being written.
 const PARTIAL: &str = "partial";
-/// Held by who writes a folder.
+/// Held by who writes a file or a folder.
 const LOCK: &str = "lock";
 
 /// A hidden name beside a file or folder, where a rename stays on one file system.

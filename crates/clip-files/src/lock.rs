@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -14,7 +14,7 @@ fn held() -> MutexGuard<'static, Vec<PathBuf>> {
 
 /// An empty file that is locked until this is dropped, or the process ends. Where a file without a name can be told from
 /// one with it, as on Unix, it is removed while it is still locked, so that none stays behind; [`abandon`](crate::abandon)
-/// removes it too.
+/// removes it too, unless it is to [stay](Self::leave_file).
 #[derive(Debug)]
 pub struct PathLock {
     path: PathBuf,
@@ -54,7 +54,10 @@ impl PathLock {
     }
 
     /// Whether it is still where it was taken: whoever moves or replaces its folder takes it along.
-    pub fn is_in_place(&self) -> bool {
+    ///
+    /// # Errors
+    /// When the system can't look.
+    pub fn is_in_place(&self) -> io::Result<bool> {
         is_at(&self.file, &self.path)
     }
 
@@ -66,7 +69,7 @@ impl PathLock {
             }
             // The process that held it may have removed it after it was opened here. Another one that comes now makes a
             // file of its own, and would not be kept out.
-            if is_at(&file, path) {
+            if is_at(&file, path)? {
                 held().push(path.to_owned());
                 return Ok(Some(Self {
                     path: path.to_owned(),
@@ -107,21 +110,28 @@ fn remove(path: &Path) {
 }
 
 /// Whether the path still leads to the open file. Where that can't be told, as outside of Unix, it does.
+///
+/// # Errors
+/// When the system can't look, which says nothing of where the file is.
 #[cfg(unix)]
-pub fn is_at(file: &File, path: &Path) -> bool {
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
 
     let place = |about: fs::Metadata| (about.dev(), about.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(own), Ok(there)) => place(own) == place(there),
-        _ => false,
-    }
+    let there = match fs::metadata(path) {
+        Ok(there) => there,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(place(file.metadata()?) == place(there))
 }
 
 /// Whether the path still leads to the open file: that can't be told here, and nothing removes it.
 #[cfg(not(unix))]
-pub fn is_at(_file: &File, _path: &Path) -> bool {
-    true
+pub fn is_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -58,14 +58,22 @@ impl Mirror {
     /// of the newest, and what is wrong with newer ones; `None` if it has no checkpoint.
     ///
     /// # Errors
-    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses, but for
-    /// checkpoints of an attempt that was cut off; [`TrainError::Io`] or [`TrainError::Data`] where something can't be read there or written here.
+    /// [`TrainError::NoUsableCheckpoint`] if all are damaged, and what [`RunDir::create`] refuses, but for checkpoints of an
+    /// attempt that was cut off, none of which is newer than those here; [`TrainError::Io`] or [`TrainError::Data`] where
+    /// something can't be read there or written here.
     pub fn restore(&self, run: &Path) -> Result<Option<(u64, Vec<TrainError>)>, TrainError> {
         let mut names = self.names()?;
         names.retain(|name| !is_hidden(name.rsplit('/').next().unwrap_or_default()));
         let steps = whole_steps(&names);
         if steps.is_empty() || !names.iter().any(|name| name == CONFIG) {
             return Ok(None);
+        }
+        let stray = Checkpoints::new(run.join(CHECKPOINTS), 1).newest()?;
+        if stray > steps.last().copied() {
+            return Err(TrainError::StrayCheckpoints {
+                path: run.to_owned(),
+                missing: CONFIG.to_owned(),
+            });
         }
         let _held = RunDir::create_to_bring(run)?;
         let checkpoints = run.join(CHECKPOINTS);
@@ -268,6 +276,15 @@ mod tests {
         mirrored(&brought, [state((0, 2))]);
         assert!(mirror.restore(&brought).unwrap().is_some());
         assert!(brought.join(CHECKPOINTED).exists());
+
+        // What is newer than all of a mirror's is another run's.
+        let stray = dir.path().join("stray");
+        mirrored(&stray, [state((0, 3))]);
+        let refused = mirror.restore(&stray);
+        assert!(
+            matches!(refused, Err(TrainError::StrayCheckpoints { .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]

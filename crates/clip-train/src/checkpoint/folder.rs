@@ -26,7 +26,8 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The checkpoints in `folder`, which need not exist, but what it lies in must; `keep` of them stay when a newer one is written.
+    /// The checkpoints in `folder`, which need not exist, but what it lies in must; `keep` of them stay when a newer one is
+    /// written.
     pub fn new(folder: PathBuf, keep: usize) -> Self {
         Self { folder, keep }
     }

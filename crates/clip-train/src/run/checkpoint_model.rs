@@ -63,10 +63,10 @@ fn run_of(folder: &Path) -> Result<PathBuf, TrainError> {
             .ends_with(CHECKPOINTS)
             .then(|| checkpoints.parent().map(Path::to_owned))?
     };
-    if let Some(run) = of(folder) {
+    if let Some(run) = of(folder).filter(|run| run.file_name().is_some()) {
         return Ok(run);
     }
-    // The folder of a bare file name has none.
+    // The folder of a bare file name has none, and a run that one stands in no name.
     let place = folder
         .join(".")
         .canonicalize()

@@ -216,7 +216,12 @@ impl RunDir {
     /// # Errors
     /// [`TrainError::RunMoved`].
     pub fn check_in_place(&self) -> Result<(), TrainError> {
-        if self.lock.is_in_place() {
+        let file = self.path.join(LOCK);
+        if self
+            .lock
+            .is_in_place()
+            .map_err(clip_files::io("read", file))?
+        {
             return Ok(());
         }
         Err(TrainError::RunMoved {

@@ -56,7 +56,7 @@ impl RunLog {
         }
         // Where the directory was may be another run's by now.
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if clip_files::is_at(&file, &self.failure.with_file_name(LOG)) {
+        if clip_files::is_at(&file, &self.failure.with_file_name(LOG)).unwrap_or(true) {
             let _ = fs::write(&self.failure, lines.join("\n") + "\n");
         }
     }
