@@ -147,7 +147,8 @@ pub(crate) fn below(folder: &Path) -> Result<Below> {
             Ok(entry) => entry,
             Err(error) if error.depth() > 0 => {
                 log::warn!("left out: {error}");
-                found.closed.extend(error.path().map(Path::to_owned));
+                // Without a path, a listing broke off: nobody knows of which folder.
+                found.closed.push(error.path().unwrap_or(folder).to_owned());
                 continue;
             }
             Err(error) => {

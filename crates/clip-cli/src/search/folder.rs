@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clip_files::PathLock;
+use clip_model::weights::without_local_dir;
 use clip_zeroshot::{ClipEncoders, EncodeTexts, Found, ImageIndex, IndexChanges, IndexedImage};
 
 use crate::pictures::{self, Pictures};
@@ -56,10 +57,12 @@ pub(super) fn open_or_new(file: &Path, encoders: &ClipEncoders, model: &str) -> 
         approximate = index.is_approximate();
     }
     // As an absolute path, so that queries find the model from everywhere.
-    let path = Path::new(model);
-    let model = match path.canonicalize() {
-        Ok(path) if path.is_dir() => path.display().to_string(),
-        _ => model.to_owned(),
+    let path = Path::new(without_local_dir(model));
+    let model = if path.exists() {
+        let whole = std::path::absolute(path).map_err(clip_files::io("read", path))?;
+        whole.display().to_string()
+    } else {
+        model.to_owned()
     };
     let mut index = ImageIndex::new(hash, model, encoders.config().embed_dim);
     index.set_approximate(approximate);
@@ -76,9 +79,10 @@ pub(super) fn update(
 ) -> Result<(IndexChanges, usize)> {
     let below = pictures::below(dir)?;
     let mut present = scan(dir, below.images)?;
+    let listed: HashSet<String> = present.iter().map(|image| image.path.clone()).collect();
     let is_closed = |image: &&IndexedImage| {
         let path = dir.join(&image.path);
-        below.closed.iter().any(|closed| path.starts_with(closed))
+        !listed.contains(&image.path) && below.closed.iter().any(|closed| path.starts_with(closed))
     };
     present.extend(index.images().iter().filter(is_closed).cloned());
     let missing: Vec<IndexedImage> = index.missing(&present).into_iter().cloned().collect();

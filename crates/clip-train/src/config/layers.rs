@@ -48,7 +48,7 @@ impl ConfigLayers {
     /// `schedule.steps=100`.
     ///
     /// # Errors
-    /// As [`set`](Self::set), of the first that is wrong by itself, or of the last.
+    /// As [`set`](Self::set), of the first without which the others are right, or of the last.
     pub fn set_all(self, settings: &[impl AsRef<str>]) -> Result<Self, TrainError> {
         let mut together = Table::new();
         for setting in settings {
@@ -58,13 +58,19 @@ impl ConfigLayers {
             Ok(layers) => return Ok(layers),
             Err(error) => error,
         };
-        for setting in settings {
-            let setting = setting.as_ref();
-            let alone = self.clone().over(parse(setting)?);
-            alone.map_err(|error| error.of(&format!("--set {setting}")))?;
-        }
-        let last = settings.last().map_or("", AsRef::as_ref);
-        Err(error.of(&format!("--set {last}")))
+        let right_without = |left_out: usize| {
+            let mut others = Table::new();
+            for (at, setting) in settings.iter().enumerate() {
+                if at != left_out {
+                    merge(&mut others, parse(setting.as_ref())?);
+                }
+            }
+            self.clone().over(others)
+        };
+        let wrong = (0..settings.len()).find(|at| right_without(*at).is_ok());
+        let wrong = wrong.map_or(settings.last(), |at| settings.get(at));
+        let wrong = wrong.map_or("", AsRef::as_ref);
+        Err(error.of(&format!("--set {wrong}")))
     }
 
     /// Lays one value over what is there, under a key with dots.
@@ -236,6 +242,9 @@ mod tests {
             lone.to_string().starts_with("--set schedule.steps=3: "),
             "{lone}"
         );
+        let typo = [cooldown[0], cooldown[1], "optimizer.beta=1"];
+        let typo = layers().set_all(&typo).unwrap_err().to_string();
+        assert!(typo.starts_with("--set optimizer.beta=1: "), "{typo}");
     }
 
     #[test]
