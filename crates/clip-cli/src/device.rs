@@ -165,10 +165,16 @@ impl Started {
     /// Groups of similar length worth splitting captions into: a processor gains by less padding, a GPU loses by more
     /// launches.
     pub(crate) fn text_buckets(&self) -> usize {
-        match self.name.backend {
-            Backend::Cpu => 4,
-            Backend::Cuda | Backend::Metal | Backend::Vulkan | Backend::Wgpu => 1,
-        }
+        if self.is_cpu() { 4 } else { 1 }
+    }
+
+    /// What [`text_buckets`](Self::text_buckets) is on the other kind of device.
+    pub(crate) fn text_buckets_of_other_kind(&self) -> usize {
+        if self.is_cpu() { 1 } else { 4 }
+    }
+
+    fn is_cpu(&self) -> bool {
+        self.name.backend == Backend::Cpu
     }
 }
 

@@ -53,8 +53,8 @@ pub(crate) struct PretrainArgs {
     /// (`--init` takes its weights)
     #[arg(long, value_name = "NAME|FILE|DIR")]
     preset: Option<String>,
-    /// Weights to begin with: a model directory, a checkpoint of a run (RUN/checkpoints/step-N), a file, a `hf-hub:ORG/NAME` or a `PRESET:TAG` that `clip weights import` reads, of the
-    /// preset's architecture, or without a preset of its own
+    /// Weights to begin with: a model directory, a checkpoint of a run (RUN/checkpoints/step-N), a file, a `hf-hub:ORG/NAME`
+    /// or a `PRESET:TAG` that `clip weights import` reads, of the preset's architecture, or without a preset of its own
     #[arg(long, value_name = "DIR|FILE|hf-hub:ORG/NAME")]
     init: Option<String>,
     /// A model to learn from beside the captions: a model directory, a file, a `hf-hub:ORG/NAME` or a `PRESET:TAG`, of the preset's image

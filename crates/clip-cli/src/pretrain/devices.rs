@@ -133,7 +133,7 @@ impl Devices {
 
     /// Says so where a run that goes on is cut as it began, for another kind of device.
     pub(super) fn tell_of_other_kind(&self, config: &RunConfig, goes_on: bool) {
-        if goes_on && config.text_buckets != self.main.text_buckets() {
+        if goes_on && config.text_buckets == self.main.text_buckets_of_other_kind() {
             log::warn!(
                 "batches stay cut as the run began (chunk = {}, threads = {}, text_buckets = {}), which suits another kind of \
                  device: `--set chunk=0 --set threads=0 --set text_buckets=0` chooses anew, and changes results by rounding",

@@ -169,7 +169,8 @@ impl ImageEncoder {
     /// Whether features of an image in training depend on the others of its batch.
     pub fn has_batch_norms(&self) -> bool {
         match self {
-            Self::ModifiedResNet(_) | Self::FastVit(_) | Self::TimmVit(_) => true,
+            Self::ModifiedResNet(_) | Self::FastVit(_) => true,
+            Self::TimmVit(encoder) => encoder.has_batch_norms(),
             Self::VisionTransformer(_)
             | Self::Siglip(_)
             | Self::ConvNeXt(_)

@@ -1,4 +1,4 @@
-"""Writes weights/: one tiny model in every form that `Checkpoint::read` knows, and resized positional embeddings.
+"""Writes weights/: one tiny model in every form that `ImportedWeights::read` knows, and resized positional embeddings.
 
     pip install -r requirements.txt && python weights.py
 

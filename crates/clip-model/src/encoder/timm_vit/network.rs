@@ -162,6 +162,11 @@ impl TimmVisionTransformer {
         }
     }
 
+    /// Whether its patches come from convolutions with batch norms.
+    pub(in super::super) fn has_batch_norms(&self) -> bool {
+        self.trunk.patch_embed.batch_norms().next().is_some()
+    }
+
     /// Mixes what a batch showed into the running statistics, once.
     pub fn update_running_statistics(&self, found: &BatchStatistics) {
         found.update(self.trunk.patch_embed.batch_norms());
