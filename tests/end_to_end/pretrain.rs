@@ -322,29 +322,6 @@ fn averaged_weights_are_evaluated_and_the_best_checkpoint_stays() {
     );
 }
 
-#[test]
-fn a_vocabulary_that_is_learned_here_takes_the_place_of_the_presets() {
-    let folder = folder();
-    // As SigLIP's presets say of theirs.
-    let theirs = "\"heads\": 2, \"hf_tokenizer_name\": \"timm/ViT-B-16-SigLIP\", \"tokenizer_kwargs\": {\"clean\": \"canonicalize\"}";
-    let preset = PRESET.replace("\"heads\": 2", theirs);
-    folder.write("tiny.json", preset.as_bytes());
-    let begun = folder.clip(&pretrain("run", &["--steps", "2"]));
-    assert_eq!(begun.code, Some(0), "{begun:?}");
-    let resumed = folder.clip(&["pretrain", "--resume", "run", "--steps", "4"]);
-    assert_eq!(resumed.code, Some(0), "{resumed:?}");
-    for model in ["run/model", "run/checkpoints/step-00000004"] {
-        let ran = folder.clip(&[
-            "classify", "0.png", "--labels", "red,blue", "--model", model,
-        ]);
-        assert_eq!(ran.code, Some(0), "{ran:?}");
-    }
-    let config = fs::read_to_string(folder.path("run/model/open_clip_config.json")).unwrap();
-    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    let kwargs = &config["model_cfg"]["text_cfg"]["tokenizer_kwargs"];
-    assert_eq!(kwargs["clean"], "lower", "{config}");
-}
-
 /// A step this small is none in f32: it changes no bit of a weight, not even of one that is 0.
 const STILL: [&str; 4] = ["--lr", "1e-300", "--steps", "1"];
 

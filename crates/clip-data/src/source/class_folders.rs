@@ -1,6 +1,15 @@
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+    sync::Arc,
+};
 
-use super::folder::is_image;
+use super::{
+    ShardSet,
+    folder::{Folder, is_image},
+    shard::Shard,
+};
+use crate::DataError;
 
 /// The sub-folders of a folder of images, each of which holds the images of a class, as torchvision's `ImageFolder` has
 /// them: what else would say what an image shows, there isn't.
@@ -117,6 +126,66 @@ fn own_numbers(names: &[String]) -> Vec<usize> {
     let all: BTreeSet<usize> = told.iter().flatten().copied().collect();
     told.filter(|_| all.into_iter().eq(places.clone()))
         .unwrap_or_else(|| places.collect())
+}
+
+impl ShardSet {
+    /// The set in which class folders are numbered as a list of classes has them: by their names, where the list has all
+    /// of these (`_` may be a space there), or else in their sorted order, or by names that are the numbers from 0. What has
+    /// its class in a `cls` keeps it.
+    ///
+    /// # Errors
+    /// [`DataError::ClassFolders`] where the list can't be theirs: by number, or by the place of a name, or because several
+    /// folders have other classes and the list hasn't the names of all.
+    pub fn with_classes(mut self, classes: &[String]) -> Result<Self, DataError> {
+        if !self.folders().all(|(_, folders)| folders.are_in(classes)) {
+            self.class_folders()?;
+        }
+        // The parts of a folder share it, and come one after the other.
+        let mut last: Option<[Arc<Folder>; 2]> = None;
+        for shard in &mut self.shards {
+            let Shard::Files { folder, .. } = shard else {
+                continue;
+            };
+            let numbered = match last.take() {
+                Some([own, numbered]) if Arc::ptr_eq(&own, folder) => numbered,
+                _ => match folder.numbered_by(classes)? {
+                    Some(numbered) => Arc::new(numbered),
+                    None => Arc::clone(folder),
+                },
+            };
+            last = Some([std::mem::replace(folder, Arc::clone(&numbered)), numbered]);
+        }
+        Ok(self)
+    }
+
+    /// The names of the sources' class folders, in the order of their numbers, if there are any.
+    ///
+    /// # Errors
+    /// [`DataError::ClassFolders`] if two sources have different ones: the same number would mean another class in each.
+    pub fn class_folders(&self) -> Result<Option<Vec<String>>, DataError> {
+        let mut folders = self.folders();
+        let Some((first, classes)) = folders.next() else {
+            return Ok(None);
+        };
+        match folders.find(|(_, others)| *others != classes) {
+            None => Ok(Some(classes.names())),
+            Some((other, _)) => Err(DataError::ClassFolders {
+                path: other.to_owned(),
+                reason: format!(
+                    "they are others than those of {}: give a list of classes that has the names of both",
+                    first.display()
+                ),
+            }),
+        }
+    }
+
+    /// Each folder of class folders, for as many parts as it has.
+    fn folders(&self) -> impl Iterator<Item = (&Path, &ClassFolders)> {
+        self.shards.iter().filter_map(|shard| match shard {
+            Shard::Files { folder, .. } => Some((folder.root(), folder.class_folders()?)),
+            _ => None,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,7 @@ use std::{
 #[cfg(feature = "object-store")]
 use super::remote::Remote;
 use super::{
-    Location, ShardItem, ShardReader, class_folders::ClassFolders, folder::Folder,
-    pattern::Pattern, shard::Shard, table::Table,
+    Location, ShardItem, ShardReader, folder::Folder, pattern::Pattern, shard::Shard, table::Table,
 };
 use crate::{DataError, FaultKind};
 
@@ -48,7 +47,7 @@ pub(crate) struct Source {
 /// An ordered list of shards: tars, and parts of tables and folders.
 #[derive(Clone, Debug)]
 pub struct ShardSet {
-    shards: Vec<Shard>,
+    pub(super) shards: Vec<Shard>,
     sources: Vec<Source>,
 }
 
@@ -187,64 +186,6 @@ impl ShardSet {
             shards: self.shards[shards].to_vec(),
             sources: vec![source],
         }
-    }
-
-    /// The set in which class folders are numbered as a list of classes has them: by their names, where the list has all
-    /// of these (`_` may be a space there), or else in their sorted order, or by names that are the numbers from 0. What has
-    /// its class in a `cls` keeps it.
-    ///
-    /// # Errors
-    /// [`DataError::ClassFolders`] where the list can't be theirs: by number, or by the place of a name, or because several
-    /// folders have other classes and the list hasn't the names of all.
-    pub fn with_classes(mut self, classes: &[String]) -> Result<Self, DataError> {
-        if !self.folders().all(|(_, folders)| folders.are_in(classes)) {
-            self.class_folders()?;
-        }
-        // The parts of a folder share it, and come one after the other.
-        let mut last: Option<[Arc<Folder>; 2]> = None;
-        for shard in &mut self.shards {
-            let Shard::Files { folder, .. } = shard else {
-                continue;
-            };
-            let numbered = match last.take() {
-                Some([own, numbered]) if Arc::ptr_eq(&own, folder) => numbered,
-                _ => match folder.numbered_by(classes)? {
-                    Some(numbered) => Arc::new(numbered),
-                    None => Arc::clone(folder),
-                },
-            };
-            last = Some([std::mem::replace(folder, Arc::clone(&numbered)), numbered]);
-        }
-        Ok(self)
-    }
-
-    /// The names of the sources' class folders, in the order of their numbers, if there are any.
-    ///
-    /// # Errors
-    /// [`DataError::ClassFolders`] if two sources have different ones: the same number would mean another class in each.
-    pub fn class_folders(&self) -> Result<Option<Vec<String>>, DataError> {
-        let mut folders = self.folders();
-        let Some((first, classes)) = folders.next() else {
-            return Ok(None);
-        };
-        match folders.find(|(_, others)| *others != classes) {
-            None => Ok(Some(classes.names())),
-            Some((other, _)) => Err(DataError::ClassFolders {
-                path: other.to_owned(),
-                reason: format!(
-                    "they are others than those of {}: give a list of classes that has the names of both",
-                    first.display()
-                ),
-            }),
-        }
-    }
-
-    /// Each folder of class folders, for as many parts as it has.
-    fn folders(&self) -> impl Iterator<Item = (&Path, &ClassFolders)> {
-        self.shards.iter().filter_map(|shard| match shard {
-            Shard::Files { folder, .. } => Some((folder.root(), folder.class_folders()?)),
-            _ => None,
-        })
     }
 
     /// Shards of all sources.

@@ -245,7 +245,7 @@ impl HuggingFaceTokenizer {
 
     /// How words are made of ids.
     pub(super) fn words(&self) -> Value {
-        // invariant: as for the whole.
+        // invariant: as in `to_json`.
         serde_json::to_value(self.inner.get_model()).expect("a tokenizer is JSON")
     }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::hugging_face::{HuggingFaceTokenizer, Options};
+use super::openai::is_clips_own;
 use super::save::TOKENIZER_FILE;
 use super::text::{Kind, Tokenizer};
 use super::vocabulary::{ALPHABET, EOT, SOT, Vocabulary, WORD_END, alphabet_tokens};
@@ -18,8 +19,6 @@ pub(super) const VOCAB_FILE: &str = "vocab.json";
 pub(super) const MERGES_FILE: &str = "merges.txt";
 /// Merges of OpenAI's list that CLIP uses; the file has more than five times as many.
 const CLIP_MERGES: usize = 49_152 - 256 - 2;
-/// Tokens of CLIP's vocabulary.
-const CLIP_TOKENS: usize = ALPHABET + CLIP_MERGES + 2;
 
 impl Tokenizer {
     /// Reads a tokenizer from
@@ -37,35 +36,7 @@ impl Tokenizer {
     /// [`DataError::Io`] if it can't be read, [`DataError::Tokenizer`] if it is none of these, or of a keyword argument that
     /// isn't implemented.
     pub fn load_with(path: &Path, kwargs: Option<&Value>) -> Result<Self, DataError> {
-        let origin = path.display().to_string();
-        let vocabulary = if path.is_dir() {
-            if path.join(TOKENIZER_FILE).exists() {
-                return Self::load_with(&path.join(TOKENIZER_FILE), kwargs);
-            }
-            from_vocab_and_merges(path, &origin)?
-        } else {
-            let bytes = fs::read(path).map_err(clip_files::io("read", path))?;
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("gz") => {
-                    let mut text = String::new();
-                    GzDecoder::new(&bytes[..])
-                        .read_to_string(&mut text)
-                        .map_err(clip_files::io("read", path))?;
-                    from_merges(&text, &origin)?
-                }
-                Some("txt") => from_merges(&String::from_utf8_lossy(&bytes), &origin)?,
-                _ if is_of_clips_kind(&bytes) => from_json(&bytes, &origin)?,
-                _ => {
-                    let folder = path.parent().unwrap_or(Path::new(""));
-                    let options = Options::read(kwargs, &origin)?;
-                    let other = HuggingFaceTokenizer::new(&bytes, folder, options, &origin)?;
-                    return Ok(Self {
-                        kind: Kind::HuggingFace(Box::new(other)),
-                    });
-                }
-            }
-        };
-        Self::from_vocabulary(vocabulary, &origin)
+        Found::of(path, kwargs)?.tokenizer(path)
     }
 
     /// Refuses `tokenizer_kwargs` that a tokenizer of CLIP's kind doesn't know; `origin` names the model in the error.
@@ -88,28 +59,74 @@ impl Tokenizer {
         may_be_clips: bool,
     ) -> Result<Option<Self>, DataError> {
         let path = folder.join(TOKENIZER_FILE);
-        let found = if path.is_file() {
-            Some(Self::load_with(&path, kwargs)?)
-        } else {
-            None
-        };
-        let clips_own = match &found {
-            Some(found) if found.is_as_large_as_clips() => {
-                let clip = Self::clip();
-                clip.has_same_words(found).then_some(clip)
-            }
-            Some(_) => None,
-            None => may_be_clips.then(Self::clip),
-        };
-        if clips_own.is_some() {
-            Self::refuse_kwargs(kwargs, &folder.display().to_string())?;
+        let refuse = || Self::refuse_kwargs(kwargs, &folder.display().to_string());
+        if !path.is_file() {
+            return if may_be_clips {
+                refuse()?;
+                Ok(Some(Self::clip()))
+            } else {
+                Ok(None)
+            };
         }
-        Ok(clips_own.filter(|_| may_be_clips).or(found))
+        let mut found = Found::of(&path, kwargs)?;
+        if let Found::Vocabulary(vocabulary) = &mut found
+            && is_clips_own(vocabulary)
+        {
+            refuse()?;
+            if may_be_clips {
+                vocabulary.tokens.truncate(vocabulary.tokens.len() - 2);
+                vocabulary.tokens.extend([SOT, EOT].map(str::to_owned));
+            }
+        }
+        found.tokenizer(&path).map(Some)
+    }
+}
+
+/// What a file or folder has, before it is a tokenizer.
+enum Found {
+    Vocabulary(Vocabulary),
+    HuggingFace(Box<HuggingFaceTokenizer>),
+}
+
+impl Found {
+    fn of(path: &Path, kwargs: Option<&Value>) -> Result<Self, DataError> {
+        let origin = path.display().to_string();
+        if path.is_dir() {
+            if path.join(TOKENIZER_FILE).exists() {
+                return Self::of(&path.join(TOKENIZER_FILE), kwargs);
+            }
+            return from_vocab_and_merges(path, &origin).map(Self::Vocabulary);
+        }
+        let bytes = fs::read(path).map_err(clip_files::io("read", path))?;
+        let vocabulary = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz") => {
+                let mut text = String::new();
+                GzDecoder::new(&bytes[..])
+                    .read_to_string(&mut text)
+                    .map_err(clip_files::io("read", path))?;
+                from_merges(&text, &origin)?
+            }
+            Some("txt") => from_merges(&String::from_utf8_lossy(&bytes), &origin)?,
+            _ if is_of_clips_kind(&bytes) => from_json(&bytes, &origin)?,
+            _ => {
+                let folder = path.parent().unwrap_or(Path::new(""));
+                let options = Options::read(kwargs, &origin)?;
+                let other = HuggingFaceTokenizer::new(&bytes, folder, options, &origin)?;
+                return Ok(Self::HuggingFace(Box::new(other)));
+            }
+        };
+        Ok(Self::Vocabulary(vocabulary))
     }
 
-    /// Whether it may be CLIP's own by its kind and size.
-    fn is_as_large_as_clips(&self) -> bool {
-        matches!(&self.kind, Kind::Clip(clip) if clip.vocabulary.tokens.len() == CLIP_TOKENS)
+    fn tokenizer(self, path: &Path) -> Result<Tokenizer, DataError> {
+        match self {
+            Self::Vocabulary(vocabulary) => {
+                Tokenizer::from_vocabulary(vocabulary, &path.display().to_string())
+            }
+            Self::HuggingFace(other) => Ok(Tokenizer {
+                kind: Kind::HuggingFace(other),
+            }),
+        }
     }
 }
 

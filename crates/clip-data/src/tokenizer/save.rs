@@ -4,7 +4,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::load::{MERGES_FILE, VOCAB_FILE};
-use super::openai::clip_vocabulary;
+use super::openai::is_clips_own;
 use super::text::{Kind, Tokenizer};
 use crate::DataError;
 
@@ -108,7 +108,7 @@ impl Tokenizer {
     /// captions as this tokenizer does.
     pub fn open_clip_text_cfg(&self) -> Map<String, Value> {
         let kwargs = match &self.kind {
-            Kind::Clip(clip) if clip.vocabulary.has_same_words(&clip_vocabulary()) => {
+            Kind::Clip(clip) if is_clips_own(&clip.vocabulary) => {
                 return Map::new();
             }
             Kind::Clip(_) => Map::from_iter([("clean".to_owned(), json!("lower"))]),

@@ -1,5 +1,6 @@
 use std::collections::{HashMap, HashSet};
 
+use clip_files::sha256::Parts;
 use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::{BPE, Vocab};
 
@@ -118,6 +119,16 @@ impl Vocabulary {
     pub(super) fn has_same_words(&self, other: &Self) -> bool {
         let words = |vocabulary: &Self| vocabulary.tokens.len().saturating_sub(2);
         self.tokens[..words(self)] == other.tokens[..words(other)] && self.merges == other.merges
+    }
+
+    /// A hash of what [`has_same_words`](Self::has_same_words) compares.
+    pub(super) fn words_sum(&self) -> String {
+        let words = self.tokens[..self.tokens.len().saturating_sub(2)].iter();
+        let merges = self
+            .merges
+            .iter()
+            .flat_map(|(first, second)| [first, second]);
+        Parts::of(words.chain(merges)).finish()
     }
 
     pub(super) fn sot(&self) -> u32 {
